@@ -1,0 +1,260 @@
+//! Translation table descriptors of VMSAv8-64 (DDI 0487 D8.3) with their fields as types.
+//!
+//! A [`Descriptor`] is the 64-bit value as it stands in memory; what it *is* depends on the level it is
+//! looked up at, so every question about its kind takes a [`Level`]. 48-bit output addresses; the OA bits
+//! that FEAT_LPA2 and 52-bit 64K addresses move elsewhere are not modelled yet.
+
+use core::fmt;
+
+use crate::geometry::{Granule, Level};
+
+/// Bits [1:0]: valid and type.
+const VALID: u64 = 1 << 0;
+/// Bit 1: Table or Page; 0 with VALID is a Block.
+const NOT_BLOCK: u64 = 1 << 1;
+const ATTR_SHIFT: u32 = 2;
+const ATTR_MASK: u64 = 7 << ATTR_SHIFT;
+/// AP[1]: EL0 may access.
+const AP_EL0: u64 = 1 << 6;
+/// AP[2]: read-only.
+const AP_RO: u64 = 1 << 7;
+const SH_SHIFT: u32 = 8;
+const SH_MASK: u64 = 3 << SH_SHIFT;
+const AF: u64 = 1 << 10;
+const NG: u64 = 1 << 11;
+/// Bit 16 of a Block descriptor, with FEAT_BBML1.
+const NT: u64 = 1 << 16;
+const DBM: u64 = 1 << 51;
+const CONTIGUOUS: u64 = 1 << 52;
+const PXN: u64 = 1 << 53;
+const UXN: u64 = 1 << 54;
+/// Bits [47:12], of which granule and level use the upper ones.
+const OA_MASK: u64 = 0x0000_ffff_ffff_f000;
+
+/// Shareability of Normal memory.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum Shareability {
+    /// Non-shareable.
+    Non = 0,
+    /// Outer Shareable.
+    Outer = 2,
+    /// Inner Shareable.
+    Inner = 3,
+}
+
+/// What a descriptor at some level is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DescriptorKind {
+    /// Bit 0 clear, or a reserved encoding, which is treated the same (R_RHSKG).
+    Invalid,
+    /// Maps a block.
+    Block,
+    /// Maps a page.
+    Page,
+    /// Points to the next table.
+    Table,
+}
+
+/// Attributes and permissions of a stage 1 Block or Page, EL1&0 regime.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Attributes {
+    /// AttrIndx: the index into MAIR_EL1, 0 to 7.
+    pub attr_index: u8,
+    /// Shareability.
+    pub shareability: Shareability,
+    /// Writable at EL1 (AP[2] = 0).
+    pub writable: bool,
+    /// Accessible at EL0 (AP[1]).
+    pub el0: bool,
+    /// Executable at EL1 (PXN = 0).
+    pub el1_execute: bool,
+    /// Executable at EL0 (UXN = 0).
+    pub el0_execute: bool,
+    /// Access flag.
+    pub access_flag: bool,
+    /// Belongs to one ASID (nG).
+    pub not_global: bool,
+    /// Dirty bit modifier.
+    pub dbm: bool,
+    /// The Contiguous bit.
+    pub contiguous: bool,
+}
+
+impl Attributes {
+    /// Normal memory at MAIR index 0, Inner Shareable, global, read-write at EL1, never executable, AF=1.
+    pub const NORMAL_RW: Self = Self {
+        attr_index: 0,
+        shareability: Shareability::Inner,
+        writable: true,
+        el0: false,
+        el1_execute: false,
+        el0_execute: false,
+        access_flag: true,
+        not_global: false,
+        dbm: false,
+        contiguous: false,
+    };
+    /// As [`NORMAL_RW`](Self::NORMAL_RW), read-only.
+    pub const NORMAL_RO: Self = Self { writable: false, ..Self::NORMAL_RW };
+    /// As [`NORMAL_RO`](Self::NORMAL_RO), executable at EL1.
+    pub const NORMAL_RX: Self = Self { el1_execute: true, ..Self::NORMAL_RO };
+    /// Readable, writable and executable at EL1: images that carry code and data in one block. Needs SCTLR.WXN=0.
+    pub const NORMAL_RWX: Self = Self { el1_execute: true, ..Self::NORMAL_RW };
+
+    const fn bits(self) -> u64 {
+        let mut bits = (self.attr_index as u64) << ATTR_SHIFT & ATTR_MASK | (self.shareability as u64) << SH_SHIFT;
+        if !self.writable {
+            bits |= AP_RO;
+        }
+        if self.el0 {
+            bits |= AP_EL0;
+        }
+        if !self.el1_execute {
+            bits |= PXN;
+        }
+        if !self.el0_execute {
+            bits |= UXN;
+        }
+        if self.access_flag {
+            bits |= AF;
+        }
+        if self.not_global {
+            bits |= NG;
+        }
+        if self.dbm {
+            bits |= DBM;
+        }
+        if self.contiguous {
+            bits |= CONTIGUOUS;
+        }
+        bits
+    }
+}
+
+/// A stage 1 descriptor as it stands in a table.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct Descriptor(u64);
+
+impl Descriptor {
+    /// The invalid descriptor that a break writes.
+    pub const INVALID: Self = Self(0);
+
+    /// The descriptor with this value.
+    #[must_use]
+    pub const fn from_raw(value: u64) -> Self {
+        Self(value)
+    }
+
+    /// The value.
+    #[must_use]
+    pub const fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// A leaf at `level`: a Page at level 3, otherwise a Block. `oa` is in bytes; its bits below the
+    /// leaf's size are dropped.
+    #[must_use]
+    pub const fn leaf(granule: Granule, level: Level, oa: u64, attributes: Attributes) -> Self {
+        let oa = oa & OA_MASK & !(level.size(granule) - 1);
+        let kind = if level.number() == 3 { VALID | NOT_BLOCK } else { VALID };
+        Self(oa | attributes.bits() | kind)
+    }
+
+    /// A Table descriptor for the table at `address` (bytes, aligned to the granule), with no restrictions
+    /// on what lies below.
+    #[must_use]
+    pub const fn table(address: u64) -> Self {
+        Self(address & OA_MASK | VALID | NOT_BLOCK)
+    }
+
+    /// What it is at `level`. A Block is only recognised where [`Level::allows_block`] without LPA2 has one.
+    #[must_use]
+    pub const fn kind(self, granule: Granule, level: Level) -> DescriptorKind {
+        match (self.0 & VALID != 0, self.0 & NOT_BLOCK != 0) {
+            (true, true) if level.number() == 3 => DescriptorKind::Page,
+            (true, true) => DescriptorKind::Table,
+            (true, false) if level.allows_block(granule, false) => DescriptorKind::Block,
+            _ => DescriptorKind::Invalid,
+        }
+    }
+
+    /// Bit 0.
+    #[must_use]
+    pub const fn is_valid(self) -> bool {
+        self.0 & VALID != 0
+    }
+
+    /// Output address in bytes, of a leaf at `level` or, for a table, of the next table.
+    #[must_use]
+    pub const fn oa(self, granule: Granule, level: Level) -> u64 {
+        match self.kind(granule, level) {
+            DescriptorKind::Table => self.0 & OA_MASK & !(granule.page_size() - 1),
+            _ => self.0 & OA_MASK & !(level.size(granule) - 1),
+        }
+    }
+
+    /// Attributes and permissions of a leaf; meaningless for a table.
+    #[must_use]
+    pub const fn attributes(self) -> Attributes {
+        Attributes {
+            attr_index: ((self.0 & ATTR_MASK) >> ATTR_SHIFT) as u8,
+            shareability: match (self.0 & SH_MASK) >> SH_SHIFT {
+                0 => Shareability::Non,
+                // 0b01 is reserved and read as Outer, its nearest neighbour.
+                1 | 2 => Shareability::Outer,
+                _ => Shareability::Inner,
+            },
+            writable: self.0 & AP_RO == 0,
+            el0: self.0 & AP_EL0 != 0,
+            el1_execute: self.0 & PXN == 0,
+            el0_execute: self.0 & UXN == 0,
+            access_flag: self.0 & AF != 0,
+            not_global: self.0 & NG != 0,
+            dbm: self.0 & DBM != 0,
+            contiguous: self.0 & CONTIGUOUS != 0,
+        }
+    }
+
+    /// The Access flag.
+    #[must_use]
+    pub const fn af(self) -> bool {
+        self.0 & AF != 0
+    }
+
+    /// The same descriptor with another Access flag.
+    #[must_use]
+    pub const fn with_af(self, af: bool) -> Self {
+        if af { Self(self.0 | AF) } else { Self(self.0 & !AF) }
+    }
+
+    /// nT; only a Block has one (I_PJZBK).
+    #[must_use]
+    pub const fn nt(self) -> bool {
+        self.0 & NT != 0
+    }
+
+    /// The same Block with another nT.
+    #[must_use]
+    pub const fn with_nt(self, nt: bool) -> Self {
+        if nt { Self(self.0 | NT) } else { Self(self.0 & !NT) }
+    }
+}
+
+impl fmt::Debug for Descriptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Descriptor({:#018x})", self.0)
+    }
+}
+
+/// How many descriptors form a Contiguous group, if the granule has groups at this level (DDI 0487 D8.7.1).
+#[must_use]
+pub const fn contiguous_group(granule: Granule, level: Level) -> Option<usize> {
+    match (granule, level.number()) {
+        (Granule::K4, 1..=3) => Some(16),
+        (Granule::K16, 2) | (Granule::K64, 2 | 3) => Some(32),
+        (Granule::K16, 3) => Some(128),
+        _ => None,
+    }
+}

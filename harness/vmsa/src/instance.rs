@@ -1,0 +1,490 @@
+//! What a test does, and its dotted id.
+//!
+//! The id is the only encoding of an instance: the plan, the payload, the records and the result files
+//! all carry it, and everyone reads it with [`Instance::from_str`]. Which instances exist is the
+//! catalogue's business (crate `cases`); this module only knows the grammar:
+//!
+//! ```text
+//! el1.split.4k-l2.direct.load-remote[.s2off|.s2pages][.cap0|.cap1]
+//! ^   ^     ^     ^      ^           ^ stage 2 (blocks if absent)  ^ BBM level presented at most
+//! |   |     |     |      observer: access and place
+//! |   |     |     method
+//! |   |     granule and geometry of the transition
+//! |   transition
+//! regime
+//! selftest.NAME
+//! ```
+
+use core::{fmt, str::FromStr};
+
+use crate::geometry::{BbmLevel, Granule, Level};
+
+/// Longest id in bytes; buffers for ids have this size.
+pub const MAX_ID: usize = 64;
+
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum $name { $($(#[$vmeta])* $variant),+ }
+
+        impl $name {
+            /// All of them, in the order they are documented.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The word used in ids.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+
+            fn parse(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)+ _ => None }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+    };
+}
+
+words! {
+    /// Whose translation is changed.
+    Regime {
+        /// EL1&0 stage 1.
+        El1 = "el1",
+    }
+}
+
+words! {
+    /// The cases that share one payload binary; also the name of that binary in the bundle.
+    Family {
+        /// Block to table.
+        Split = "split",
+        /// Table to block.
+        Merge = "merge",
+        /// Another output address.
+        Remap = "remap",
+        /// Permissions only.
+        Protect = "protect",
+        /// The harness tested by itself.
+        Selftest = "selftest",
+    }
+}
+
+words! {
+    /// How a change is carried out.
+    Method {
+        /// Break-before-make (R_DDMVT): invalid, TLBI, then the new descriptor.
+        Bbm = "bbm",
+        /// Break by clearing the Access flag instead of the valid bit (R_XCLRD).
+        BbmAf = "bbm-af",
+        /// By way of a Block descriptor with nT set (FEAT_BBML1, R_KFLJB).
+        Nt = "nt",
+        /// The new descriptor over the old one, then the TLBI.
+        Direct = "direct",
+        /// The new descriptor over the old one and no TLBI: a control.
+        DirectNotlbi = "direct-notlbi",
+    }
+}
+
+words! {
+    /// What an observer executes.
+    Access {
+        /// A 64-bit load.
+        Load = "load",
+        /// A 64-bit store, whose landing place is looked up through an alias.
+        Store = "store",
+        /// An instruction fetch: a call into the window.
+        Fetch = "fetch",
+    }
+}
+
+words! {
+    /// Where an observer runs.
+    Place {
+        /// On the PE that makes the change, between its steps.
+        Local = "local",
+        /// On another PE, all the time.
+        Remote = "remote",
+    }
+}
+
+words! {
+    /// How stage 2 maps the payload's memory.
+    Stage2 {
+        /// Stage 2 translation is off.
+        Off = "s2off",
+        /// The largest blocks that fit.
+        Blocks = "s2blocks",
+        /// Pages only.
+        Pages = "s2pages",
+    }
+}
+
+words! {
+    /// What a remap changes besides the output address.
+    Remapping {
+        /// Writable before and after.
+        Writable = "rw",
+        /// Read-only, and both frames hold the same.
+        ReadOnlySame = "ro-same",
+        /// Read-only, and the frames differ.
+        ReadOnlyOther = "ro-diff",
+    }
+}
+
+words! {
+    /// Which permission changes. Everything is at EL1; no EL0 access is given.
+    Protection {
+        /// Read-write to read-only.
+        RwRo = "rw-ro",
+        /// Read-only to read-write.
+        RoRw = "ro-rw",
+        /// Executable to not, by PXN.
+        XXn = "x-xn",
+        /// Not executable to executable, by PXN.
+        XnX = "xn-x",
+    }
+}
+
+words! {
+    /// The harness tested by itself: each has one designed end.
+    Selftest {
+        /// Control: loads and stores on memory that nobody changes must show nothing.
+        Quiet = "quiet",
+        /// Control: registers and memory of a fresh VM are as the design says.
+        Clean = "clean",
+        /// Loops with every interrupt masked; the watchdog ends it.
+        HangMasked = "hang-masked",
+        /// Executes an undefined instruction.
+        Undefined = "undefined",
+        /// Takes exceptions without end; the watchdog ends it.
+        Storm = "storm",
+        /// Writes over all memory it can reach and reaches for the rest; stage 2 contains it.
+        Scribble = "scribble",
+        /// Hands in half a record and dies.
+        HalfRecord = "half-record",
+        /// Never starts its second CPU; the runtime gives up waiting for the observer.
+        NoSecondCpu = "no-second-cpu",
+        /// A conflict abort injected at EL1.
+        ConflictEl1 = "conflict-el1",
+        /// A conflict abort of EL1's translation injected at EL2, as R_FWRMB routes it.
+        ConflictEl2ForEl1 = "conflict-el2-for-el1",
+        /// A conflict abort of EL2's own translation.
+        ConflictEl2 = "conflict-el2",
+        /// ID_AA64MMFR2_EL1 is presented with BBM 0.
+        CapBbm0 = "cap-bbm0",
+        /// ID_AA64MMFR2_EL1 is presented with BBM at most 1.
+        CapBbm1 = "cap-bbm1",
+    }
+}
+
+/// The transition of a case, with its geometry.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Change {
+    /// A block at `block` becomes a tree of tables whose leaves are at `leaf`.
+    Split {
+        /// Level of the block.
+        block: Level,
+        /// Level of the leaves; deeper than `block`.
+        leaf: Level,
+    },
+    /// The reverse of a split.
+    Merge {
+        /// Level of the block.
+        block: Level,
+        /// Level of the leaves; deeper than `block`.
+        leaf: Level,
+    },
+    /// The leaf at `level` gets another output address.
+    Remap {
+        /// Level of the leaf.
+        level: Level,
+        /// Writability and contents.
+        kind: Remapping,
+    },
+    /// The leaf at `level` gets other permissions.
+    Protect {
+        /// Level of the leaf.
+        level: Level,
+        /// Which.
+        kind: Protection,
+    },
+}
+
+impl Change {
+    /// The family that carries it out.
+    #[must_use]
+    pub const fn family(self) -> Family {
+        match self {
+            Self::Split { .. } => Family::Split,
+            Self::Merge { .. } => Family::Merge,
+            Self::Remap { .. } => Family::Remap,
+            Self::Protect { .. } => Family::Protect,
+        }
+    }
+
+    /// The level of the one descriptor that is changed live.
+    #[must_use]
+    pub const fn level(self) -> Level {
+        match self {
+            Self::Split { block, .. } | Self::Merge { block, .. } => block,
+            Self::Remap { level, .. } | Self::Protect { level, .. } => level,
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Split { block, leaf } | Self::Merge { block, leaf } => {
+                // The step to the next level is the usual one and not spelled out.
+                if block.next() == Some(leaf) { write!(f, "{block}") } else { write!(f, "{block}-{leaf}") }
+            }
+            Self::Remap { level, kind } => write!(f, "{level}-{kind}"),
+            Self::Protect { level, kind } => write!(f, "{level}-{kind}"),
+        }
+    }
+}
+
+/// Who looks, how.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Observer {
+    /// What it executes.
+    pub access: Access,
+    /// Where it runs.
+    pub place: Place,
+}
+
+impl fmt::Display for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.access, self.place)
+    }
+}
+
+/// One live change with all parameters fixed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Case {
+    /// Whose translation.
+    pub regime: Regime,
+    /// Its granule.
+    pub granule: Granule,
+    /// What changes.
+    pub change: Change,
+    /// How.
+    pub method: Method,
+    /// Who looks.
+    pub observer: Observer,
+    /// How stage 2 maps the payload.
+    pub stage2: Stage2,
+    /// The highest BBM level that ID_AA64MMFR2_EL1 may show to the payload, if it is lowered.
+    pub cap: Option<BbmLevel>,
+}
+
+/// One test.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Instance {
+    /// A live change.
+    Case(Case),
+    /// A test of the harness.
+    Selftest(Selftest),
+}
+
+/// What an instance needs of the machine; hv builds the VM from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Needs {
+    /// vCPUs.
+    pub cpus: usize,
+    /// How stage 2 maps it.
+    pub stage2: Stage2,
+    /// Bytes of private memory: image, stacks, tables. hv clears all of it for every instance, so it is no larger
+    /// than the tables of the change require.
+    pub private_size: u64,
+    /// Size of the frames the window maps to, in bytes; a power of two, also their alignment.
+    pub frame_size: u64,
+    /// How many such frames, one behind the other.
+    pub frames: u64,
+    /// The highest BBM level presented.
+    pub cap: Option<BbmLevel>,
+    /// Whether an access that stage 2 refuses is answered with an External abort instead of ending the VM.
+    pub contain: bool,
+    /// Whether the watchdog is the designed end, so that it may bite early.
+    pub hangs: bool,
+}
+
+impl Instance {
+    /// The family whose payload runs it.
+    #[must_use]
+    pub const fn family(&self) -> Family {
+        match self {
+            Self::Case(case) => case.change.family(),
+            Self::Selftest(_) => Family::Selftest,
+        }
+    }
+
+    /// What it needs of the machine.
+    #[must_use]
+    pub fn needs(&self) -> Needs {
+        /// Smallest unit in which hv hands out frames: stage 2 can map it as one block.
+        const MIN_FRAME: u64 = 2 << 20;
+        /// Image, stacks and a few dozen tables.
+        const SMALL: u64 = 1 << 20;
+        /// The same and a whole tree of level 3 tables below one level 1 descriptor of the 4K granule: 2 MiB.
+        const LARGE: u64 = 4 << 20;
+        match self {
+            Self::Case(case) => Needs {
+                cpus: match case.observer.place {
+                    Place::Local => 1,
+                    Place::Remote => 2,
+                },
+                stage2: case.stage2,
+                private_size: match case.change {
+                    Change::Split { block, leaf } | Change::Merge { block, leaf } if block.next() != Some(leaf) => {
+                        LARGE
+                    }
+                    _ => SMALL,
+                },
+                frame_size: case.change.level().size(case.granule).max(MIN_FRAME),
+                frames: if matches!(case.change, Change::Remap { .. }) { 2 } else { 1 },
+                cap: case.cap,
+                contain: false,
+                hangs: false,
+            },
+            Self::Selftest(test) => Needs {
+                cpus: if matches!(test, Selftest::NoSecondCpu | Selftest::Quiet) { 2 } else { 1 },
+                stage2: Stage2::Pages,
+                private_size: SMALL,
+                frame_size: MIN_FRAME,
+                frames: 1,
+                cap: match test {
+                    Selftest::CapBbm0 => Some(BbmLevel::L0),
+                    Selftest::CapBbm1 => Some(BbmLevel::L1),
+                    _ => None,
+                },
+                contain: matches!(test, Selftest::Scribble),
+                hangs: matches!(test, Selftest::HangMasked | Selftest::Storm),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Case(c) => {
+                let family = c.change.family();
+                write!(f, "{}.{family}.{}-{}.{}.{}", c.regime, c.granule, c.change, c.method, c.observer)?;
+                if c.stage2 != Stage2::Blocks {
+                    write!(f, ".{}", c.stage2)?;
+                }
+                if let Some(cap) = c.cap {
+                    write!(f, ".cap{cap}")?;
+                }
+                Ok(())
+            }
+            Self::Selftest(test) => write!(f, "selftest.{test}"),
+        }
+    }
+}
+
+/// Why a text is not an instance's id: the part that was not understood.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IdError {
+    /// The id ended where this part was expected.
+    Missing(&'static str),
+    /// This part is not one of the known words.
+    Unknown(&'static str),
+    /// There is more text than an id has.
+    Trailing,
+}
+
+impl fmt::Display for IdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(part) => write!(f, "the id has no {part}"),
+            Self::Unknown(part) => write!(f, "the id's {part} is not known"),
+            Self::Trailing => f.write_str("the id goes on where it should end"),
+        }
+    }
+}
+
+impl core::error::Error for IdError {}
+
+fn level(word: &str) -> Option<Level> {
+    match word {
+        "l0" => Some(Level::L0),
+        "l1" => Some(Level::L1),
+        "l2" => Some(Level::L2),
+        "l3" => Some(Level::L3),
+        _ => None,
+    }
+}
+
+fn change(family: Family, text: &str) -> Option<Change> {
+    let (first, rest) = match text.split_once('-') {
+        Some((first, rest)) => (level(first)?, Some(rest)),
+        None => (level(text)?, None),
+    };
+    let leaf = |rest: Option<&str>| match rest {
+        // "l1-l2" would be a second spelling of "l1".
+        Some(word) => level(word).filter(|l| *l > first && Some(*l) != first.next()),
+        None => first.next(),
+    };
+    Some(match family {
+        Family::Split => Change::Split { block: first, leaf: leaf(rest)? },
+        Family::Merge => Change::Merge { block: first, leaf: leaf(rest)? },
+        Family::Remap => Change::Remap { level: first, kind: Remapping::parse(rest?)? },
+        Family::Protect => Change::Protect { level: first, kind: Protection::parse(rest?)? },
+        Family::Selftest => return None,
+    })
+}
+
+impl FromStr for Instance {
+    type Err = IdError;
+
+    fn from_str(id: &str) -> Result<Self, IdError> {
+        let mut parts = id.split('.');
+        let mut part = |name: &'static str| parts.next().ok_or(IdError::Missing(name));
+
+        let first = part("regime")?;
+        if first == "selftest" {
+            let test = Selftest::parse(part("selftest's name")?).ok_or(IdError::Unknown("selftest's name"))?;
+            return if parts.next().is_none() { Ok(Self::Selftest(test)) } else { Err(IdError::Trailing) };
+        }
+        let regime = Regime::parse(first).ok_or(IdError::Unknown("regime"))?;
+        let family = Family::parse(part("transition")?).ok_or(IdError::Unknown("transition"))?;
+        let geometry = part("geometry")?;
+        let (granule, geometry) = geometry.split_once('-').ok_or(IdError::Unknown("geometry"))?;
+        let granule = Granule::ALL.into_iter().find(|g| g.name() == granule).ok_or(IdError::Unknown("granule"))?;
+        let change = change(family, geometry).ok_or(IdError::Unknown("geometry"))?;
+        let method = Method::parse(part("method")?).ok_or(IdError::Unknown("method"))?;
+        let (access, place) = part("observer")?.split_once('-').ok_or(IdError::Unknown("observer"))?;
+        let observer = Observer {
+            access: Access::parse(access).ok_or(IdError::Unknown("observer's access"))?,
+            place: Place::parse(place).ok_or(IdError::Unknown("observer's place"))?,
+        };
+
+        let mut stage2 = Stage2::Blocks;
+        let mut cap = None;
+        let mut modifier = parts.next();
+        if let Some(s2) = modifier.and_then(Stage2::parse) {
+            if s2 == Stage2::Blocks {
+                return Err(IdError::Unknown("modifier (blocks are the default and not spelled)"));
+            }
+            stage2 = s2;
+            modifier = parts.next();
+        }
+        if let Some(word) = modifier {
+            let level = word.strip_prefix("cap").filter(|n| n.len() == 1).and_then(|n| n.parse().ok());
+            cap = Some(level.and_then(BbmLevel::from_number).ok_or(IdError::Unknown("modifier"))?);
+        }
+        if parts.next().is_some() {
+            return Err(IdError::Trailing);
+        }
+        Ok(Self::Case(Case { regime, granule, change, method, observer, stage2, cap }))
+    }
+}

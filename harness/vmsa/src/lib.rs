@@ -1,0 +1,30 @@
+//! The architecture as data and rules: what a live change of page tables needs, and what may be seen of it.
+//!
+//! This crate is the only place that knows a rule of the Arm Architecture Reference Manual (DDI 0487).
+//! It runs in the hypervisor (for the live verdict on the console), in the runner (which judges stored
+//! outcomes again) and in tests on the host; it touches no memory and no register.
+//!
+//! * [`geometry`]: granules, levels, sizes;
+//! * [`descriptor`]: descriptors with their fields as types;
+//! * [`instance`]: what a test does, and its dotted id, which is the only encoding of it;
+//! * [`sequence`]: the steps of each method, as data;
+//! * [`transition`]: what a change needs at each BBM level;
+//! * [`outcome`]: what one access can see;
+//! * [`verdict`]: what may be seen in each phase, and the judgement of a finished instance.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod descriptor;
+pub mod geometry;
+pub mod instance;
+pub mod outcome;
+pub mod sequence;
+pub mod transition;
+pub mod verdict;
+
+pub use descriptor::Descriptor;
+pub use geometry::{BbmLevel, Granule, Level};
+pub use instance::Instance;

@@ -1,2 +1,318 @@
-//! (to come)
+//! The catalogue: every instance there is, as data.
+//!
+//! A row of its table says which changes are made by which methods under which observers, and in which variants; the
+//! catalogue is the product of each row. To add cases, add to a row or add a row: the payloads, the plan, the
+//! verdicts and the tables all go by the instance alone.
+//!
+//! What is *not* here on purpose: bbm-af of a merge (a Table descriptor has no Access flag to clear), nt of a
+//! change that keeps the size (nT means nothing there), stores to read-only remaps and fetches of changes that
+//! leave the permission to execute alone (both only fault).
 #![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+use vmsa::{
+    BbmLevel, Granule, Instance, Level,
+    instance::{Access, Case, Change, Method, Observer, Place, Protection, Regime, Remapping, Selftest, Stage2},
+};
+
+use Access::{Fetch, Load, Store};
+use Method::{Bbm, BbmAf, Direct, DirectNotlbi, Nt};
+use Place::{Local, Remote};
+use Protection::{RoRw, RwRo, XXn, XnX};
+use Remapping::{ReadOnlyOther, ReadOnlySame, Writable};
+
+/// Cases that differ in a few parameters: all combinations of them.
+struct Row {
+    changes: &'static [Change],
+    methods: &'static [Method],
+    accesses: &'static [Access],
+    places: &'static [Place],
+    variants: &'static [Variant],
+}
+
+/// The circumstances of a case.
+#[derive(Clone, Copy)]
+struct Variant {
+    stage2: Stage2,
+    cap: Option<BbmLevel>,
+}
+
+const L1: Level = Level::L1;
+const L2: Level = Level::L2;
+const L3: Level = Level::L3;
+
+/// Stage 2 in blocks, the CPU's own BBM level.
+const PLAIN: &[Variant] = &[Variant { stage2: Stage2::Blocks, cap: None }];
+/// The other two ways of stage 2, for frames small enough to be mapped in pages.
+const STAGE2: &[Variant] = &[Variant { stage2: Stage2::Off, cap: None }, Variant { stage2: Stage2::Pages, cap: None }];
+/// Lower levels than the CPU has, so that a level 2 CPU takes the paths of levels 0 and 1 too.
+const CAPPED: &[Variant] = &[
+    Variant { stage2: Stage2::Blocks, cap: Some(BbmLevel::L0) },
+    Variant { stage2: Stage2::Blocks, cap: Some(BbmLevel::L1) },
+];
+
+const fn split(block: Level, leaf: Level) -> Change {
+    Change::Split { block, leaf }
+}
+
+const fn merge(block: Level, leaf: Level) -> Change {
+    Change::Merge { block, leaf }
+}
+
+const fn remap(level: Level, kind: Remapping) -> Change {
+    Change::Remap { level, kind }
+}
+
+const fn protect(level: Level, kind: Protection) -> Change {
+    Change::Protect { level, kind }
+}
+
+/// Cases of `changes` under observers on both PEs, in plain circumstances.
+const fn row(changes: &'static [Change], methods: &'static [Method], accesses: &'static [Access]) -> Row {
+    Row { changes, methods, accesses, places: &[Local, Remote], variants: PLAIN }
+}
+
+impl Row {
+    /// The same in other circumstances.
+    const fn under(self, variants: &'static [Variant]) -> Self {
+        Self { variants, ..self }
+    }
+
+    /// The same under observers on other PEs only.
+    const fn remote(self) -> Self {
+        Self { places: &[Remote], ..self }
+    }
+}
+
+const RESIZE: &[Method] = &[Bbm, Nt, Direct, DirectNotlbi];
+const REPLACE: &[Method] = &[Bbm, BbmAf, Direct, DirectNotlbi];
+
+/// A family's rows stand together. All are of regime el1, granule 4K.
+const ROWS: &[Row] = &[
+    row(&[split(L1, L2), split(L2, L3), split(L1, L3)], RESIZE, &[Load, Store]),
+    row(&[split(L1, L2), split(L2, L3), split(L1, L3)], &[BbmAf], &[Load, Store]),
+    row(&[split(L2, L3)], &[Bbm, Nt, Direct], &[Load]).remote().under(STAGE2),
+    row(&[split(L2, L3)], &[Nt, Direct], &[Load, Store]).under(CAPPED),
+    //
+    row(&[merge(L1, L2), merge(L2, L3), merge(L1, L3)], RESIZE, &[Load, Store]),
+    row(&[merge(L2, L3)], &[Bbm, Nt, Direct], &[Load]).remote().under(STAGE2),
+    row(&[merge(L2, L3)], &[Nt, Direct], &[Load, Store]).under(CAPPED),
+    //
+    row(&[remap(L3, Writable), remap(L2, Writable)], REPLACE, &[Load, Store]),
+    row(&[remap(L3, ReadOnlySame), remap(L2, ReadOnlySame)], REPLACE, &[Load]),
+    row(&[remap(L3, ReadOnlyOther), remap(L2, ReadOnlyOther)], REPLACE, &[Load]),
+    row(&[remap(L3, Writable)], &[Bbm, Direct], &[Store]).remote().under(STAGE2),
+    //
+    row(&[protect(L3, RwRo), protect(L2, RwRo)], REPLACE, &[Load, Store]),
+    row(&[protect(L3, RoRw), protect(L2, RoRw)], REPLACE, &[Load, Store]),
+    row(&[protect(L3, XXn), protect(L2, XXn)], REPLACE, &[Fetch, Load]),
+    row(&[protect(L3, XnX), protect(L2, XnX)], REPLACE, &[Fetch, Load]),
+    row(&[protect(L3, RwRo)], &[Direct], &[Store]).remote().under(STAGE2),
+];
+
+/// Every selftest that does damage, or ends otherwise than by itself, has one behind it that would notice if the
+/// damage outlived its VM; scribble's is the one that looks for traces.
+const SELFTESTS: &[Selftest] = &[
+    Selftest::Quiet,
+    Selftest::HangMasked,
+    Selftest::ConflictEl1,
+    Selftest::Undefined,
+    Selftest::ConflictEl2ForEl1,
+    Selftest::Storm,
+    Selftest::ConflictEl2,
+    Selftest::Scribble,
+    Selftest::Clean,
+    Selftest::HalfRecord,
+    Selftest::CapBbm0,
+    Selftest::NoSecondCpu,
+    Selftest::CapBbm1,
+];
+
+impl Row {
+    /// The product.
+    fn cases(&'static self) -> impl Iterator<Item = Case> {
+        let Self { changes, methods, accesses, places, variants } = self;
+        changes.iter().flat_map(move |&change| {
+            methods.iter().flat_map(move |&method| {
+                accesses.iter().flat_map(move |&access| {
+                    places.iter().flat_map(move |&place| {
+                        variants.iter().map(move |&Variant { stage2, cap }| Case {
+                            regime: Regime::El1,
+                            granule: Granule::K4,
+                            change,
+                            method,
+                            observer: Observer { access, place },
+                            stage2,
+                            cap,
+                        })
+                    })
+                })
+            })
+        })
+    }
+}
+
+/// Every instance, in the order in which it is listed and run: the selftests first, so that all the others show
+/// that nothing of them is left behind; then family by family.
+pub fn all() -> impl Iterator<Item = Instance> {
+    let selftests = SELFTESTS.iter().copied().map(Instance::Selftest);
+    selftests.chain(ROWS.iter().flat_map(Row::cases).map(Instance::Case))
+}
+
+/// The instance of this id, if the catalogue has it.
+#[must_use]
+pub fn find(id: &str) -> Option<Instance> {
+    let wanted = id.parse().ok()?;
+    all().find(|instance| *instance == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeSet,
+        string::{String, ToString},
+        vec::Vec,
+    };
+
+    use vmsa::{
+        instance::{Family, MAX_ID},
+        transition::{Need, guarantee},
+        verdict::{Control, control},
+    };
+
+    use super::*;
+
+    fn cases() -> impl Iterator<Item = Case> {
+        all().filter_map(|instance| match instance {
+            Instance::Case(case) => Some(case),
+            Instance::Selftest(_) => None,
+        })
+    }
+
+    #[test]
+    fn ids_are_unique_short_and_read_back() {
+        let ids: Vec<String> = all().map(|instance| instance.to_string()).collect();
+        assert!(ids.len() >= 60, "{} instances", ids.len());
+        assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len());
+        for (id, instance) in ids.iter().zip(all()) {
+            assert!(id.len() <= MAX_ID, "{id}");
+            assert_eq!(find(id), Some(instance), "{id}");
+        }
+    }
+
+    /// LAVA folds test names; two ids that fold to one would be one result there.
+    #[test]
+    fn ids_stay_unique_when_folded() {
+        let fold = |id: String| -> String {
+            id.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect()
+        };
+        let folded: BTreeSet<String> = all().map(|instance| fold(instance.to_string())).collect();
+        assert_eq!(folded.len(), all().count());
+    }
+
+    #[test]
+    fn find_knows_only_the_catalogue() {
+        for id in [
+            "",
+            "selftest",
+            "selftest.nonsense",
+            "el1.merge.4k-l2.bbm-af.load-remote",
+            "el1.split.64k-l2.bbm.load-local",
+        ] {
+            assert_eq!(find(id), None, "{id}");
+        }
+    }
+
+    #[test]
+    fn families_stand_together_and_are_complete() {
+        let mut families: Vec<Family> = all().map(|instance| instance.family()).collect();
+        families.dedup();
+        assert_eq!(families, [Family::Selftest, Family::Split, Family::Merge, Family::Remap, Family::Protect]);
+        let selftests: BTreeSet<&Selftest> = SELFTESTS.iter().collect();
+        assert_eq!(selftests, Selftest::ALL.iter().collect());
+        assert_eq!(SELFTESTS.len(), Selftest::ALL.len());
+    }
+
+    #[test]
+    fn damage_is_followed_by_a_test_that_ends_by_itself() {
+        let damages = |test: Selftest| {
+            matches!(
+                test,
+                Selftest::HangMasked
+                    | Selftest::Undefined
+                    | Selftest::Storm
+                    | Selftest::Scribble
+                    | Selftest::HalfRecord
+                    | Selftest::NoSecondCpu
+            )
+        };
+        for pair in SELFTESTS.windows(2) {
+            assert!(!(damages(pair[0]) && damages(pair[1])), "{pair:?}");
+            assert_eq!(pair[0] == Selftest::Scribble, pair[1] == Selftest::Clean);
+        }
+    }
+
+    /// Every method is a defined way of making its change on some CPU, except where leaving that out is the point:
+    /// the controls, and the remaps that need break-before-make everywhere.
+    #[test]
+    fn methods_make_sense() {
+        for case in cases() {
+            let id = Instance::Case(case);
+            assert!(case.change.exists(case.granule), "{id}");
+            assert!(case.method.fits(case.change), "{id}");
+            let granule = case.granule;
+            let needs_bbm = BbmLevel::ALL.iter().all(|bbm| case.change.needs(granule, *bbm).need == Need::Bbm);
+            let undefined = match case.method {
+                DirectNotlbi => true,
+                Direct => needs_bbm,
+                Bbm | BbmAf | Nt => false,
+            };
+            assert_eq!(guarantee(case.method, case.change, granule, BbmLevel::L3).is_err(), undefined, "{id}");
+        }
+    }
+
+    /// A sequence is a defined one from the BBM level on that the change asks for, and at all levels if it is BBM.
+    #[test]
+    fn methods_are_defined_from_their_level_on() {
+        for case in cases() {
+            let size_changes = matches!(case.change, Change::Split { .. } | Change::Merge { .. });
+            let from = match case.method {
+                Bbm | BbmAf => Some(BbmLevel::L0),
+                Nt => Some(BbmLevel::L1),
+                Direct if size_changes => Some(BbmLevel::L2),
+                Direct => match case.change {
+                    Change::Remap { kind: Writable | ReadOnlyOther, .. } => None,
+                    _ => Some(BbmLevel::L0),
+                },
+                DirectNotlbi => None,
+            };
+            for bbm in BbmLevel::ALL {
+                let defined = guarantee(case.method, case.change, case.granule, bbm).is_ok();
+                assert_eq!(defined, from.is_some_and(|from| bbm >= from), "{} at level {bbm}", Instance::Case(case));
+            }
+        }
+    }
+
+    #[test]
+    fn observers_get_through_at_least_once() {
+        for case in cases() {
+            let access = case.observer.access;
+            let permitted = case.change.old_leaf().permits(access) || case.change.new_leaf().permits(access);
+            assert!(permitted, "{}", Instance::Case(case));
+        }
+        let controls = all().filter(|instance| matches!(control(instance), Some(Control::MustShow(..)))).count();
+        assert!(controls > 0);
+        assert!(all().any(|instance| control(&instance) == Some(Control::MustNotShow)));
+    }
+
+    /// A frame of 1 GiB in pages needs 2 MiB of stage 2 tables for each VM, and shows nothing that 2 MiB do not.
+    #[test]
+    fn stage_2_maps_only_small_frames_in_pages() {
+        for instance in all().filter(|instance| instance.needs().stage2 == Stage2::Pages) {
+            assert_eq!(instance.needs().frame_size, 2 << 20, "{instance}");
+        }
+    }
+}

@@ -14,9 +14,9 @@ const VALID: u64 = 1 << 0;
 const NOT_BLOCK: u64 = 1 << 1;
 const ATTR_SHIFT: u32 = 2;
 const ATTR_MASK: u64 = 7 << ATTR_SHIFT;
-/// AP[1]: EL0 may access.
+/// `AP[1]`: EL0 may access.
 const AP_EL0: u64 = 1 << 6;
-/// AP[2]: read-only.
+/// `AP[2]`: read-only.
 const AP_RO: u64 = 1 << 7;
 const SH_SHIFT: u32 = 8;
 const SH_MASK: u64 = 3 << SH_SHIFT;
@@ -63,9 +63,9 @@ pub struct Attributes {
     pub attr_index: u8,
     /// Shareability.
     pub shareability: Shareability,
-    /// Writable at EL1 (AP[2] = 0).
+    /// Writable at EL1 (`AP[2]` = 0).
     pub writable: bool,
-    /// Accessible at EL0 (AP[1]).
+    /// Accessible at EL0 (`AP[1]`).
     pub el0: bool,
     /// Executable at EL1 (PXN = 0).
     pub el1_execute: bool,
@@ -229,7 +229,7 @@ impl Descriptor {
         if af { Self(self.0 | AF) } else { Self(self.0 & !AF) }
     }
 
-    /// nT; only a Block has one (I_PJZBK).
+    /// nT of a Block. Nothing else has one (I_PJZBK): in a Page the same bit is part of the OA.
     #[must_use]
     pub const fn nt(self) -> bool {
         self.0 & NT != 0
@@ -256,5 +256,117 @@ pub const fn contiguous_group(granule: Granule, level: Level) -> Option<usize> {
         (Granule::K16, 2) | (Granule::K64, 2 | 3) => Some(32),
         (Granule::K16, 3) => Some(128),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn attributes() -> impl Strategy<Value = Attributes> {
+        let shareability = prop_oneof![Just(Shareability::Non), Just(Shareability::Outer), Just(Shareability::Inner)];
+        (0u8..8, shareability, any::<[bool; 8]>()).prop_map(
+            |(attr_index, shareability, [w, e0, x1, x0, af, ng, dbm, c])| Attributes {
+                attr_index,
+                shareability,
+                writable: w,
+                el0: e0,
+                el1_execute: x1,
+                el0_execute: x0,
+                access_flag: af,
+                not_global: ng,
+                dbm,
+                contiguous: c,
+            },
+        )
+    }
+
+    /// Granule and level of every leaf.
+    fn places() -> impl Iterator<Item = (Granule, Level)> {
+        Granule::ALL.into_iter().flat_map(|granule| {
+            let levels = [Level::L1, Level::L2, Level::L3].into_iter();
+            levels.filter(move |l| *l == Level::L3 || l.allows_block(granule, false)).map(move |l| (granule, l))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_leaf_gives_back_what_it_was_made_of(attributes in attributes(), oa: u64) {
+            for (granule, level) in places() {
+                let leaf = Descriptor::leaf(granule, level, oa, attributes);
+                prop_assert!(leaf.is_valid());
+                let kind = if level == Level::L3 { DescriptorKind::Page } else { DescriptorKind::Block };
+                prop_assert_eq!(leaf.kind(granule, level), kind);
+                prop_assert_eq!(leaf.attributes(), attributes);
+                prop_assert_eq!(leaf.af(), attributes.access_flag);
+                prop_assert!(level == Level::L3 || !leaf.nt());
+                prop_assert_eq!(leaf.oa(granule, level), oa & ((1 << 48) - 1) & !(level.size(granule) - 1));
+            }
+        }
+
+        #[test]
+        fn a_table_gives_back_its_address(address: u64) {
+            for granule in Granule::ALL {
+                let address = address & ((1 << 48) - 1) & !(granule.page_size() - 1);
+                let table = Descriptor::table(address);
+                for level in [Level::L0, Level::L1, Level::L2] {
+                    prop_assert_eq!(table.kind(granule, level), DescriptorKind::Table);
+                    prop_assert_eq!(table.oa(granule, level), address);
+                }
+            }
+        }
+
+        #[test]
+        fn setting_one_bit_changes_no_other(raw: u64) {
+            let descriptor = Descriptor::from_raw(raw);
+            prop_assert_eq!(descriptor.raw(), raw);
+            for value in [false, true] {
+                let (af, nt) = (descriptor.with_af(value), descriptor.with_nt(value));
+                prop_assert_eq!((af.af(), nt.nt()), (value, value));
+                prop_assert_eq!(af.with_af(descriptor.af()), descriptor);
+                prop_assert_eq!(nt.with_nt(descriptor.nt()), descriptor);
+                prop_assert_eq!((af.raw() ^ raw) & !AF, 0);
+                prop_assert_eq!((nt.raw() ^ raw) & !NT, 0);
+            }
+        }
+
+        /// Whatever stands in memory has a kind, and only a valid descriptor has one that maps or points.
+        #[test]
+        fn every_value_has_a_kind(raw: u64) {
+            for granule in Granule::ALL {
+                for level in (-1..=3).filter_map(Level::new) {
+                    let descriptor = Descriptor::from_raw(raw);
+                    let valid = descriptor.kind(granule, level) != DescriptorKind::Invalid;
+                    prop_assert!(!valid || descriptor.is_valid());
+                }
+            }
+        }
+    }
+
+    /// The values of DDI 0487 figures D8-13 and D8-15, by hand.
+    #[test]
+    fn known_values() {
+        let leaf = |level, attributes| Descriptor::leaf(Granule::K4, level, 0x4020_0000, attributes).raw();
+        assert_eq!(leaf(Level::L2, Attributes::NORMAL_RW), 0x0060_0000_4020_0701);
+        assert_eq!(leaf(Level::L3, Attributes::NORMAL_RW), 0x0060_0000_4020_0703);
+        assert_eq!(leaf(Level::L3, Attributes::NORMAL_RO), 0x0060_0000_4020_0783);
+        assert_eq!(leaf(Level::L3, Attributes::NORMAL_RX), 0x0040_0000_4020_0783);
+        assert_eq!(Descriptor::from_raw(leaf(Level::L2, Attributes::NORMAL_RW)).with_nt(true).raw() & NT, 1 << 16);
+        assert_eq!(Descriptor::INVALID.kind(Granule::K4, Level::L2), DescriptorKind::Invalid);
+        // A block encoding where there are no blocks is reserved, and reserved is invalid (R_RHSKG).
+        assert_eq!(Descriptor::from_raw(VALID).kind(Granule::K4, Level::L3), DescriptorKind::Invalid);
+        assert_eq!(Descriptor::from_raw(VALID).kind(Granule::K16, Level::L1), DescriptorKind::Invalid);
+    }
+
+    #[test]
+    fn contiguous_groups_fill_their_table_evenly() {
+        for (granule, level) in places() {
+            let group = contiguous_group(granule, level).expect("every leaf has groups");
+            assert_eq!(granule.entries() % group, 0);
+        }
+        assert_eq!(contiguous_group(Granule::K4, Level::L0), None);
+        assert_eq!(contiguous_group(Granule::K64, Level::L1), None);
     }
 }

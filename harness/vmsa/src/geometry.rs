@@ -206,3 +206,73 @@ impl fmt::Display for BbmLevel {
         write!(f, "{}", self.number())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_of_the_manual() {
+        const K: u64 = 1 << 10;
+        const M: u64 = 1 << 20;
+        const G: u64 = 1 << 30;
+        let sizes = |granule| [Level::L3, Level::L2, Level::L1].map(|level| level.size(granule));
+        assert_eq!(sizes(Granule::K4), [4 * K, 2 * M, G]);
+        assert_eq!(sizes(Granule::K16), [16 * K, 32 * M, 64 * G]);
+        assert_eq!(sizes(Granule::K64), [64 * K, 512 * M, 4096 * G]);
+        for granule in Granule::ALL {
+            assert_eq!(granule.entries() as u64 * 8, granule.page_size());
+        }
+    }
+
+    #[test]
+    fn blocks_stand_where_the_manual_has_them() {
+        let blocks = |granule, lpa2| (-1..=3).filter_map(Level::new).filter(move |l| l.allows_block(granule, lpa2));
+        assert!(blocks(Granule::K4, false).eq([Level::L1, Level::L2]));
+        assert!(blocks(Granule::K4, true).eq([Level::L0, Level::L1, Level::L2]));
+        for granule in [Granule::K16, Granule::K64] {
+            assert!(blocks(granule, false).eq([Level::L2]));
+            assert!(blocks(granule, true).eq([Level::L1, Level::L2]));
+        }
+    }
+
+    proptest! {
+        /// The indices of all levels and the offset in the page put the address together again.
+        #[test]
+        fn indices_resolve_an_address(va in 0u64..1 << 48) {
+            for granule in Granule::ALL {
+                let levels = [Level::L0, Level::L1, Level::L2, Level::L3];
+                let page = va & (granule.page_size() - 1);
+                let again = levels.iter().filter(|level| level.shift(granule) < 48).fold(page, |sum, level| {
+                    sum | (level.index(granule, va) as u64) << level.shift(granule)
+                });
+                prop_assert_eq!(again, va);
+            }
+        }
+
+        #[test]
+        fn a_cap_lowers_one_field_and_never_raises_it(mmfr2: u64) {
+            for cap in BbmLevel::ALL {
+                let capped = cap.cap(mmfr2);
+                let (was, is) = (BbmLevel::from_mmfr2(mmfr2), BbmLevel::from_mmfr2(capped));
+                prop_assert_eq!(is, was.min(cap));
+                prop_assert_eq!((capped ^ mmfr2) & !(0xf << BbmLevel::MMFR2_SHIFT), 0);
+                prop_assert_eq!(cap.cap(capped), capped);
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_round_trip() {
+        for bbm in BbmLevel::ALL {
+            assert_eq!(BbmLevel::from_number(bbm.number()), Some(bbm));
+            assert_eq!(BbmLevel::from_mmfr2(u64::from(bbm.number()) << BbmLevel::MMFR2_SHIFT), bbm);
+        }
+        assert_eq!(BbmLevel::from_number(4), None);
+        assert_eq!(Level::new(-2), None);
+        assert_eq!(Level::new(4), None);
+        assert_eq!(Level::L3.next(), None);
+    }
+}

@@ -91,6 +91,19 @@ words! {
     }
 }
 
+impl Method {
+    /// Whether the method can be carried out for `change` at all: only a Block has an nT bit, and a Table
+    /// descriptor has no Access flag to break it by.
+    #[must_use]
+    pub const fn fits(self, change: Change) -> bool {
+        match self {
+            Self::Nt => matches!(change, Change::Split { .. } | Change::Merge { .. }),
+            Self::BbmAf => !matches!(change, Change::Merge { .. }),
+            Self::Bbm | Self::Direct | Self::DirectNotlbi => true,
+        }
+    }
+}
+
 words! {
     /// What an observer executes.
     Access {
@@ -460,8 +473,13 @@ impl FromStr for Instance {
         let geometry = part("geometry")?;
         let (granule, geometry) = geometry.split_once('-').ok_or(IdError::Unknown("geometry"))?;
         let granule = Granule::ALL.into_iter().find(|g| g.name() == granule).ok_or(IdError::Unknown("granule"))?;
-        let change = change(family, geometry).ok_or(IdError::Unknown("geometry"))?;
+        let change = change(family, geometry)
+            .filter(|change| change.exists(granule))
+            .ok_or(IdError::Unknown("geometry, for this granule,"))?;
         let method = Method::parse(part("method")?).ok_or(IdError::Unknown("method"))?;
+        if !method.fits(change) {
+            return Err(IdError::Unknown("method, for this transition,"));
+        }
         let (access, place) = part("observer")?.split_once('-').ok_or(IdError::Unknown("observer"))?;
         let observer = Observer {
             access: Access::parse(access).ok_or(IdError::Unknown("observer's access"))?,
@@ -486,5 +504,113 @@ impl FromStr for Instance {
             return Err(IdError::Trailing);
         }
         Ok(Self::Case(Case { regime, granule, change, method, observer, stage2, cap }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{format, string::ToString};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn every_instance_reads_back_from_its_id() {
+        for instance in testing::instances() {
+            let id = instance.to_string();
+            assert!(id.len() <= MAX_ID, "{id}");
+            assert_eq!(id.parse(), Ok(instance), "{id}");
+            let needs = instance.needs();
+            assert!((1..=2).contains(&needs.cpus), "{id}");
+            assert!(needs.frame_size.is_power_of_two() && needs.private_size.is_power_of_two(), "{id}");
+        }
+    }
+
+    #[test]
+    fn ids_are_spelled_as_documented() {
+        for id in [
+            "el1.split.4k-l2.direct.load-remote",
+            "el1.split.4k-l1-l3.bbm-af.store-local",
+            "el1.merge.64k-l2.nt.load-remote.s2off.cap0",
+            "el1.remap.16k-l3-ro-diff.direct-notlbi.load-local.s2pages",
+            "el1.protect.4k-l2-xn-x.bbm.fetch-remote.cap1",
+            "selftest.conflict-el2-for-el1",
+        ] {
+            let instance: Instance = id.parse().expect(id);
+            assert_eq!(instance.to_string(), id);
+        }
+    }
+
+    #[test]
+    fn a_second_spelling_is_an_error() {
+        for (id, error) in [
+            ("", IdError::Unknown("regime")),
+            ("el2", IdError::Unknown("regime")),
+            ("el1", IdError::Missing("transition")),
+            ("el1.selftest.quiet", IdError::Unknown("geometry")),
+            ("el1.split.4k-l2-l3.bbm.load-local", IdError::Unknown("geometry, for this granule,")),
+            ("el1.split.4k-l3.bbm.load-local", IdError::Unknown("geometry, for this granule,")),
+            ("el1.split.4k-l0.bbm.load-local", IdError::Unknown("geometry, for this granule,")),
+            ("el1.split.64k-l1.bbm.load-local", IdError::Unknown("geometry, for this granule,")),
+            ("el1.merge.4k-l2.bbm-af.load-local", IdError::Unknown("method, for this transition,")),
+            ("el1.protect.4k-l3-rw-ro.nt.load-local", IdError::Unknown("method, for this transition,")),
+            ("el1.split.4k-l2.bbm", IdError::Missing("observer")),
+            ("el1.split.4k-l2.bbm.load-local.", IdError::Unknown("modifier")),
+            ("el1.split.4k-l2.bbm.load-local.cap4", IdError::Unknown("modifier")),
+            ("el1.split.4k-l2.bbm.load-local.cap00", IdError::Unknown("modifier")),
+            ("el1.split.4k-l2.bbm.load-local.cap+", IdError::Unknown("modifier")),
+            ("el1.split.4k-l2.bbm.load-local.cap0.s2off", IdError::Trailing),
+            ("selftest.quiet.cap0", IdError::Trailing),
+        ] {
+            assert_eq!(id.parse::<Instance>(), Err(error), "{id}");
+        }
+        assert!("el1.split.4k-l2.bbm.load-local.s2blocks".parse::<Instance>().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_refused_or_reads_back(id in ".{0,80}") {
+            if let Ok(instance) = id.parse::<Instance>() {
+                prop_assert_eq!(instance.to_string(), id);
+            }
+        }
+
+        /// As above, with texts that are nearly ids: words of the grammar in any order, and one byte changed.
+        #[test]
+        fn near_misses_are_refused_or_read_back(
+            words in prop::collection::vec(prop::sample::select(&[
+                "el1", "selftest", "split", "merge", "remap", "protect", "4k", "16k", "l0", "l1", "l2", "l3", "l1-l3",
+                "rw", "ro-same", "rw-ro", "x-xn", "bbm", "bbm-af", "nt", "direct", "direct-notlbi", "load-remote",
+                "fetch-local", "s2off", "s2pages", "cap0", "cap3", "quiet", "",
+            ][..]), 0..9),
+            dashes in any::<u16>(),
+        ) {
+            let mut id = words.first().map(ToString::to_string).unwrap_or_default();
+            for (n, word) in words.iter().enumerate().skip(1) {
+                id = format!("{id}{}{word}", if dashes >> n & 1 == 1 { '-' } else { '.' });
+            }
+            if let Ok(instance) = id.parse::<Instance>() {
+                prop_assert_eq!(instance.to_string(), id);
+            }
+        }
+
+        #[test]
+        fn one_changed_byte_never_means_the_same_instance(
+            instance in prop::sample::select(testing::instances()),
+            at: prop::sample::Index,
+            byte in 0u8..128,
+        ) {
+            let mut id = instance.to_string().into_bytes();
+            let at = at.index(id.len());
+            prop_assume!(id[at] != byte);
+            id[at] = byte;
+            let id = std::string::String::from_utf8(id).expect("ASCII");
+            if let Ok(other) = id.parse::<Instance>() {
+                prop_assert_ne!(other, instance);
+                prop_assert_eq!(other.to_string(), id);
+            }
+        }
     }
 }

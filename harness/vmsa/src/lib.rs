@@ -22,6 +22,8 @@ pub mod geometry;
 pub mod instance;
 pub mod outcome;
 pub mod sequence;
+#[cfg(test)]
+mod testing;
 pub mod transition;
 pub mod verdict;
 

@@ -169,7 +169,8 @@ impl Kind {
         let fsc = (esr & 0x3f) as u8;
         match fsc {
             0b11_0000 => Self::Conflict,
-            0b01_0000 => Self::External,
+            // On the access itself, or on the walk for it at some level.
+            0b01_0000 | 0b01_0011..=0b01_0111 => Self::External,
             // Level -1 has codes of its own (FEAT_LPA2).
             0b10_1001 => Self::fault(Fault::AddressSize, -1),
             0b10_1011 => Self::fault(Fault::Translation, -1),
@@ -283,5 +284,63 @@ impl End {
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, string::ToString};
+
+    use super::*;
+
+    #[test]
+    fn kinds_round_trip_through_their_codes() {
+        for code in 0..=u8::MAX {
+            if let Some(kind) = Kind::from_code(code) {
+                assert_eq!(kind.code(), code);
+                assert!(usize::from(code) < Kind::CODES);
+            }
+        }
+        assert_eq!(Kind::all().count(), Kind::PLAIN.len() + Fault::ALL.len() * 5);
+        let names: BTreeSet<_> = Kind::all().map(|kind| kind.to_string()).collect();
+        assert_eq!(names.len(), Kind::all().count());
+    }
+
+    #[test]
+    fn phases_and_ends_round_trip_through_their_numbers() {
+        for phase in Phase::ALL {
+            assert_eq!(Phase::from_number(phase as u8), Some(phase));
+        }
+        for end in End::ALL {
+            assert_eq!(End::from_number(end as u8), Some(end));
+        }
+        assert_eq!(Phase::from_number(3), None);
+        assert_eq!(End::from_number(End::ALL.len() as u8), None);
+    }
+
+    /// Every fault status code of DDI 0487 table D24-60 that stage 1 can report, by hand.
+    #[test]
+    fn syndromes_tell_the_kind() {
+        let level = |n| Level::new(n).expect("a level");
+        for ec in [0x20u64, 0x21, 0x24, 0x25] {
+            // ISS bits besides the code, WnR and CM among them, play no part.
+            let kind = |fsc: u64| Kind::from_esr(ec << 26 | 1 << 25 | 0x1c0 | fsc);
+            for n in 0..4 {
+                assert_eq!(kind(n), Kind::Fault(Fault::AddressSize, level(n as i8)));
+                assert_eq!(kind(4 + n), Kind::Fault(Fault::Translation, level(n as i8)));
+                assert_eq!(kind(8 + n), Kind::Fault(Fault::AccessFlag, level(n as i8)));
+                assert_eq!(kind(12 + n), Kind::Fault(Fault::Permission, level(n as i8)));
+                assert_eq!(kind(0x14 + n), Kind::External);
+            }
+            assert_eq!(kind(0x29), Kind::Fault(Fault::AddressSize, level(-1)));
+            assert_eq!(kind(0x2b), Kind::Fault(Fault::Translation, level(-1)));
+            assert_eq!(kind(0x10), Kind::External);
+            assert_eq!(kind(0x13), Kind::External);
+            assert_eq!(kind(0x21), Kind::Exception, "an Alignment fault");
+            assert_eq!(kind(0x30), Kind::Conflict);
+        }
+        for ec in (0..0x40u64).filter(|ec| ![0x20, 0x21, 0x24, 0x25].contains(ec)) {
+            assert_eq!(Kind::from_esr(ec << 26 | 0x30), Kind::Exception);
+        }
     }
 }

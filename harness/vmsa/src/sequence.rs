@@ -175,3 +175,25 @@ impl Write {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{geometry::Granule, testing};
+
+    #[test]
+    fn every_sequence_ends_with_the_new_descriptor_complete() {
+        for change in testing::changes(Granule::K4) {
+            for &method in Method::ALL {
+                let sequence = Sequence::of(method, change);
+                let last = sequence.steps().iter().rposition(|step| matches!(step, Step::Write(_)));
+                let (writes, tail) = sequence.steps().split_at(last.expect("a sequence writes") + 1);
+                assert_eq!(writes.last(), Some(&Step::Write(Write::New)));
+                assert!(tail.ends_with(&[Step::Dsb(Dsb::Ish), Step::Isb]), "{method} of {change}");
+                // Only the control has no TLBI at all.
+                let tlbis = sequence.steps().iter().filter(|step| matches!(step, Step::Tlbi(_))).count();
+                assert_eq!(tlbis == 0, method == Method::DirectNotlbi);
+            }
+        }
+    }
+}

@@ -1,13 +1,23 @@
 //! What comes back: records, each one CBOR item.
 //!
-//! A field's number is its `#[n(..)]`; numbers are never reused, new fields are optional, so that a reader of
-//! any later version reads every older record.
+//! A record is the array `[type, field, field, …]`; the types inside it are arrays of their fields.
+//! A field's number is its `#[n(..)]`; numbers are never reused, new fields are optional and come last, so that a
+//! reader of any later version reads every older record, and an older reader skips what it does not know.
+//! It never does so in silence: [`decode`] tells a whole record from one of which a part was skipped and from
+//! one whose type is unknown. A *value* that is unknown (a kind, an end, a place) or too long for its field is an
+//! error, since leaving it out would make another record of it.
+
+use core::fmt;
 
 use arrayvec::{ArrayString, ArrayVec};
-use minicbor::{Decode, Encode};
+use minicbor::{
+    Decode, Decoder, Encode, Encoder,
+    decode::Error as DecodeError,
+    encode::{Error as EncodeError, Write},
+};
 use vmsa::{
     instance::MAX_ID,
-    outcome::{Count, Kind, Phase},
+    outcome::{Count, End, Kind, Phase},
 };
 
 /// Most distinct (phase, kind) pairs in a report.
@@ -50,11 +60,14 @@ pub struct First {
 }
 
 /// One line of an instance's histogram.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct Outcome {
     /// When, what and how often.
+    #[n(0)]
+    #[cbor(with = "count")]
     pub count: Count,
     /// The first of them.
+    #[n(1)]
     pub first: First,
 }
 
@@ -183,21 +196,30 @@ pub enum Trouble {
 }
 
 /// What a payload hands to hv when it is done: what it saw, no judgement.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Report {
     /// Rounds made.
+    #[n(0)]
     pub rounds: u64,
     /// Accesses of all observers.
+    #[n(1)]
     pub accesses: u64,
     /// Rounds in which at least one access overlapped the change.
+    #[n(2)]
     pub overlap: u64,
     /// What went wrong in the harness, if anything.
+    #[n(3)]
     pub trouble: Option<Trouble>,
     /// The histogram.
+    #[n(4)]
+    #[cbor(with = "list")]
     pub outcomes: ArrayVec<Outcome, MAX_OUTCOMES>,
     /// Conflict aborts taken at EL1.
+    #[n(5)]
+    #[cbor(with = "list")]
     pub conflicts: ArrayVec<Conflict, MAX_CONFLICTS>,
     /// All conflict aborts taken at EL1, those not listed included.
+    #[n(6)]
     pub conflicts_total: u64,
 }
 
@@ -243,31 +265,47 @@ pub struct Registers {
 }
 
 /// One finished instance.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct Finished {
     /// Position in the plan, from 0.
+    #[n(0)]
     pub seq: u32,
     /// The instance.
+    #[n(1)]
+    #[cbor(with = "string")]
     pub id: Id,
     /// Index of the physical CPU that ran vCPU 0, as in its CPU record.
+    #[n(2)]
     pub cpu: u8,
     /// How it ended.
-    pub end: vmsa::outcome::End,
+    #[n(3)]
+    #[cbor(with = "end")]
+    pub end: End,
     /// BBM level presented to the payload.
+    #[n(4)]
     pub bbm: u8,
     /// What the payload reported; empty unless it did.
+    #[n(5)]
     pub report: Report,
     /// Conflict aborts taken at EL2 while it ran.
+    #[n(6)]
+    #[cbor(with = "list")]
     pub el2_conflicts: ArrayVec<Conflict, MAX_CONFLICTS>,
     /// Registers of the vCPU that ended it, unless it was done.
+    #[n(7)]
     pub registers: Option<Registers>,
     /// Accesses that stage 2 refused and that were answered with an External abort.
+    #[n(8)]
     pub contained: u64,
     /// Building the VM, in nanoseconds.
+    #[n(9)]
     pub setup_ns: u64,
     /// Running it, in nanoseconds.
+    #[n(10)]
     pub run_ns: u64,
     /// Why it was skipped, or what else is worth saying.
+    #[n(11)]
+    #[cbor(with = "optional_string", has_nil)]
     pub reason: Option<Text>,
 }
 
@@ -283,96 +321,332 @@ pub struct Register<'a> {
 }
 
 /// A physical CPU.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct Cpu<'a> {
     /// Index, 0 is the boot CPU.
+    #[n(0)]
     pub index: u8,
     /// MPIDR_EL1.
+    #[n(1)]
     pub mpidr: u64,
     /// MIDR_EL1.
+    #[n(2)]
     pub midr: u64,
     /// REVIDR_EL1.
+    #[n(3)]
     pub revidr: u64,
     /// The ID registers.
+    #[b(4)]
+    #[cbor(with = "list")]
     pub registers: ArrayVec<Register<'a>, MAX_REGISTERS>,
 }
 
 /// The machine as hv found it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct Platform {
     /// Root `model` or `compatible` of the DTB.
+    #[n(0)]
+    #[cbor(with = "string")]
     pub model: Text,
     /// CPUs in use.
+    #[n(1)]
     pub cpus: u8,
     /// `gicv2` or `gicv3` or `none`.
+    #[n(2)]
+    #[cbor(with = "string")]
     pub gic: ArrayString<8>,
     /// `smc`, `hvc` or `none`.
+    #[n(3)]
+    #[cbor(with = "string")]
     pub psci: ArrayString<8>,
     /// Where hv's Image stands.
+    #[n(4)]
     pub image_base: u64,
     /// Bytes of the Image in memory, stacks and zero-initialised data included.
+    #[n(5)]
     pub image_size: u64,
     /// Bytes of RAM.
+    #[n(6)]
     pub ram: u64,
     /// Counter frequency in Hz.
+    #[n(7)]
     pub counter_hz: u64,
     /// EL at which the Image was entered.
+    #[n(8)]
     pub entered_at: u8,
 }
 
 /// Everything that rides on the console.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(flat)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a record is made, written and dropped; guests have no heap to box it in"
+)]
 pub enum Record<'a> {
     /// The first record: starts a boot.
+    #[n(0)]
     Hello {
         /// [`PROTOCOL`](crate::PROTOCOL) of the sender.
+        #[n(0)]
         protocol: u32,
         /// Version of the Image.
+        #[n(1)]
+        #[cbor(with = "string")]
         version: Text,
     },
     /// The machine.
-    Platform(Platform),
+    #[n(1)]
+    Platform(#[n(0)] Platform),
     /// A CPU.
-    Cpu(Cpu<'a>),
+    #[n(2)]
+    Cpu(#[b(0)] Cpu<'a>),
     /// The plan was read.
+    #[n(3)]
     Plan {
         /// Instances in it.
+        #[n(0)]
         count: u32,
         /// Its seed.
+        #[n(1)]
         seed: u64,
         /// CRC-32 of its text, by which a runner knows its own plan again.
+        #[n(2)]
         crc: u32,
     },
     /// An instance is about to start. Whatever hangs the machine is the last one started.
+    #[n(4)]
     Start {
         /// Position in the plan.
+        #[n(0)]
         seq: u32,
         /// The instance.
+        #[n(1)]
+        #[cbor(with = "string")]
         id: Id,
         /// Physical CPU of vCPU 0.
+        #[n(2)]
         cpu: u8,
     },
     /// An instance ended.
-    Finished(Finished),
+    #[n(5)]
+    Finished(#[n(0)] Finished),
     /// A line from hv or a payload.
+    #[n(6)]
     Log {
         /// The text.
+        #[n(0)]
+        #[cbor(with = "string")]
         text: Text,
     },
     /// hv cannot go on.
+    #[n(7)]
     Fatal {
         /// Why.
+        #[n(0)]
+        #[cbor(with = "string")]
         text: Text,
     },
     /// The last record: the plan is through.
+    #[n(8)]
     Bye {
         /// Instances finished in this boot.
+        #[n(0)]
         finished: u32,
     },
+}
+
+impl Record<'_> {
+    /// How many types of record this version knows; their numbers are the ones below.
+    pub const TYPES: u32 = 9;
+}
+
+/// What an undamaged CBOR item turned out to be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Decoded<'a> {
+    /// A record, all of it.
+    Whole(Record<'a>),
+    /// A record of a newer sender, without the fields that this version does not know.
+    Part(Record<'a>),
+    /// A type of record that this version does not know: skipped.
+    Unknown {
+        /// The number of that type.
+        number: u32,
+    },
+}
+
+/// Decodes the one record that `cbor` is.
+///
+/// # Errors
+/// If it is not a record, if a field is missing or too long for its type, if a value is unknown to this version,
+/// or if bytes follow it.
+pub fn decode(cbor: &[u8]) -> Result<Decoded<'_>, DecodeError> {
+    let mut head = Decoder::new(cbor);
+    head.array()?;
+    let number = head.u32()?;
+    if number >= Record::TYPES {
+        return Ok(Decoded::Unknown { number });
+    }
+    let mut decoder = Decoder::new(cbor);
+    let record: Record<'_> = decoder.decode()?;
+    if decoder.position() != cbor.len() {
+        return Err(DecodeError::message("bytes after the record"));
+    }
+    // There is one encoding of a record, so what is missing from it was skipped in decoding.
+    let whole = minicbor::encode(&record, Same(cbor)).is_ok();
+    Ok(if whole { Decoded::Whole(record) } else { Decoded::Part(record) })
+}
+
+/// Accepts only the bytes it holds, in their order.
+struct Same<'a>(&'a [u8]);
+
+impl Write for Same<'_> {
+    type Error = ();
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), ()> {
+        self.0 = self.0.strip_prefix(bytes).ok_or(())?;
+        Ok(())
+    }
+}
+
+/// The longest start of `text` that has at most `max` bytes and ends at a character's boundary.
+pub(crate) fn cut(text: &str, max: usize) -> &str {
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
+/// `args` as a line of text, cut at a character's boundary where it is longer than [`MAX_TEXT`].
+#[must_use]
+pub fn text(args: fmt::Arguments<'_>) -> Text {
+    struct Cut(Text, bool);
+
+    impl fmt::Write for Cut {
+        fn write_str(&mut self, s: &str) -> fmt::Result {
+            // Once cut, nothing follows: a later short piece would pass for the text's continuation.
+            if !self.1 {
+                let part = cut(s, self.0.remaining_capacity());
+                self.1 = part.len() < s.len();
+                self.0.push_str(part);
+            }
+            Ok(())
+        }
+    }
+
+    let mut line = Cut(Text::new(), false);
+    // The writer above never fails; an error can only be the argument's own, and then what it wrote is what there is.
+    let _ = fmt::Write::write_fmt(&mut line, args);
+    line.0
 }
 
 /// A [`Count`] from the numbers it is made of, if they are ones that this version knows.
 #[must_use]
 pub fn count(phase: u8, kind: u8, count: u64) -> Option<Count> {
     Some(Count { phase: Phase::from_number(phase)?, kind: Kind::from_code(kind)?, count })
+}
+
+/// Lists, bounded by their capacity.
+mod list {
+    use super::{ArrayVec, Decode, DecodeError, Decoder, Encode, EncodeError, Encoder, Write};
+
+    pub(super) fn encode<C, W: Write, T: Encode<C>, const N: usize>(
+        list: &ArrayVec<T, N>,
+        e: &mut Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        e.array(list.len() as u64)?;
+        list.iter().try_for_each(|item| item.encode(e, ctx))
+    }
+
+    pub(super) fn decode<'b, C, T: Decode<'b, C>, const N: usize>(
+        d: &mut Decoder<'b>,
+        ctx: &mut C,
+    ) -> Result<ArrayVec<T, N>, DecodeError> {
+        let length = d.array()?.filter(|n| *n <= N as u64).ok_or_else(|| DecodeError::message("list too long"))?;
+        (0..length).map(|_| T::decode(d, ctx)).collect()
+    }
+}
+
+/// Strings, bounded by their capacity.
+mod string {
+    use super::{ArrayString, DecodeError, Decoder, EncodeError, Encoder, Write};
+
+    pub(super) fn encode<C, W: Write, const N: usize>(
+        text: &ArrayString<N>,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        e.str(text)?.ok()
+    }
+
+    pub(super) fn decode<C, const N: usize>(d: &mut Decoder<'_>, _: &mut C) -> Result<ArrayString<N>, DecodeError> {
+        ArrayString::from(d.str()?).map_err(|_| DecodeError::message("text too long"))
+    }
+}
+
+/// Strings that may be absent.
+mod optional_string {
+    use super::{ArrayString, DecodeError, Decoder, EncodeError, Encoder, Write, string};
+
+    pub(super) fn encode<C, W: Write, const N: usize>(
+        text: &Option<ArrayString<N>>,
+        e: &mut Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        match text {
+            Some(text) => string::encode(text, e, ctx),
+            None => e.null()?.ok(),
+        }
+    }
+
+    pub(super) fn decode<C, const N: usize>(
+        d: &mut Decoder<'_>,
+        ctx: &mut C,
+    ) -> Result<Option<ArrayString<N>>, DecodeError> {
+        if d.datatype()? == minicbor::data::Type::Null {
+            d.null()?;
+            return Ok(None);
+        }
+        string::decode(d, ctx).map(Some)
+    }
+
+    pub(super) fn is_nil<const N: usize>(text: &Option<ArrayString<N>>) -> bool {
+        text.is_none()
+    }
+
+    pub(super) fn nil<const N: usize>() -> Option<Option<ArrayString<N>>> {
+        Some(None)
+    }
+}
+
+/// [`Count`] as `[phase, kind, count]`, by their numbers.
+mod count {
+    use super::{Count, DecodeError, Decoder, EncodeError, Encoder, Write};
+
+    pub(super) fn encode<C, W: Write>(
+        count: &Count,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        e.array(3)?.u8(count.phase as u8)?.u8(count.kind.code())?.u64(count.count)?.ok()
+    }
+
+    pub(super) fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<Count, DecodeError> {
+        if d.array()? != Some(3) {
+            return Err(DecodeError::message("a count is three numbers"));
+        }
+        super::count(d.u8()?, d.u8()?, d.u64()?).ok_or_else(|| DecodeError::message("unknown phase or kind"))
+    }
+}
+
+/// [`End`] by its number.
+mod end {
+    use super::{DecodeError, Decoder, EncodeError, Encoder, End, Write};
+
+    pub(super) fn encode<C, W: Write>(end: &End, e: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
+        e.u8(*end as u8)?.ok()
+    }
+
+    pub(super) fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<End, DecodeError> {
+        End::from_number(d.u8()?).ok_or_else(|| DecodeError::message("unknown end"))
+    }
 }

@@ -1,0 +1,45 @@
+//! Barriers, each also a compiler barrier.
+
+use core::arch::asm;
+
+macro_rules! barrier {
+    ($($(#[$meta:meta])* $name:ident = $text:literal),+ $(,)?) => {
+        $(
+            $(#[$meta])*
+            #[inline(always)]
+            pub fn $name() {
+                // SAFETY: a barrier only restricts reordering.
+                unsafe { asm!($text, options(nostack, preserves_flags)) }
+            }
+        )+
+    };
+}
+
+barrier! {
+    /// DSB ISH: completes this PE's accesses and its TLBIs of the Inner Shareable domain.
+    dsb_ish = "dsb ish",
+    /// DSB ISHST: completes stores, so that walkers see them; does not complete a TLBI.
+    dsb_ishst = "dsb ishst",
+    /// DSB NSH: completes local TLBIs.
+    dsb_nsh = "dsb nsh",
+    /// DSB SY.
+    dsb_sy = "dsb sy",
+    /// DMB ISH.
+    dmb_ish = "dmb ish",
+    /// ISB: context synchronisation on this PE.
+    isb = "isb",
+}
+
+/// Waits for an interrupt or a wake-up event; returns on a pending interrupt even where it is masked.
+#[inline(always)]
+pub fn wfi() {
+    // SAFETY: WFI only waits. The DSB makes prior stores visible before the PE may sleep.
+    unsafe { asm!("dsb sy", "wfi", options(nostack, preserves_flags)) }
+}
+
+/// A hint to the PE, and to an emulator, that this is a spin loop.
+#[inline(always)]
+pub fn spin() {
+    // SAFETY: YIELD is a hint.
+    unsafe { asm!("yield", options(nostack, preserves_flags, nomem)) }
+}

@@ -1,0 +1,79 @@
+//! Cache maintenance by VA. Lengths are in bytes; ranges are widened to whole lines.
+
+use core::arch::asm;
+
+use crate::barrier;
+
+/// Smallest data cache line of the system in bytes, CTR_EL0.DminLine.
+#[inline]
+fn data_line() -> usize {
+    4 << ((crate::read_sysreg!("ctr_el0") >> 16) & 0xf)
+}
+
+/// Smallest instruction cache line of the system in bytes, CTR_EL0.IminLine.
+#[inline]
+fn instruction_line() -> usize {
+    4 << (crate::read_sysreg!("ctr_el0") & 0xf)
+}
+
+macro_rules! by_line {
+    ($text:literal, $line:expr, $start:expr, $len:expr) => {{
+        let line = $line;
+        let mut at = $start & !(line - 1);
+        while at < $start + $len {
+            // SAFETY: cleaning, or cleaning and invalidating, loses no data; invalidating instructions only
+            // makes them be fetched again. The address is the caller's memory, so it is mapped.
+            unsafe { asm!(concat!($text, ", {}"), in(reg) at, options(nostack, preserves_flags)) }
+            at += line;
+        }
+    }};
+}
+
+/// Cleans and invalidates `[start, start + len)` to the Point of Coherency, and waits.
+pub fn clean_invalidate_poc(start: usize, len: usize) {
+    by_line!("dc civac", data_line(), start, len);
+    barrier::dsb_sy();
+}
+
+/// Makes code written to `[start, start + len)` executable on every PE of the Inner Shareable domain: cleans to the
+/// Point of Unification, invalidates instruction caches, synchronises this PE. Other PEs need an ISB of their own.
+pub fn sync_code(start: usize, len: usize) {
+    by_line!("dc cvau", data_line(), start, len);
+    barrier::dsb_ish();
+    by_line!("ic ivau", instruction_line(), start, len);
+    barrier::dsb_ish();
+    barrier::isb();
+}
+
+/// Invalidates all instruction caches of the Inner Shareable domain and synchronises this PE.
+pub fn invalidate_instructions() {
+    // SAFETY: instructions are only fetched again.
+    unsafe { asm!("ic ialluis", options(nostack, preserves_flags)) }
+    barrier::dsb_ish();
+    barrier::isb();
+}
+
+/// Sets `[start, start + len)` to zero, by DC ZVA where the CPU allows it.
+///
+/// # Safety
+/// The range is Normal memory that is mapped writable, and nothing that Rust knows of lives in it.
+pub unsafe fn zero(start: usize, len: usize) {
+    let dczid = crate::read_sysreg!("dczid_el0");
+    let block = if dczid & (1 << 4) != 0 { usize::MAX } else { 4usize << (dczid & 0xf) };
+    let end = start + len;
+    let mut at = start;
+    while at < end {
+        // SAFETY: `at` is inside the range that the caller vouches for, and a whole block is only cleared where
+        // it is aligned and lies inside too.
+        unsafe {
+            if block != usize::MAX && at % block == 0 && end - at >= block {
+                asm!("dc zva, {}", in(reg) at, options(nostack, preserves_flags));
+                at += block;
+            } else {
+                asm!("strb wzr, [{}]", in(reg) at, options(nostack, preserves_flags));
+                at += 1;
+            }
+        }
+    }
+    barrier::dsb_ish();
+}

@@ -1,0 +1,98 @@
+//! Accesses that may fault, and what an exception handler does about them.
+//!
+//! A probe is the only place where a payload expects an exception. The handler asks [`resume`] whether the
+//! exception belongs to a probe; if so it writes the syndrome to x1 of the interrupted context and goes on at
+//! the address it was given. Everything else is unexpected.
+
+use core::arch::global_asm;
+
+global_asm!(include_str!("probe.S"));
+
+/// What a probe brought back.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Probed {
+    /// The value loaded, or returned by what was called; meaningless where `esr` is not 0.
+    pub value: u64,
+    /// ESR_EL1 of the exception that the access took, 0 if it took none.
+    pub esr: u64,
+}
+
+unsafe extern "C" {
+    fn probe_load(va: u64) -> Probed;
+    fn probe_store(va: u64, value: u64) -> Probed;
+    fn probe_fetch(va: u64) -> Probed;
+    fn probe_load_behind_hvc(function: u64, x1: u64, x2: u64, x3: u64, va: u64) -> Probed;
+    safe static probe_load_at: u8;
+    safe static probe_store_at: u8;
+    safe static probe_fetch_return: u8;
+}
+
+/// A 64-bit load.
+///
+/// # Safety
+/// The vectors in use must honour [`resume`]. A load from `va` has no side effects.
+#[inline]
+pub unsafe fn load(va: u64) -> Probed {
+    // SAFETY: the caller's.
+    unsafe { probe_load(va) }
+}
+
+/// A 64-bit store.
+///
+/// # Safety
+/// The vectors in use must honour [`resume`]. Nothing that the program relies on is at `va`.
+#[inline]
+pub unsafe fn store(va: u64, value: u64) -> Probed {
+    // SAFETY: the caller's.
+    unsafe { probe_store(va, value) }
+}
+
+/// A call to `va`, that is an instruction fetch. The value is what the code there left in x0.
+///
+/// # Safety
+/// The vectors in use must honour [`resume`]. Whatever executable memory `va` can reach holds code that changes x0
+/// and returns, or data that is an undefined instruction.
+#[inline]
+pub unsafe fn fetch(va: u64) -> Probed {
+    // SAFETY: the caller's.
+    unsafe { probe_fetch(va) }
+}
+
+/// HVC #0 with `function` and `arguments` in x0 to x3, then a 64-bit load; for a hypercall that injects an
+/// exception at the instruction behind it.
+///
+/// # Safety
+/// As for [`load`], and the hypercall keeps the program's memory and its registers from x4 up. `va` must not fault:
+/// this load is not one that [`resume`] knows.
+#[inline]
+pub unsafe fn load_behind_hvc(function: u32, arguments: [u64; 3], va: u64) -> Probed {
+    let [x1, x2, x3] = arguments;
+    // SAFETY: the caller's.
+    unsafe { probe_load_behind_hvc(u64::from(function), x1, x2, x3, va) }
+}
+
+/// Address of the instruction of [`load`] that may fault.
+#[inline]
+pub fn load_pc() -> u64 {
+    &raw const probe_load_at as u64
+}
+
+/// Address of the instruction of [`store`] that may fault.
+#[inline]
+pub fn store_pc() -> u64 {
+    &raw const probe_store_at as u64
+}
+
+/// Where to go on after an exception taken at `pc` with `lr` in x30, if it was taken by a probe.
+#[inline]
+pub fn resume(pc: u64, lr: u64) -> Option<u64> {
+    let fetch_return = &raw const probe_fetch_return as u64;
+    if pc == load_pc() || pc == store_pc() {
+        Some(pc + 4)
+    } else if lr == fetch_return && pc != fetch_return {
+        Some(fetch_return)
+    } else {
+        None
+    }
+}

@@ -1,0 +1,55 @@
+//! Executes the steps that [`vmsa::sequence`] describes.
+//!
+//! Every step is one instruction (for a TLBI by VA, its operand besides), in the order of the description: the
+//! stores are atomic and the barriers and TLBIs are compiler barriers too, so nothing is moved or merged.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use vmsa::{
+    sequence::{Dsb, Step, Tlbi},
+    transition::Descriptors,
+};
+
+use crate::{barrier, tlbi};
+
+/// A live descriptor and the change it goes through.
+#[derive(Clone, Copy, Debug)]
+pub struct Live<'a> {
+    pte: &'a AtomicU64,
+    va: u64,
+    descriptors: Descriptors,
+}
+
+impl<'a> Live<'a> {
+    /// The descriptor `pte`, which translates `va` (in bytes) and holds `descriptors.old`.
+    ///
+    /// # Safety
+    /// Nothing that the program relies on, code, stack and statics included, is translated by `pte`.
+    pub const unsafe fn new(pte: &'a AtomicU64, va: u64, descriptors: Descriptors) -> Self {
+        Self { pte, va, descriptors }
+    }
+
+    /// The same descriptor on its way back.
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        let Descriptors { old, new, block } = self.descriptors;
+        Self { descriptors: Descriptors { old: new, new: old, block }, ..self }
+    }
+
+    /// Executes one step.
+    #[inline]
+    pub fn step(&self, step: Step) {
+        match step {
+            Step::Write(write) => {
+                let Descriptors { old, new, block } = self.descriptors;
+                self.pte.store(write.value(old, new, block).raw(), Ordering::Relaxed);
+            }
+            Step::Dsb(Dsb::Ishst) => barrier::dsb_ishst(),
+            Step::Dsb(Dsb::Ish) => barrier::dsb_ish(),
+            Step::Tlbi(Tlbi::Vaae1is) => tlbi::vaae1is(self.va),
+            Step::Tlbi(Tlbi::Vaale1is) => tlbi::vaale1is(self.va),
+            Step::Tlbi(Tlbi::Vmalle1is) => tlbi::vmalle1is(),
+            Step::Isb => barrier::isb(),
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! From the first instruction to a payload's own code, for the boot CPU and for those that join it.
+//!
+//! With the MMU off, memory is accessed past the caches. So nothing is kept that was written before except the
+//! image, its stack and its first tables, and all of these are invalidated in the caches, which may hold what hv
+//! wrote there, before the MMU goes on.
+
+use core::{arch::global_asm, mem::offset_of};
+
+use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, Readable, SCTLR_EL1, TCR_EL1};
+use arch::{barrier, cache, relocate::relocate_image, tlbi, write_sysreg};
+use vmsa::{
+    descriptor::{Attributes, Shareability},
+    geometry::Granule,
+    instance::{Family, Instance},
+};
+use wire::abi::{HEADER_MAGIC, MAX_VCPUS, VmInfo};
+
+use crate::{
+    cpu, exceptions, hypercall,
+    round,
+    tables::{Pool, Space, VA_BITS, publish},
+};
+
+/// Bytes of a vCPU's stack.
+const STACK_SIZE: u64 = 16 << 10;
+
+global_asm!(
+    include_str!("entry.S"),
+    MAGIC = const u64::from_le_bytes(HEADER_MAGIC),
+    STACK_SIZE = const STACK_SIZE,
+    STACKS_SIZE = const STACK_SIZE * MAX_VCPUS as u64,
+    SECONDARY_STACK = const offset_of!(Secondary, stack),
+    relocate_image = sym relocate_image,
+    boot = sym boot,
+    secondary = sym secondary,
+);
+
+unsafe extern "C" {
+    /// Turns the MMU on.
+    ///
+    /// # Safety
+    /// The tables map this code and everything the program uses at its physical address; all of it is in memory,
+    /// and no cache holds anything older.
+    fn payload_mmu_on(mmu: *const Mmu);
+    safe static payload_secondary: u8;
+    safe static payload_stacks: u8;
+    safe static __memory_end: u8;
+}
+
+unsafe extern "Rust" {
+    /// The family's binary.
+    safe fn payload_main(vm: Vm) -> !;
+}
+
+/// EL1 registers as the boot CPU was entered with, in the order in which `entry.S` stores them.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct EntryState {
+    pub(crate) sctlr: u64,
+    pub(crate) tcr: u64,
+    pub(crate) ttbr0: u64,
+    pub(crate) ttbr1: u64,
+    pub(crate) vbar: u64,
+    pub(crate) tpidr_el0: u64,
+    pub(crate) tpidr_el1: u64,
+    pub(crate) tpidrro_el0: u64,
+    pub(crate) daif: u64,
+    pub(crate) current_el: u64,
+}
+
+/// Register values with which `payload_mmu_on` turns the MMU on, in the order in which it loads them.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct Mmu {
+    mair: u64,
+    tcr: u64,
+    ttbr0: u64,
+    ttbr1: u64,
+    vbar: u64,
+    sctlr: u64,
+}
+
+/// What a secondary vCPU is started with.
+#[repr(C)]
+struct Secondary {
+    mmu: Mmu,
+    /// Top of its stack.
+    stack: u64,
+    index: u64,
+}
+
+/// MAIR_EL1: index 0 is Normal, inner and outer Write-Back, Read- and Write-Allocate; index 1 is Device-nGnRE.
+const MAIR: u64 = 0x04 << 8 | 0xff;
+
+/// Device memory that is never executed.
+pub(crate) const DEVICE: Attributes =
+    Attributes { attr_index: 1, shareability: Shareability::Outer, ..Attributes::NORMAL_RW };
+
+/// SCTLR_EL1 bits that are RES1 in Armv8.0, and later mean the same if set: EOS, TSCXT, EIS, SPAN, nTLSMD, LSMAOE.
+const SCTLR_RES1: u64 = 1 << 11 | 1 << 20 | 1 << 22 | 1 << 23 | 1 << 28 | 1 << 29;
+
+/// TCR_EL1 for 48-bit addresses, 4K granule for TTBR0. TTBR1 is not walked until there is an `upper` space.
+fn tcr(upper: Option<Granule>) -> u64 {
+    const BASE: u64 = (TCR_EL1::IRGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable.value)
+        | TCR_EL1::ORGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable.value
+        | TCR_EL1::SH0::Inner.value
+        | TCR_EL1::TG0::KiB_4.value
+        | TCR_EL1::IRGN1::WriteBack_ReadAlloc_WriteAlloc_Cacheable.value
+        | TCR_EL1::ORGN1::WriteBack_ReadAlloc_WriteAlloc_Cacheable.value
+        | TCR_EL1::SH1::Inner.value;
+    let size = 64 - u64::from(VA_BITS);
+    let upper = match upper {
+        None => TCR_EL1::TG1::KiB_4.value | TCR_EL1::EPD1::DisableTTBR1Walks.value,
+        Some(Granule::K4) => TCR_EL1::TG1::KiB_4.value,
+        Some(Granule::K16) => TCR_EL1::TG1::KiB_16.value,
+        Some(Granule::K64) => TCR_EL1::TG1::KiB_64.value,
+    };
+    let ips = TCR_EL1::IPS.val(ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange).min(PA_RANGE_48)).value;
+    BASE | TCR_EL1::T0SZ.val(size).value | TCR_EL1::T1SZ.val(size).value | upper | ips
+}
+
+/// PARange and IPS of 48 bits, the most that descriptors have without FEAT_LPA2 and 52-bit 64K addresses.
+const PA_RANGE_48: u64 = 0b101;
+
+/// Bits of a physical address that the tables can give out.
+pub(crate) fn pa_bits() -> u32 {
+    match ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange) {
+        0 => 32,
+        1 => 36,
+        2 => 40,
+        3 => 42,
+        4 => 44,
+        _ => 48,
+    }
+}
+
+/// A payload's VM, seen from inside.
+#[derive(Debug)]
+pub struct Vm {
+    pub(crate) info: &'static VmInfo,
+    pub(crate) entry: &'static EntryState,
+    pub(crate) instance: Instance,
+    pub(crate) pool: Pool,
+    /// What TTBR0 translates: private memory and frames, each at its physical address.
+    own: Space,
+    mmu: Mmu,
+}
+
+impl Vm {
+    /// Panics if the instance is none of `family`.
+    pub fn belongs_to(&self, family: Family) {
+        assert!(self.instance.family() == family, "{} is not of the family {family}", self.instance);
+    }
+
+    /// Has TTBR1 translate `space`, on this vCPU and on those started later. Once.
+    pub(crate) fn set_upper(&mut self, space: &Space, granule: Granule) {
+        publish();
+        self.mmu.ttbr1 = space.root();
+        self.mmu.tcr = tcr(Some(granule));
+        // SAFETY: nothing is accessed through TTBR1 yet, and its walks are disabled until TCR is written.
+        unsafe {
+            write_sysreg!("ttbr1_el1", self.mmu.ttbr1);
+            barrier::isb();
+            write_sysreg!("tcr_el1", self.mmu.tcr);
+        }
+        // Fields of TCR may be cached in TLBs (R_VNRFW).
+        barrier::isb();
+        tlbi::vmalle1();
+        barrier::dsb_nsh();
+        barrier::isb();
+    }
+
+    /// Has hv start vCPU `index`; it goes to [`round::join`]. Says whether hv accepted.
+    pub(crate) fn start(&self, index: usize) -> bool {
+        let top = &raw const payload_stacks as u64 + (index as u64 + 1) * STACK_SIZE;
+        let secondary = (top - size_of::<Secondary>() as u64) as *mut Secondary;
+        let state = Secondary { mmu: self.mmu, stack: secondary as u64, index: index as u64 };
+        // SAFETY: the stack of a vCPU that has not been started is nobody's, 16-byte aligned, and the struct, whose
+        // size is a multiple of 16, is put on top of it.
+        unsafe { secondary.write(state) };
+        // The vCPU reads it with its MMU off.
+        cache::clean_invalidate_poc(secondary as usize, size_of::<Secondary>());
+        hypercall::cpu_on(self.info.mpidr[index], &raw const payload_secondary as u64, secondary as u64)
+    }
+}
+
+const _: () = assert!(size_of::<Secondary>() % 16 == 0);
+
+/// Called by `entry.S` on the boot CPU with the MMU off, once the image is relocated.
+extern "C" fn boot(info: &'static VmInfo, entry: &'static EntryState, image: u64) -> ! {
+    assert!(info.magic == VmInfo::MAGIC, "no VmInfo at the address given in x0");
+    let info_page = core::ptr::from_ref(info) as u64;
+    // SAFETY: hv has zeroed the private memory, and behind the image's memory only the last page is in use.
+    let mut pool = unsafe { Pool::new(&raw const __memory_end as u64, info_page) };
+    let own = Space::new(&mut pool, Granule::K4);
+    own.map(&mut pool, info.private_base, info.private_base, info.private_size, Attributes::NORMAL_RWX);
+    let mmu = Mmu {
+        mair: MAIR,
+        tcr: tcr(None),
+        ttbr0: own.root(),
+        ttbr1: 0,
+        vbar: exceptions::vectors(),
+        sctlr: SCTLR_RES1
+            | SCTLR_EL1::M::Enable.value
+            | SCTLR_EL1::C::Cacheable.value
+            | SCTLR_EL1::I::Cacheable.value
+            | SCTLR_EL1::SA::Enable.value,
+    };
+    // Nothing dirty can be in these lines: hv cleaned them, and accesses with the MMU off allocate none.
+    cache::clean_invalidate_poc(image as usize, (pool.rest().0 - image) as usize);
+    // SAFETY: the private memory, which is all that is used, is mapped at its physical address, and was just
+    // invalidated from the caches.
+    unsafe { payload_mmu_on(&raw const mmu) };
+    cpu::set_index(0);
+
+    let frames = info.frames * info.frame_size;
+    own.map(&mut pool, info.frames_base, info.frames_base, frames, Attributes::NORMAL_RW);
+    publish();
+
+    let id = info.id.get(..info.id_len as usize).and_then(|id| str::from_utf8(id).ok()).unwrap_or_default();
+    match id.parse() {
+        Ok(instance) => payload_main(Vm { info, entry, instance, pool, own, mmu }),
+        Err(error) => panic!("{id}: {error}"),
+    }
+}
+
+/// Called by `entry.S` on any other vCPU, with the MMU on.
+extern "C" fn secondary(index: u64) -> ! {
+    cpu::set_index(index);
+    round::join();
+    hypercall::cpu_off()
+}

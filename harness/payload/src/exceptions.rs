@@ -1,0 +1,68 @@
+//! Exceptions taken at EL1.
+//!
+//! Two are expected: a probe's, which is told by its address, and a TLB conflict abort, which any access may meet
+//! while tables change below level 3 of FEAT_BBM. A conflict is recovered by the architecture's TLBI and the
+//! access tried again, first with what EL1 can do itself, then with what only EL2 can: with stage 2 on, just the
+//! latter is guaranteed (R_BLRKC). Everything else goes to hv untouched.
+
+use core::{
+    arch::global_asm,
+    sync::atomic::Ordering::Relaxed,
+};
+
+use arch::{barrier, probe, tlbi};
+use vmsa::outcome::Kind;
+use wire::abi::call;
+
+use crate::{cpu, hypercall, tally::Remedy};
+
+global_asm!(
+    include_str!("vectors.S"),
+    UNEXPECTED = const call::HVC_UNEXPECTED,
+    FRAME_SIZE = const size_of::<Frame>(),
+    synchronous = sym synchronous,
+);
+
+unsafe extern "C" {
+    safe static payload_vectors: u8;
+}
+
+/// VBAR_EL1.
+pub(crate) fn vectors() -> u64 {
+    &raw const payload_vectors as u64
+}
+
+/// An interrupted context, as `vectors.S` stores and restores it.
+#[repr(C, align(16))]
+struct Frame {
+    x: [u64; 31],
+    elr: u64,
+    spsr: u64,
+}
+
+/// Whether the exception is dealt with; the context goes on where `frame` says.
+extern "C" fn synchronous(frame: &mut Frame, esr: u64, far: u64) -> bool {
+    let cpu = cpu::this();
+    if Kind::from_esr(esr) == Kind::Conflict {
+        let injected = cpu.injecting.load(Relaxed) != 0;
+        match cpu.conflicts.taken(esr, far, frame.elr, cpu.phase.load(Relaxed), injected) {
+            Remedy::Vmalle1 => {
+                tlbi::vmalle1();
+                barrier::dsb_nsh();
+                barrier::isb();
+                return true;
+            }
+            Remedy::Vmalls12e1 => {
+                hypercall::recover_conflict();
+                return true;
+            }
+            Remedy::GiveUp => {}
+        }
+    }
+    let Some(pc) = probe::resume(frame.elr, frame.x[30]) else { return false };
+    cpu.fault_pc.store(frame.elr, Relaxed);
+    cpu.fault_address.store(far, Relaxed);
+    frame.x[1] = esr;
+    frame.elr = pc;
+    true
+}

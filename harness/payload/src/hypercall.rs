@@ -1,0 +1,85 @@
+//! Calls to hv.
+
+use core::fmt::{self, Write};
+
+use smccc::{Hvc, hvc64, psci};
+use wire::{
+    abi::call,
+    frame,
+    record::{Report, Text},
+};
+
+fn call(function: u32, x1: u64, x2: u64) -> u64 {
+    let mut arguments = [0; 17];
+    arguments[0] = x1;
+    arguments[1] = x2;
+    hvc64(function, arguments)[0]
+}
+
+fn call_with(function: u32, bytes: &[u8]) {
+    call(function, bytes.as_ptr() as u64, bytes.len() as u64);
+}
+
+/// `arguments` as text, cut where a log line ends.
+fn text(arguments: fmt::Arguments<'_>) -> Text {
+    /// Takes what fits.
+    struct Cut(Text);
+    impl Write for Cut {
+        fn write_str(&mut self, s: &str) -> fmt::Result {
+            s.chars().try_for_each(|c| self.0.try_push(c)).map_err(|_| fmt::Error)
+        }
+    }
+    let mut cut = Cut(Text::new());
+    // An error only says that the line is full.
+    let _ = cut.write_fmt(arguments);
+    cut.0
+}
+
+/// Writes a line to hv's log.
+pub(crate) fn log(arguments: fmt::Arguments<'_>) {
+    call_with(call::LOG, text(arguments).as_bytes());
+}
+
+/// Ends the VM with a message.
+pub(crate) fn panicked(arguments: fmt::Arguments<'_>) -> ! {
+    call_with(call::PANIC, text(arguments).as_bytes());
+    stop()
+}
+
+/// Hands `report` in. `keep` says how many of its encoded bytes are handed over, for the selftest that dies halfway.
+pub(crate) fn report(report: &Report, keep: impl FnOnce(usize) -> usize) {
+    let mut body = [0; frame::MAX_BODY];
+    match frame::encode_report(report, &mut body) {
+        Ok(len) => call_with(call::REPORT, &body[..keep(len)]),
+        Err(error) => panicked(format_args!("no report: {error}")),
+    }
+}
+
+/// Asks hv for the TLBI that EL1 cannot issue itself.
+pub(crate) fn recover_conflict() {
+    call(call::RECOVER_CONFLICT, 0, 0);
+}
+
+/// Starts the vCPU with this MPIDR at `entry` with `context` in x0. Says whether hv accepted.
+pub(crate) fn cpu_on(mpidr: u64, entry: u64, context: u64) -> bool {
+    psci::cpu_on::<Hvc>(mpidr, entry, context).is_ok()
+}
+
+/// Switches this vCPU off.
+pub(crate) fn cpu_off() -> ! {
+    // It only returns where it is refused, and then hv's watchdog is what is left.
+    let _ = psci::cpu_off::<Hvc>();
+    stop()
+}
+
+/// Switches the VM off.
+pub(crate) fn system_off() -> ! {
+    let _ = psci::system_off::<Hvc>();
+    stop()
+}
+
+fn stop() -> ! {
+    loop {
+        arch::barrier::spin();
+    }
+}

@@ -1,0 +1,395 @@
+//! The round engine: one for every change, access and place.
+//!
+//! vCPU 0 is the changer, and the observer too where that is local; otherwise vCPU 1 observes. A round:
+//!
+//! | changer | remote observer |
+//! |---|---|
+//! | touches the window, so that its TLB holds the old mapping | |
+//! | publishes `go` | synchronises, accesses (`before`), publishes `armed` |
+//! | waits for a short random time, publishes `stage` | accesses (`during`) until it reads `done` |
+//! | executes the sequence, publishes `done` | |
+//! | | DSB SY, ISB, accesses (`after`), publishes `ack` |
+//! | changes back by a full break-before-make | |
+//!
+//! The observer's accesses are `after` only since it executed DSB and ISB behind its read of `done`, which the
+//! changer wrote behind the sequence's last DSB: so every effect of the sequence is complete for them (R_YNJCP).
+//! Those that it makes before it reads `done` may have met anything, and count as `during`.
+//!
+//! An access *overlapped* the change if `done` was not there before it and `stage` was after it. Where vCPUs
+//! outnumber CPUs one might run only while the other does not, so in some rounds the changer pauses in front of a
+//! step, chosen at random, until the observer has made some accesses: these overlap for sure.
+//!
+//! Rounds are numbered from 1 in the shared words. Every wait of the changer is bounded in time.
+
+use core::sync::atomic::{
+    AtomicPtr, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+use arch::{barrier, counter, probe};
+use vmsa::{
+    instance::{Access, Instance, Place},
+    outcome::{Kind, Phase},
+    sequence::{Sequence, Step},
+};
+use wire::record::{First, Report, Trouble};
+
+use crate::{
+    boot::Vm,
+    cpu::{self, Cpu},
+    hypercall, tally,
+    window::{Spot, Window, token},
+};
+
+/// Accesses of an observer in a round's `before` and in its `after`.
+const STILL_ACCESSES: u64 = 2;
+/// Every round whose number has these bits clear is one in which the changer pauses for a remote observer.
+const PAUSE_MASK: u64 = 7;
+/// Accesses for which it pauses.
+const PAUSE_ACCESSES: u64 = 2;
+/// Longest pause in milliseconds.
+const PAUSE_MS: u64 = 100;
+/// Longest random wait in front of the sequence, in turns of an empty loop; a power of two.
+const DELAY: u64 = 256;
+/// How long an observer may be silent, in milliseconds.
+const SILENCE_MS: u64 = 1000;
+/// How long another vCPU may take to come up, in milliseconds.
+const START_MS: u64 = 500;
+
+/// The `go` that ends an observer's work.
+const STOP: u64 = u64::MAX;
+
+/// A word that one vCPU writes and the other reads, on cache lines of its own.
+#[repr(align(128))]
+struct Line(AtomicU64);
+
+impl Line {
+    const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    fn publish(&self, value: u64) {
+        self.0.store(value, Release);
+    }
+
+    fn read(&self) -> u64 {
+        self.0.load(Acquire)
+    }
+}
+
+/// What the two vCPUs of an instance share.
+pub(crate) struct Work<'a> {
+    window: &'a Window,
+    /// The sequence, and how to undo it.
+    steps: &'a [Step],
+    restore: &'a [Step],
+    /// What observers execute, in even and in odd rounds.
+    accesses: [Access; 2],
+    seed: u64,
+    /// Written by the changer: the number of the round whatever it stands for has come in.
+    go: Line,
+    stage: Line,
+    done: Line,
+    /// The same, written by the observer.
+    up: Line,
+    armed: Line,
+    ack: Line,
+    /// Accesses that the observer made in `during`.
+    during: Line,
+}
+
+/// The work that [`join`] finds; null until vCPU 0 shares one.
+static WORK: AtomicPtr<Work<'static>> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Runs the instance of a family of cases.
+pub fn run(mut vm: Vm) -> ! {
+    let Instance::Case(case) = vm.instance else { panic!("{} is not a case", vm.instance) };
+    let access = case.observer.access;
+    let window = Window::new(&mut vm, case.granule, case.change, access == Access::Fetch);
+    let (sequence, restore) = (Sequence::of(case.method, case.change), Sequence::restore());
+    let work = Work::new(&window, sequence.steps(), restore.steps(), [access; 2], vm.info.seed);
+    finish(&work.run(&vm, case.observer.place))
+}
+
+/// Hands `report` in and switches the VM off.
+pub(crate) fn finish(report: &Report) -> ! {
+    hypercall::report(report, |len| len);
+    hypercall::system_off()
+}
+
+/// What a vCPU other than 0 does: it observes until there is nothing more to observe.
+pub(crate) fn join() {
+    // SAFETY: vCPU 0 stores a pointer to its work before it starts another vCPU, and its work lives in a function
+    // that does not return while others may hold it. All that is shared in it is atomic or constant.
+    if let Some(work) = unsafe { WORK.load(Acquire).as_ref() } {
+        work.observe_remotely(cpu::this());
+    }
+}
+
+/// Waits until `condition` holds, for at most `ticks`; says whether it does.
+#[inline]
+fn wait(ticks: u64, condition: impl Fn() -> bool) -> bool {
+    /// Looks at the condition between two looks at the clock.
+    const LOOKS: u32 = 64;
+    let mut deadline = None;
+    loop {
+        for _ in 0..LOOKS {
+            if condition() {
+                return true;
+            }
+            barrier::spin();
+        }
+        let now = counter::now();
+        if now > *deadline.get_or_insert(now + ticks) {
+            return condition();
+        }
+    }
+}
+
+/// Xorshift64: random enough for delays, and a few instructions.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// A number below `bound`, at most 2^32, without a division.
+    fn below(&mut self, bound: u64) -> u64 {
+        (self.next() >> 32) * bound >> 32
+    }
+}
+
+/// How long the changer waits, in ticks.
+struct Limits {
+    pause: u64,
+    silence: u64,
+}
+
+impl<'a> Work<'a> {
+    /// Rounds on `window` that execute `steps` and undo them by `restore`, both possibly none, with `accesses` in
+    /// even and in odd rounds.
+    pub(crate) fn new(
+        window: &'a Window,
+        steps: &'a [Step],
+        restore: &'a [Step],
+        accesses: [Access; 2],
+        seed: u64,
+    ) -> Self {
+        let [go, stage, done, up, armed, ack, during] = [const { Line::new() }; 7];
+        Self { window, steps, restore, accesses, seed, go, stage, done, up, armed, ack, during }
+    }
+
+    /// Makes the rounds that `vm` asks for, starting the observer first where it is remote, and reports.
+    pub(crate) fn run(&self, vm: &Vm, place: Place) -> Report {
+        if place == Place::Remote && !self.start_observer(vm) {
+            return tally::report(0, Some(Trouble::NoSecondCpu));
+        }
+        let limits = Limits { pause: counter::ticks(PAUSE_MS), silence: counter::ticks(SILENCE_MS) };
+        let cpu = cpu::this();
+        let mut random = Random(self.seed | 1);
+        let start = counter::now();
+        let mut rounds = 0;
+        let mut trouble = None;
+        while rounds < vm.info.rounds && trouble.is_none() {
+            let round = rounds + 1;
+            match place {
+                Place::Local => self.round_locally(cpu, round),
+                Place::Remote => trouble = self.round_remotely(cpu, round, &mut random, &limits).err(),
+            }
+            let undo = self.window.live.reversed();
+            self.restore.iter().for_each(|step| undo.step(*step));
+            rounds += u64::from(trouble.is_none());
+            if counter::now() - start > vm.info.budget_ticks {
+                break;
+            }
+        }
+        self.go.publish(STOP);
+        if rounds == 0 && trouble.is_none() {
+            trouble = Some(Trouble::OutOfTime);
+        }
+        tally::report(rounds, trouble)
+    }
+
+    /// Starts vCPU 1 as the observer; says whether it came up.
+    fn start_observer(&self, vm: &Vm) -> bool {
+        self.share();
+        vm.info.vcpus > 1 && vm.start(1) && self.await_observer()
+    }
+
+    /// Shows this work to vCPUs that [`join`].
+    fn share(&self) {
+        WORK.store(core::ptr::from_ref(self).cast_mut().cast(), Release);
+    }
+
+    /// What comes of a remote observer that nobody starts.
+    pub(crate) fn run_unobserved(&self) -> Report {
+        let trouble = if self.await_observer() { Trouble::SelfCheck } else { Trouble::NoSecondCpu };
+        tally::report(0, Some(trouble))
+    }
+
+    /// Whether an observer comes up in the time it is given.
+    fn await_observer(&self) -> bool {
+        wait(counter::ticks(START_MS), || self.up.read() != 0)
+    }
+
+    fn round_locally(&self, cpu: &Cpu, round: u64) {
+        let mut observer = Observer::new(self, cpu, round);
+        observer.still(Phase::Before);
+        cpu.enter(Phase::During);
+        let mut steps = self.steps.iter().peekable();
+        while let Some(step) = steps.next() {
+            self.window.live.step(*step);
+            if steps.peek().is_some() {
+                barrier::isb();
+                observer.access(Phase::During);
+            }
+        }
+        if self.steps.len() > 1 {
+            cpu.overlap.store(cpu.overlap.load(Relaxed) + 1, Release);
+        }
+        observer.still(Phase::After);
+    }
+
+    fn round_remotely(&self, cpu: &Cpu, round: u64, random: &mut Random, limits: &Limits) -> Result<(), Trouble> {
+        Observer::new(self, cpu, round).prime();
+        self.go.publish(round);
+        let silent = |ok: bool| if ok { Ok(()) } else { Err(Trouble::ObserverSilent) };
+        silent(wait(limits.silence, || self.armed.read() == round))?;
+        let pause_at = if round & PAUSE_MASK == 0 || round == 1 { random.below(self.steps.len() as u64) } else { STOP };
+        for _ in 0..random.below(DELAY) {
+            barrier::spin();
+        }
+        cpu.enter(Phase::During);
+        self.stage.publish(round);
+        for (step, number) in self.steps.iter().zip(0..) {
+            if number == pause_at {
+                let made = self.during.read();
+                wait(limits.pause, || self.during.read() >= made + PAUSE_ACCESSES);
+            }
+            self.window.live.step(*step);
+        }
+        self.done.publish(round);
+        cpu.enter(Phase::Before);
+        silent(wait(limits.silence, || self.ack.read() == round))
+    }
+
+    fn observe_remotely(&self, cpu: &Cpu) {
+        self.up.publish(1);
+        let mut last = 0;
+        let mut during = 0;
+        loop {
+            // Not bounded: if the changer is gone, so is the VM.
+            let mut round = self.go.read();
+            while round == last {
+                barrier::spin();
+                round = self.go.read();
+            }
+            if round == STOP {
+                return;
+            }
+            last = round;
+            let mut observer = Observer::new(self, cpu, round);
+            // Behind the change back, as behind the change itself.
+            barrier::dsb_sy();
+            barrier::isb();
+            observer.still(Phase::Before);
+            cpu.enter(Phase::During);
+            self.armed.publish(round);
+            let mut overlapped = false;
+            while self.done.read() != round {
+                observer.access(Phase::During);
+                overlapped |= self.stage.read() == round;
+                during += 1;
+                self.during.publish(during);
+            }
+            barrier::dsb_sy();
+            barrier::isb();
+            observer.still(Phase::After);
+            cpu.overlap.store(cpu.overlap.load(Relaxed) + u64::from(overlapped), Release);
+            self.ack.publish(round);
+        }
+    }
+}
+
+/// Makes the accesses of one vCPU in one round, all at the same spot, and counts them.
+struct Observer<'a> {
+    window: &'a Window,
+    spot: &'a Spot,
+    access: Access,
+    cpu: &'a Cpu,
+    round: u64,
+    tokens: u64,
+}
+
+impl<'a> Observer<'a> {
+    fn new(work: &'a Work<'_>, cpu: &'a Cpu, round: u64) -> Self {
+        // Both vCPUs go to the same spot: the number is a hash of what both know.
+        let number = (round ^ work.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60;
+        Self {
+            window: work.window,
+            spot: work.window.spot(number),
+            access: work.accesses[(round & 1) as usize],
+            cpu,
+            round,
+            tokens: 0,
+        }
+    }
+
+    /// The accesses of a phase in which nothing changes.
+    fn still(&mut self, phase: Phase) {
+        self.cpu.enter(phase);
+        for _ in 0..STILL_ACCESSES {
+            self.access(phase);
+        }
+    }
+
+    /// A load, just to have this PE's TLB hold the mapping. Only an exception is worth counting: nothing excuses it.
+    fn prime(&self) {
+        // SAFETY: as in `access`.
+        let probed = unsafe { probe::load(self.spot.va) };
+        self.cpu.conflicts.settle();
+        if probed.esr != 0 {
+            self.count(Phase::Before, Kind::from_esr(probed.esr), probed, 0);
+        }
+    }
+
+    #[inline]
+    fn access(&mut self, phase: Phase) {
+        let va = self.spot.va;
+        self.tokens += 1;
+        let token = token(self.tokens);
+        // SAFETY: the vectors of every vCPU resume probes. The spot is in the window, behind which are frames that
+        // hold nothing but contents; where they are called, they are code that changes x0 and returns.
+        let (probed, pc) = unsafe {
+            match self.access {
+                Access::Load => (probe::load(va), probe::load_pc()),
+                Access::Store => (probe::store(va, token), probe::store_pc()),
+                Access::Fetch => (probe::fetch(va), va),
+            }
+        };
+        self.cpu.conflicts.settle();
+        let kind = if probed.esr == 0 {
+            self.window.tell(self.access, phase, self.spot, probed, token)
+        } else {
+            Kind::from_esr(probed.esr)
+        };
+        self.count(phase, kind, probed, pc);
+    }
+
+    #[inline]
+    fn count(&self, phase: Phase, kind: Kind, probed: probe::Probed, pc: u64) {
+        self.cpu.tally.count(phase, kind, || {
+            let first = First { round: self.round - 1, ..First::default() };
+            if probed.esr == 0 {
+                First { far: self.spot.va, pc, value: probed.value, ..first }
+            } else {
+                let far = self.cpu.fault_address.load(Relaxed);
+                First { esr: probed.esr, far, pc: self.cpu.fault_pc.load(Relaxed), ..first }
+            }
+        });
+    }
+}

@@ -1,0 +1,244 @@
+//! The harness tested by itself: payloads that misbehave in one designed way, and controls whose result is known.
+//!
+//! A control counts [`Kind::Same`] for everything that is as it should be and [`Kind::Neither`] for everything
+//! that is not, and logs the latter.
+
+use core::{
+    arch::asm,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use aarch64_cpu::registers::{
+    ID_AA64ISAR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1, Readable,
+};
+use arch::{barrier, probe, write_sysreg};
+use vmsa::{
+    geometry::{BbmLevel, Granule, Level},
+    instance::{self, Access, Change, Instance, Selftest},
+    outcome::{Kind, Phase},
+    sequence::Step,
+};
+use wire::{
+    abi::call,
+    record::{First, Place},
+};
+
+use crate::{
+    boot::{DEVICE, EntryState, Vm, pa_bits},
+    cpu, hypercall,
+    round::{Work, finish},
+    tables::{Space, publish},
+    tally,
+    window::Window,
+};
+
+/// Runs a selftest.
+pub fn run(vm: Vm) -> ! {
+    let Instance::Selftest(test) = vm.instance else { panic!("{} is not a selftest", vm.instance) };
+    match test {
+        Selftest::Quiet => quiet(vm, true),
+        Selftest::NoSecondCpu => quiet(vm, false),
+        Selftest::Clean => clean(&vm),
+        Selftest::HangMasked => loop {
+            // Every interrupt is masked since entry.
+            barrier::spin();
+        },
+        Selftest::Undefined => undefined(),
+        Selftest::Storm => storm(),
+        Selftest::Scribble => scribble(vm),
+        Selftest::HalfRecord => half_record(),
+        Selftest::ConflictEl1 => conflict(vm, Place::El1),
+        Selftest::ConflictEl2ForEl1 => conflict(vm, Place::El2ForEl1),
+        Selftest::ConflictEl2 => conflict(vm, Place::El2),
+        Selftest::CapBbm0 => cap(BbmLevel::L0),
+        Selftest::CapBbm1 => cap(BbmLevel::L1),
+    }
+}
+
+/// Counts a check in `phase`; `far` and `value` say what was looked at and what was there.
+fn check(phase: Phase, good: bool, far: u64, value: u64) {
+    let kind = if good { Kind::Same } else { Kind::Neither };
+    cpu::this().tally.count(phase, kind, || First { far, value, ..First::default() });
+}
+
+/// As [`check`], of a register, whose name is logged where it is not good.
+fn check_register(name: &str, good: bool, value: u64) {
+    check(Phase::Before, good, 0, value);
+    if !good {
+        hypercall::log(format_args!("{name} is {value:#x}"));
+    }
+}
+
+/// Hands in what was counted, as one round.
+fn done() -> ! {
+    finish(&tally::report(1, None))
+}
+
+/// A window that nobody changes.
+fn still_window(vm: &mut Vm) -> Window {
+    Window::new(vm, Granule::K4, Change::Split { block: Level::L2, leaf: Level::L3 }, false)
+}
+
+/// Loads and stores of a remote observer, while the changer changes nothing; or, with `start` unset, the same with an
+/// observer that is never started.
+fn quiet(mut vm: Vm, start: bool) -> ! {
+    let window = still_window(&mut vm);
+    let work = Work::new(&window, &[Step::Isb], &[], [Access::Load, Access::Store], vm.info.seed);
+    let report = if start { work.run(&vm, instance::Place::Remote) } else { work.run_unobserved() };
+    finish(&report)
+}
+
+fn clean(vm: &Vm) -> ! {
+    /// SCTLR_EL1.M.
+    const MMU: u64 = 1;
+    /// PSTATE.DAIF, all masked.
+    const MASKED: u64 = 0xf << 6;
+    /// CurrentEL of EL1.
+    const EL1: u64 = 1 << 2;
+    let EntryState { sctlr, tcr, ttbr0, ttbr1, vbar, tpidr_el0, tpidr_el1, tpidrro_el0, daif, current_el } = *vm.entry;
+    check_register("SCTLR_EL1", sctlr & MMU == 0, sctlr);
+    check_register("DAIF", daif == MASKED, daif);
+    check_register("CurrentEL", current_el == EL1, current_el);
+    let zero = [
+        ("TCR_EL1", tcr),
+        ("TTBR0_EL1", ttbr0),
+        ("TTBR1_EL1", ttbr1),
+        ("VBAR_EL1", vbar),
+        ("TPIDR_EL0", tpidr_el0),
+        ("TPIDR_EL1", tpidr_el1),
+        ("TPIDRRO_EL0", tpidrro_el0),
+    ];
+    for (name, value) in zero {
+        check_register(name, value == 0, value);
+    }
+    for word in unused_memory(vm) {
+        let value = word.load(Relaxed);
+        check(Phase::Before, value == 0, core::ptr::from_ref(word) as u64, value);
+    }
+    done()
+}
+
+/// The words of the private memory that nothing has used so far.
+fn unused_memory(vm: &Vm) -> &'static [AtomicU64] {
+    let (start, end) = vm.pool.rest();
+    words(start, end - start)
+}
+
+/// `size` bytes of the VM's memory at `start`, which is 8-byte aligned, as words.
+fn words(start: u64, size: u64) -> &'static [AtomicU64] {
+    // SAFETY: the callers give unused private memory or a frame, mapped at its physical address for as long as
+    // the VM lives, of which no reference exists but such ones.
+    unsafe { core::slice::from_raw_parts(start as *const AtomicU64, (size / 8) as usize) }
+}
+
+fn undefined() -> ! {
+    // SAFETY: the instruction is taken as an exception, which the vectors hand to hv, and the VM ends.
+    unsafe { asm!("udf #0", options(noreturn)) }
+}
+
+fn storm() -> ! {
+    /// In the half of TTBR1, whose walks are disabled: every fetch faults.
+    const NOWHERE: u64 = 0xffff << 48;
+    // SAFETY: from here on every exception, the first included, is taken at an address that faults, for ever.
+    unsafe {
+        write_sysreg!("vbar_el1", NOWHERE);
+        asm!("isb", "udf #0", options(noreturn))
+    }
+}
+
+fn half_record() -> ! {
+    check(Phase::Before, true, 0, 0);
+    hypercall::report(&tally::report(1, None), |len| len / 2);
+    hypercall::system_off()
+}
+
+fn conflict(mut vm: Vm, place: Place) -> ! {
+    let window = still_window(&mut vm);
+    let va = window.spot(0).va;
+    let cpu = cpu::this();
+    cpu.enter(Phase::During);
+    // SAFETY: a load from a frame by way of the window.
+    let expected = unsafe { probe::load(va) };
+    cpu.injecting.store(1, Relaxed);
+    // SAFETY: the same load; the hypercall injects a conflict abort, which this EL or hv recovers.
+    let probed = unsafe { probe::load_behind_hvc(call::INJECT_CONFLICT, [place as u64, va, 0], va) };
+    cpu.injecting.store(0, Relaxed);
+    cpu.conflicts.settle();
+    check(Phase::During, probed.esr == 0 && probed.value == expected.value, va, probed.value);
+    done()
+}
+
+fn cap(level: BbmLevel) -> ! {
+    let mmfr2 = ID_AA64MMFR2_EL1.get();
+    check_register("ID_AA64MMFR2_EL1", BbmLevel::from_mmfr2(mmfr2) <= level, mmfr2);
+    // Others of the group that is trapped with it. An Armv8-A CPU has none of these all zero: PFR0 says that EL1
+    // exists, ISAR0 that there is CRC32 (since Armv8.1) or LSE, and MMFR0 has more ASID bits than 8 everywhere.
+    let others = [
+        ("ID_AA64PFR0_EL1", ID_AA64PFR0_EL1.get()),
+        ("ID_AA64ISAR0_EL1", ID_AA64ISAR0_EL1.get()),
+        ("ID_AA64MMFR0_EL1", ID_AA64MMFR0_EL1.get()),
+    ];
+    for (name, value) in others {
+        check_register(name, value != 0, value);
+    }
+    done()
+}
+
+fn scribble(mut vm: Vm) -> ! {
+    /// TTBR1 shows all physical memory from here on.
+    const ALL: u64 = 0xffff << 48;
+    /// How far around its own memory it reaches, and in which steps.
+    const REACH: u64 = 64 << 20;
+    const STEP: u64 = 512 << 10;
+    /// Addresses where machines have memory or devices: the very first, QEMU's and FVP's flash, GIC and UARTs.
+    const KNOWN: [u64; 8] =
+        [0, 0x0400_0000, 0x0800_0000, 0x0801_0000, 0x0900_0000, 0x1c09_0000, 0x2f00_0000, 0x3f20_1000];
+
+    let info = vm.info;
+    let own = [(info.private_base, info.private_size), (info.frames_base, info.frames * info.frame_size)];
+    let all = Space::new(&mut vm.pool, Granule::K4);
+    vm.set_upper(&all, Granule::K4);
+
+    let gibibyte = Level::L1.size(Granule::K4);
+    let mut mapped = u64::MAX;
+    let mut reach = |vm: &mut Vm, pa: u64| {
+        if own.iter().any(|&(base, size)| (base..base + size).contains(&pa)) {
+            return;
+        }
+        let base = pa & !(gibibyte - 1);
+        if base != mapped {
+            // As a device, so that the CPU itself does not reach for what nobody asked for.
+            all.map(&mut vm.pool, ALL | base, base, gibibyte, DEVICE);
+            publish();
+            mapped = base;
+        }
+        let va = ALL | pa;
+        // SAFETY: nothing of this program is at `pa`. What else is there is for stage 2 to protect, which is the
+        // point; accesses that stage 2 refuses come back as External aborts.
+        for probed in unsafe { [probe::load(va), probe::store(va, 0x5ca1_ab1e)] } {
+            let kind = if probed.esr == 0 { Kind::Neither } else { Kind::from_esr(probed.esr) };
+            cpu::this().tally.count(Phase::During, kind, || First {
+                esr: probed.esr,
+                far: va,
+                value: probed.value,
+                ..First::default()
+            });
+        }
+    };
+    cpu::this().enter(Phase::During);
+    for (base, size) in own {
+        for pa in (base.saturating_sub(REACH)..base + size + REACH).step_by(STEP as usize) {
+            reach(&mut vm, pa);
+        }
+    }
+    for pa in KNOWN {
+        reach(&mut vm, pa);
+    }
+    reach(&mut vm, (1 << pa_bits()) - 8);
+
+    let frames = words(info.frames_base, info.frames * info.frame_size);
+    for word in unused_memory(&vm).iter().chain(frames) {
+        word.store(!0, Relaxed);
+    }
+    done()
+}

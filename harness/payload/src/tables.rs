@@ -1,0 +1,144 @@
+//! Stage 1 tables for any granule: where their memory comes from, and how they are filled.
+//!
+//! Nothing here changes a valid descriptor: mapping only makes invalid ones valid, which needs no TLB maintenance
+//! (I_WZCBG), just the ordering by [`publish`].
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use arch::barrier;
+use vmsa::{
+    descriptor::{Attributes, Descriptor, DescriptorKind},
+    geometry::{Granule, Level},
+    transition::Leaf,
+};
+
+/// Bits of a virtual address in either half (T0SZ = T1SZ = 16).
+pub const VA_BITS: u32 = 48;
+
+/// Memory for tables: the private memory behind the image, which hv has zeroed. Nothing is ever given back.
+#[derive(Debug)]
+pub struct Pool {
+    next: u64,
+    end: u64,
+}
+
+impl Pool {
+    /// The memory from `start` to `end`, in bytes.
+    ///
+    /// # Safety
+    /// It is zero, and nothing else uses it, now or later.
+    pub const unsafe fn new(start: u64, end: u64) -> Self {
+        Self { next: start, end }
+    }
+
+    /// Where the memory begins that is not given out, and where it ends, in bytes.
+    pub const fn rest(&self) -> (u64, u64) {
+        (self.next, self.end)
+    }
+
+    /// Address of a new table, all invalid.
+    fn table(&mut self, granule: Granule) -> u64 {
+        let table = self.next.next_multiple_of(granule.page_size());
+        assert!(table + granule.page_size() <= self.end, "no private memory left for tables");
+        self.next = table + granule.page_size();
+        table
+    }
+
+    /// A table at `level` whose leaves map `oa` and what follows it, directly or by way of more tables.
+    pub fn tree(&mut self, granule: Granule, level: Level, oa: u64, leaf: Leaf) -> u64 {
+        let table = self.table(granule);
+        for index in 0..granule.entries() {
+            let oa = oa + index as u64 * level.size(granule);
+            let descriptor = match level.next() {
+                Some(next) if level != leaf.level => Descriptor::table(self.tree(granule, next, oa, leaf)),
+                _ => leaf.descriptor(granule, oa),
+            };
+            entry(table, index).store(descriptor.raw(), Ordering::Relaxed);
+        }
+        table
+    }
+}
+
+/// The descriptor at `index` of a table that came from a [`Pool`]. Private: addresses of tables stay in here.
+fn entry(table: u64, index: usize) -> &'static AtomicU64 {
+    // SAFETY: tables are aligned memory from the pool, mapped at their physical address for as long as the VM
+    // lives, never given back, and only ever reached through atomics; callers take the index from
+    // `Level::index` or from a range up to `Granule::entries`, so it is inside.
+    unsafe { &*(table as *const AtomicU64).add(index) }
+}
+
+/// What one TTBR translates.
+#[derive(Clone, Copy, Debug)]
+pub struct Space {
+    granule: Granule,
+    root: u64,
+}
+
+impl Space {
+    /// An empty one.
+    pub fn new(pool: &mut Pool, granule: Granule) -> Self {
+        Self { granule, root: pool.table(granule) }
+    }
+
+    /// Address of the first table, for TTBRn_EL1.
+    pub const fn root(&self) -> u64 {
+        self.root
+    }
+
+    /// The level at which a walk of [`VA_BITS`] starts.
+    fn start(&self) -> Level {
+        if Level::L0.shift(self.granule) < VA_BITS { Level::L0 } else { Level::L1 }
+    }
+
+    /// The descriptor that translates `va` at `level`; tables on the way to it are made.
+    pub fn slot(&self, pool: &mut Pool, va: u64, level: Level) -> &'static AtomicU64 {
+        let mut table = self.root;
+        let mut at = self.start();
+        loop {
+            let index = at.index(self.granule, va & ((1 << VA_BITS) - 1));
+            let slot = entry(table, index);
+            let Some(next) = at.next().filter(|_| at < level) else { return slot };
+            let descriptor = Descriptor::from_raw(slot.load(Ordering::Relaxed));
+            table = match descriptor.kind(self.granule, at) {
+                DescriptorKind::Table => descriptor.oa(self.granule, at),
+                DescriptorKind::Invalid => {
+                    let table = pool.table(self.granule);
+                    slot.store(Descriptor::table(table).raw(), Ordering::Relaxed);
+                    table
+                }
+                DescriptorKind::Block | DescriptorKind::Page => panic!("{va:#x} is mapped already"),
+            };
+            at = next;
+        }
+    }
+
+    /// Maps `[va, va + size)` to `oa` and what follows, by the largest leaves that fit. All in bytes, multiples of
+    /// the page size.
+    pub fn map(&self, pool: &mut Pool, va: u64, oa: u64, size: u64, attributes: Attributes) {
+        let mut done = 0;
+        while done < size {
+            let level = self.largest_leaf((va + done) | (oa + done), size - done);
+            let leaf = Leaf { level, attributes };
+            let descriptor = leaf.descriptor(self.granule, oa + done);
+            self.slot(pool, va + done, level).store(descriptor.raw(), Ordering::Relaxed);
+            done += level.size(self.granule);
+        }
+    }
+
+    /// The level of the largest leaf with the alignment of `address` and at most `size` bytes.
+    fn largest_leaf(&self, address: u64, size: u64) -> Level {
+        [Level::L0, Level::L1, Level::L2]
+            .into_iter()
+            .find(|level| {
+                let leaf = level.size(self.granule);
+                level.allows_block(self.granule, false) && address & (leaf - 1) == 0 && size >= leaf
+            })
+            .unwrap_or(Level::L3)
+    }
+}
+
+/// Makes descriptors that were written before visible to this PE's walker, for its next accesses.
+pub fn publish() {
+    barrier::dsb_ishst();
+    barrier::isb();
+}

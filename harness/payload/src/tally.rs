@@ -1,0 +1,228 @@
+//! Counters that one vCPU writes and another reads at the end, or earlier if the first falls silent.
+//!
+//! All of it is plain atomic loads and stores: one writer each, so no read-modify-write is needed.
+
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+use vmsa::outcome::{Count, Kind, Phase};
+use wire::{
+    abi::MAX_VCPUS,
+    record::{Conflict, First, MAX_CONFLICTS, Outcome, Place, Recovery, Report, Trouble},
+};
+
+use crate::cpu::CPUS;
+
+/// How often one outcome was seen, and the first time.
+struct Cell {
+    count: AtomicU64,
+    /// Valid once `count` is not 0.
+    esr: AtomicU64,
+    far: AtomicU64,
+    pc: AtomicU64,
+    round: AtomicU64,
+    value: AtomicU64,
+}
+
+impl Cell {
+    const fn new() -> Self {
+        const fn zero() -> AtomicU64 {
+            AtomicU64::new(0)
+        }
+        Self { count: zero(), esr: zero(), far: zero(), pc: zero(), round: zero(), value: zero() }
+    }
+}
+
+/// The histogram of one vCPU.
+pub(crate) struct Tally {
+    cells: [[Cell; Kind::CODES]; Phase::ALL.len()],
+}
+
+impl Tally {
+    pub(crate) const fn new() -> Self {
+        Self { cells: [const { [const { Cell::new() }; Kind::CODES] }; Phase::ALL.len()] }
+    }
+
+    /// Counts an outcome. `first` is only asked for the first of its kind.
+    #[inline]
+    pub(crate) fn count(&self, phase: Phase, kind: Kind, first: impl FnOnce() -> First) {
+        let cell = &self.cells[phase as usize][usize::from(kind.code())];
+        let count = cell.count.load(Relaxed);
+        if count == 0 {
+            let First { esr, far, pc, cpu: _, round, value } = first();
+            cell.esr.store(esr, Relaxed);
+            cell.far.store(far, Relaxed);
+            cell.pc.store(pc, Relaxed);
+            cell.round.store(round, Relaxed);
+            cell.value.store(value, Relaxed);
+        }
+        cell.count.store(count + 1, Release);
+    }
+
+    /// How often, and the first time with this vCPU's number in it.
+    fn get(&self, phase: Phase, kind: Kind, cpu: u8) -> (u64, First) {
+        let cell = &self.cells[phase as usize][usize::from(kind.code())];
+        let count = cell.count.load(Acquire);
+        let first = First {
+            esr: cell.esr.load(Relaxed),
+            far: cell.far.load(Relaxed),
+            pc: cell.pc.load(Relaxed),
+            cpu,
+            round: cell.round.load(Relaxed),
+            value: cell.value.load(Relaxed),
+        };
+        (count, first)
+    }
+}
+
+/// One conflict abort; the fields of [`Conflict`] that vary at EL1.
+struct Slot {
+    esr: AtomicU64,
+    far: AtomicU64,
+    pc: AtomicU64,
+    /// [`Recovery`], retries, phase and injected, a byte each from bit 0.
+    rest: AtomicU64,
+}
+
+/// What to do about a conflict abort.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Remedy {
+    /// TLBI VMALLE1, then try again.
+    Vmalle1,
+    /// Have hv execute TLBI VMALLS12E1, then try again.
+    Vmalls12e1,
+    /// None is left.
+    GiveUp,
+}
+
+/// Conflict aborts of one vCPU. The same access trying again belongs to the same conflict, until [`settle`](Self::settle).
+pub(crate) struct Conflicts {
+    slots: [Slot; MAX_CONFLICTS],
+    total: AtomicU64,
+    /// Times that the access of the current conflict was answered; 0 if none is open.
+    tries: AtomicU64,
+}
+
+/// Times that VMALLE1 is tried before hv is asked.
+const VMALLE1_TRIES: u64 = 3;
+
+impl Conflicts {
+    pub(crate) const fn new() -> Self {
+        const fn slot() -> Slot {
+            let [esr, far, pc, rest] = [const { AtomicU64::new(0) }; 4];
+            Slot { esr, far, pc, rest }
+        }
+        Self {
+            slots: [const { slot() }; MAX_CONFLICTS],
+            total: AtomicU64::new(0),
+            tries: AtomicU64::new(0),
+        }
+    }
+
+    /// A conflict abort was taken: records it, and says what to try. `phase` is a [`Phase`]'s number.
+    pub(crate) fn taken(&self, esr: u64, far: u64, pc: u64, phase: u64, injected: bool) -> Remedy {
+        let mut tries = self.tries.load(Relaxed);
+        let mut total = self.total.load(Relaxed);
+        if tries != 0 {
+            let same = self.slot(total).is_none_or(|s| s.far.load(Relaxed) == far && s.pc.load(Relaxed) == pc);
+            if !same {
+                tries = 0;
+            }
+        }
+        if tries == 0 {
+            total += 1;
+            if let Some(slot) = self.slot(total) {
+                slot.esr.store(esr, Relaxed);
+                slot.far.store(far, Relaxed);
+                slot.pc.store(pc, Relaxed);
+            }
+            self.total.store(total, Release);
+        }
+        tries += 1;
+        let (remedy, recovery) = match tries {
+            1..=VMALLE1_TRIES => (Remedy::Vmalle1, Recovery::Vmalle1),
+            tries if tries == VMALLE1_TRIES + 1 => (Remedy::Vmalls12e1, Recovery::Vmalls12e1),
+            _ => (Remedy::GiveUp, Recovery::None),
+        };
+        self.tries.store(tries, Relaxed);
+        if let Some(slot) = self.slot(total) {
+            let rest = recovery as u64 | tries << 8 | phase << 16 | u64::from(injected) << 24;
+            slot.rest.store(rest, Release);
+        }
+        remedy
+    }
+
+    /// The access went through, or was given up: the next conflict is another one.
+    #[inline]
+    pub(crate) fn settle(&self) {
+        if self.tries.load(Relaxed) != 0 {
+            self.tries.store(0, Relaxed);
+        }
+    }
+
+    /// The slot of the conflict with this number, counted from 1.
+    fn slot(&self, number: u64) -> Option<&Slot> {
+        self.slots.get((number as usize).checked_sub(1)?)
+    }
+
+    fn recorded(&self, cpu: u8) -> impl Iterator<Item = Conflict> {
+        let total = self.total.load(Acquire) as usize;
+        self.slots.iter().take(total).map(move |slot| {
+            let [recovery, retries, phase, injected, ..] = slot.rest.load(Acquire).to_le_bytes();
+            Conflict {
+                place: Place::El1,
+                stage: 1,
+                esr: slot.esr.load(Relaxed),
+                far: slot.far.load(Relaxed),
+                hpfar: None,
+                pc: slot.pc.load(Relaxed),
+                cpu,
+                cleared_by: RECOVERIES[usize::from(recovery)],
+                retries,
+                injected: injected != 0,
+                phase: Some(phase),
+            }
+        })
+    }
+}
+
+/// Recoveries in order of their discriminants, by which slots name them.
+const RECOVERIES: [Recovery; 5] =
+    [Recovery::Vmalle1, Recovery::Vmalls12e1, Recovery::Alle2, Recovery::Alle1, Recovery::None];
+
+/// What all vCPUs together have seen.
+pub(crate) fn report(rounds: u64, trouble: Option<Trouble>) -> Report {
+    let mut report = Report { rounds, trouble, ..Report::default() };
+    for phase in Phase::ALL {
+        for kind in Kind::all() {
+            let mut sum = 0;
+            let mut earliest: Option<First> = None;
+            for (cpu, state) in (0..MAX_VCPUS as u8).zip(&CPUS) {
+                let (count, first) = state.tally.get(phase, kind, cpu);
+                sum += count;
+                if count != 0 && earliest.is_none_or(|earliest| first.round < earliest.round) {
+                    earliest = Some(first);
+                }
+            }
+            report.accesses += sum;
+            if let Some(first) = earliest {
+                let outcome = Outcome { count: Count { phase, kind, count: sum }, first };
+                if report.outcomes.try_push(outcome).is_err() {
+                    // A histogram with something left out must not pass for a whole one.
+                    report.trouble = Some(Trouble::SelfCheck);
+                }
+            }
+        }
+    }
+    for (cpu, state) in (0..MAX_VCPUS as u8).zip(&CPUS) {
+        report.overlap += state.overlap.load(Acquire);
+        report.conflicts_total += state.conflicts.total.load(Acquire);
+        for conflict in state.conflicts.recorded(cpu) {
+            // Full is full: `conflicts_total` counts the rest.
+            let _ = report.conflicts.try_push(conflict);
+        }
+    }
+    report
+}

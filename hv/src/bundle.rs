@@ -1,0 +1,61 @@
+//! The payload bundle: a newc cpio archive with `plan` and one `payload/FAMILY` per family.
+
+use arrayvec::ArrayVec;
+use vmsa::instance::Family;
+use wire::abi::{Header, HeaderError};
+
+/// Families a bundle can have payloads for.
+const FAMILIES: usize = Family::ALL.len();
+
+/// A checked payload.
+#[derive(Clone, Copy)]
+pub(crate) struct Payload {
+    pub(crate) family: Family,
+    pub(crate) header: Header,
+    pub(crate) image: &'static [u8],
+}
+
+/// A payload that is there but cannot be used.
+#[derive(Clone, Copy)]
+pub(crate) struct Damaged {
+    pub(crate) family: Family,
+    pub(crate) error: HeaderError,
+}
+
+/// What the archive holds.
+pub(crate) struct Bundle {
+    pub(crate) plan: Option<&'static [u8]>,
+    pub(crate) payloads: ArrayVec<Payload, FAMILIES>,
+    pub(crate) damaged: ArrayVec<Damaged, FAMILIES>,
+    /// Whether the archive's end mark was reached; without it, it is cut short or broken.
+    pub(crate) whole: bool,
+}
+
+impl Bundle {
+    /// Reads `archive`; a broken entry ends the reading, which `whole` tells.
+    pub(crate) fn read(archive: &'static [u8]) -> Self {
+        let mut bundle = Self { plan: None, payloads: ArrayVec::new(), damaged: ArrayVec::new(), whole: false };
+        // The reader stops silently at the end mark and at damage alike; only the end mark itself tells them apart.
+        bundle.whole = archive.windows(END_MARK.len()).any(|w| w == END_MARK);
+        for entry in cpio_reader::iter_files(archive) {
+            let name = entry.name().trim_start_matches("./");
+            if name == "plan" {
+                bundle.plan = Some(entry.file());
+            }
+            let Some(family) = name.strip_prefix("payload/") else { continue };
+            let Some(family) = Family::ALL.iter().copied().find(|f| f.name() == family) else { continue };
+            match Header::check(entry.file()) {
+                Ok(header) => drop(bundle.payloads.try_push(Payload { family, header, image: entry.file() })),
+                Err(error) => drop(bundle.damaged.try_push(Damaged { family, error })),
+            }
+        }
+        bundle
+    }
+
+    /// The payload of `family`.
+    pub(crate) fn payload(&self, family: Family) -> Option<&Payload> {
+        self.payloads.iter().find(|p| p.family == family)
+    }
+}
+
+const END_MARK: &[u8] = b"TRAILER!!!\0";

@@ -1,0 +1,102 @@
+//! TLB conflict aborts: recognising, recovering, recording.
+//!
+//! The recovery is the one that R_BLRKC and I_JCCRT guarantee. Smaller invalidations may do on a given CPU, but
+//! nothing here relies on them: the access is tried again after the guaranteed one, a bounded number of times.
+
+use arrayvec::ArrayVec;
+use spin::Mutex;
+use wire::record::{Conflict, MAX_CONFLICTS, Place, Recovery};
+
+use crate::platform::MAX_CPUS;
+
+/// How often an access is tried again before it is given up.
+pub(crate) const MAX_RETRIES: u8 = 8;
+
+/// Whether `esr` is a TLB conflict abort: an instruction or data abort with FSC 0b110000.
+pub(crate) fn is_conflict(esr: u64) -> bool {
+    vmsa::outcome::Kind::from_esr(esr) == vmsa::outcome::Kind::Conflict
+}
+
+/// The access that a CPU's last conflict abort stopped, by which the same one is known again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Attempt {
+    pc: u64,
+    far: u64,
+    /// The general registers, mixed: with the same instruction, address and registers it is the same access tried
+    /// again, not the next round of a loop.
+    fingerprint: u64,
+}
+
+/// Conflict aborts that EL2 took while an instance ran.
+pub(crate) struct List {
+    entries: ArrayVec<Conflict, MAX_CONFLICTS>,
+    total: u64,
+    attempts: [Option<(Attempt, u8)>; MAX_CPUS],
+}
+
+/// The list of the running instance.
+pub(crate) static TAKEN: Mutex<List> = Mutex::new(List::new());
+
+impl List {
+    const fn new() -> Self {
+        Self { entries: ArrayVec::new_const(), total: 0, attempts: [None; MAX_CPUS] }
+    }
+
+    /// Notes a conflict abort and recovers from it by `recovery`. Returns whether the access is worth another try.
+    pub(crate) fn take(&mut self, mut conflict: Conflict, recovery: Recovery, x: &[u64; 31]) -> bool {
+        match recovery {
+            Recovery::Alle2 => arch::tlbi::alle2is(),
+            Recovery::Alle1 => arch::tlbi::alle1is(),
+            _ => arch::tlbi::vmalls12e1is(),
+        }
+        arch::barrier::dsb_ish();
+        arch::barrier::isb();
+        conflict.cleared_by = recovery;
+        let fingerprint = x.iter().fold(0u64, |sum, v| sum.rotate_left(5) ^ v);
+        let attempt = Attempt { pc: conflict.pc, far: conflict.far, fingerprint };
+        let slot = &mut self.attempts[usize::from(conflict.cpu) % MAX_CPUS];
+        let retries = match slot {
+            Some((known, retries)) if *known == attempt => retries.saturating_add(1),
+            _ => 0,
+        };
+        *slot = Some((attempt, retries));
+        if retries > 0 {
+            if let Some(known) = self.entries.iter_mut().rev().find(|c| (c.pc, c.far) == (attempt.pc, attempt.far)) {
+                known.retries = retries;
+                if retries >= MAX_RETRIES {
+                    known.cleared_by = Recovery::None;
+                }
+            }
+        } else {
+            self.total += 1;
+            // A full list keeps the first ones, which explain most; `total` counts them all.
+            let _ = self.entries.try_push(conflict);
+        }
+        retries < MAX_RETRIES
+    }
+
+    /// Hands list and total over and starts a new list.
+    pub(crate) fn drain(&mut self) -> (ArrayVec<Conflict, MAX_CONFLICTS>, u64) {
+        let old = core::mem::replace(self, Self::new());
+        (old.entries, old.total)
+    }
+}
+
+/// A conflict at `place` with the given registers, not yet cleared.
+pub(crate) fn conflict(place: Place, esr: u64, far: u64, hpfar: Option<u64>, pc: u64, cpu: u8) -> Conflict {
+    Conflict {
+        place,
+        // S1PTW or HPFAR would tell more where they are valid; for a conflict abort neither is architected, and the
+        // syndrome has no stage. With an abort routed to EL2 for EL1 stage 2 is at least involved.
+        stage: if place == Place::El2ForEl1 { 2 } else { 1 },
+        esr,
+        far,
+        hpfar,
+        pc,
+        cpu,
+        cleared_by: Recovery::None,
+        retries: 0,
+        injected: false,
+        phase: None,
+    }
+}

@@ -1,0 +1,182 @@
+//! EL2's own stage 1: an identity map of RAM and of the devices that hv uses, and nothing else.
+//!
+//! Built once, with the MMU off, by the boot CPU. Pages are as strict as they can be: code is read-only, the
+//! rest not executable. The tables' memory is written past the caches and invalidated by the entry code.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, Readable};
+use vmsa::{
+    Descriptor, Granule, Level,
+    descriptor::{Attributes, DescriptorKind},
+};
+
+use crate::platform::Range;
+
+const GRANULE: Granule = Granule::K4;
+const TABLES: usize = 48;
+
+#[repr(C, align(4096))]
+struct Table([AtomicU64; 512]);
+
+static POOL: [Table; TABLES] = [const { Table([const { AtomicU64::new(0) }; 512]) }; TABLES];
+
+/// What the entry code loads; the layout is known to boot.S.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct MmuRegisters {
+    mair: AtomicU64,
+    tcr: AtomicU64,
+    ttbr0: AtomicU64,
+    sctlr: AtomicU64,
+}
+
+pub(crate) static MMU_REGISTERS: MmuRegisters = MmuRegisters {
+    mair: AtomicU64::new(0),
+    tcr: AtomicU64::new(0),
+    ttbr0: AtomicU64::new(0),
+    sctlr: AtomicU64::new(0),
+};
+
+/// How a range is mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Use {
+    /// Normal memory, read-write.
+    Data,
+    /// Normal memory, read-only.
+    Constants,
+    /// Normal memory, read-only and executable.
+    Code,
+    /// Device-nGnRE.
+    Device,
+    /// Not at all.
+    Nothing,
+}
+
+impl Use {
+    const fn attributes(self) -> Attributes {
+        // EL2 without VHE has one privilege level: AP[1] is RES1, bit 53 RES0 and bit 54 is XN.
+        let base = Attributes { el0: true, el1_execute: true, ..Attributes::NORMAL_RW };
+        match self {
+            Self::Data | Self::Nothing => base,
+            Self::Constants => Attributes { writable: false, ..base },
+            Self::Code => Attributes { writable: false, el0_execute: true, ..base },
+            Self::Device => Attributes { attr_index: 1, ..base },
+        }
+    }
+}
+
+/// The tables ran out: the machine's memory is more scattered than hv is prepared for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OutOfTables;
+
+/// The map while it is built.
+pub(crate) struct Builder {
+    used: usize,
+}
+
+// With the MMU off memory is Device-nGnRnE: plain loads and stores of a relaxed AtomicU64 are the only atomics
+// that work there, and all that is needed with one CPU running.
+const ORDER: Ordering = Ordering::Relaxed;
+
+impl Builder {
+    pub(crate) const fn new() -> Self {
+        Self { used: 1 }
+    }
+
+    fn address(table: usize) -> u64 {
+        &raw const POOL[table] as u64
+    }
+
+    fn index_of(address: u64) -> usize {
+        ((address - Self::address(0)) / size_of::<Table>() as u64) as usize
+    }
+
+    fn allocate(&mut self) -> Result<usize, OutOfTables> {
+        let table = self.used;
+        if table == TABLES {
+            return Err(OutOfTables);
+        }
+        self.used += 1;
+        Ok(table)
+    }
+
+    /// The table below `entry` of `table`, made if need be, a block becoming a table of the same mappings.
+    fn descend(&mut self, table: usize, index: usize, level: Level) -> Result<usize, OutOfTables> {
+        let entry = &POOL[table].0[index];
+        let old = Descriptor::from_raw(entry.load(ORDER));
+        if old.kind(GRANULE, level) == DescriptorKind::Table {
+            return Ok(Self::index_of(old.oa(GRANULE, level)));
+        }
+        let new = self.allocate()?;
+        if let (DescriptorKind::Block, Some(next)) = (old.kind(GRANULE, level), level.next()) {
+            for (i, slot) in POOL[new].0.iter().enumerate() {
+                let oa = old.oa(GRANULE, level) + i as u64 * next.size(GRANULE);
+                slot.store(Descriptor::leaf(GRANULE, next, oa, old.attributes()).raw(), ORDER);
+            }
+        }
+        entry.store(Descriptor::table(Self::address(new)).raw(), ORDER);
+        Ok(new)
+    }
+
+    /// Maps `range`, widened to pages, onto itself; what was mapped there before is replaced.
+    pub(crate) fn map(&mut self, range: Range, usage: Use) -> Result<(), OutOfTables> {
+        let range = range.pages();
+        self.map_level(0, Level::L0, range, usage)
+    }
+
+    fn map_level(&mut self, table: usize, level: Level, range: Range, usage: Use) -> Result<(), OutOfTables> {
+        let size = level.size(GRANULE);
+        let mut at = range.start;
+        while at < range.end {
+            let entry_start = at & !(size - 1);
+            let piece = Range { start: at, end: range.end.min(entry_start + size) };
+            let index = level.index(GRANULE, at);
+            let whole = piece.size() == size;
+            if whole && (level == Level::L3 || level.allows_block(GRANULE, false)) {
+                let leaf = match usage {
+                    Use::Nothing => Descriptor::INVALID,
+                    _ => Descriptor::leaf(GRANULE, level, at, usage.attributes()),
+                };
+                POOL[table].0[index].store(leaf.raw(), ORDER);
+            } else if let Some(next_level) = level.next() {
+                let next = self.descend(table, index, level)?;
+                self.map_level(next, next_level, piece, usage)?;
+            }
+            at = piece.end;
+        }
+        Ok(())
+    }
+
+    /// Computes the register values that put the map into force; see boot.S.
+    pub(crate) fn finish(self) -> &'static MmuRegisters {
+        /// Index 0 Normal write-back, index 1 Device-nGnRE.
+        const MAIR: u64 = 0xff | 0x04 << 8;
+        /// T0SZ = 16, inner and outer write-back, Inner Shareable, 4K; bits 23 and 31 are RES1.
+        const TCR: u64 = 16 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 1 << 31;
+        /// RES1 bits of SCTLR_EL2, M, C, I, SA and WXN.
+        const SCTLR: u64 = 0x30c5_0830 | 1 | 1 << 2 | 1 << 12 | 1 << 3 | 1 << 19;
+        MMU_REGISTERS.mair.store(MAIR, ORDER);
+        MMU_REGISTERS.tcr.store(TCR | physical_size() << 16, ORDER);
+        MMU_REGISTERS.ttbr0.store(Self::address(0), ORDER);
+        MMU_REGISTERS.sctlr.store(SCTLR, ORDER);
+        &MMU_REGISTERS
+    }
+}
+
+/// The encoding of the physical address size for TCR_EL2.PS, TCR_EL1.IPS and VTCR_EL2.PS; at most 48 bits.
+pub(crate) fn physical_size() -> u64 {
+    ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange).min(5)
+}
+
+/// Bits of a physical address.
+pub(crate) fn physical_bits() -> u32 {
+    match physical_size() {
+        0 => 32,
+        1 => 36,
+        2 => 40,
+        3 => 42,
+        4 => 44,
+        _ => 48,
+    }
+}

@@ -1,0 +1,116 @@
+//! Stage 2 of the one VM: its private memory and its frames onto themselves, and nothing else.
+//!
+//! Rebuilt from zero for every instance. Stage 2 descriptors share their layout with stage 1 but not their
+//! attributes, so the few that hv needs are named here.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use vmsa::{Granule, Level};
+
+use crate::platform::Range;
+
+const GRANULE: Granule = Granule::K4;
+/// A start level table, two level 1 and level 2 tables each for private memory and frames, and the page tables of
+/// 4 MiB of both.
+const TABLES: usize = 12;
+
+#[repr(C, align(4096))]
+struct Table([AtomicU64; 512]);
+
+static POOL: [Table; TABLES] = [const { Table([const { AtomicU64::new(0) }; 512]) }; TABLES];
+
+/// Valid; with [`PAGE`] a page or table, without a block.
+const VALID: u64 = 1;
+const PAGE: u64 = 1 << 1;
+/// MemAttr: Normal, outer and inner write-back.
+const MEMATTR_WB: u64 = 0xf << 2;
+/// S2AP: read and write.
+const S2AP_RW: u64 = 3 << 6;
+/// SH: Inner Shareable.
+const SH_INNER: u64 = 3 << 8;
+const AF: u64 = 1 << 10;
+const LEAF: u64 = VALID | MEMATTR_WB | S2AP_RW | SH_INNER | AF;
+
+/// VTCR_EL2: inner and outer write-back, Inner Shareable walks, 4K granule; bit 31 is RES1.
+const VTCR_BASE: u64 = 1 << 8 | 1 << 10 | 3 << 12 | 1 << 31;
+
+/// Tables of the running VM.
+pub(crate) struct Stage2 {
+    used: usize,
+    start: Level,
+    ipa_bits: u32,
+}
+
+/// The tables ran out, or an address lies beyond what stage 2 can map here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OutOfReach;
+
+impl Stage2 {
+    /// Empty tables that reach `end`. The tables may still be cached in a TLB from the instance before: the caller
+    /// has no VM running and invalidates before it starts one.
+    pub(crate) fn new(end: u64) -> Result<Self, OutOfReach> {
+        let bits = crate::mmu::physical_bits();
+        // A start at level 1 with one table reaches 512 GiB; a start at level 0 is there from 44 bits on.
+        let (start, ipa_bits) = match (end <= 1 << bits.min(39), bits) {
+            (true, _) => (Level::L1, bits.min(39)),
+            (false, 44..) if end <= 1 << bits => (Level::L0, bits),
+            _ => return Err(OutOfReach),
+        };
+        for slot in POOL.iter().flat_map(|t| &t.0) {
+            slot.store(0, Ordering::Relaxed);
+        }
+        Ok(Self { used: 1, start, ipa_bits })
+    }
+
+    fn address(table: usize) -> u64 {
+        &raw const POOL[table] as u64
+    }
+
+    /// Maps `range` onto itself by the largest blocks that fit, or by pages only.
+    pub(crate) fn map(&mut self, range: Range, pages: bool) -> Result<(), OutOfReach> {
+        self.map_level(0, self.start, range, pages)
+    }
+
+    fn map_level(&mut self, table: usize, level: Level, range: Range, pages: bool) -> Result<(), OutOfReach> {
+        let size = level.size(GRANULE);
+        let mut at = range.start;
+        while at < range.end {
+            let piece = Range { start: at, end: range.end.min((at & !(size - 1)) + size) };
+            let slot = &POOL[table].0[level.index(GRANULE, at)];
+            match level.next() {
+                None => slot.store(at | LEAF | PAGE, Ordering::Relaxed),
+                Some(_) if !pages && piece.size() == size && level.allows_block(GRANULE, false) => {
+                    slot.store(at | LEAF, Ordering::Relaxed);
+                }
+                Some(next) => {
+                    let old = slot.load(Ordering::Relaxed);
+                    let below = if old & VALID != 0 {
+                        ((old & 0xffff_ffff_f000) - Self::address(0)) as usize / size_of::<Table>()
+                    } else {
+                        let new = self.used;
+                        if new == TABLES {
+                            return Err(OutOfReach);
+                        }
+                        self.used += 1;
+                        slot.store(Self::address(new) | VALID | PAGE, Ordering::Relaxed);
+                        new
+                    };
+                    self.map_level(below, next, piece, pages)?;
+                }
+            }
+            at = piece.end;
+        }
+        Ok(())
+    }
+
+    /// VTCR_EL2 for these tables.
+    pub(crate) fn vtcr(&self) -> u64 {
+        let sl0 = if self.start == Level::L0 { 2 } else { 1 };
+        VTCR_BASE | u64::from(64 - self.ipa_bits) | sl0 << 6 | crate::mmu::physical_size() << 16
+    }
+
+    /// VTTBR_EL2 for these tables and `vmid`.
+    pub(crate) fn vttbr(&self, vmid: u8) -> u64 {
+        u64::from(vmid) << 48 | Self::address(0)
+    }
+}

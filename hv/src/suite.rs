@@ -1,0 +1,323 @@
+//! The run: plan and bundle, then every instance on every type of CPU.
+
+use core::{
+    fmt,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use aarch64_cpu::registers::{CNTFRQ_EL0, HCR_EL2, ID_AA64MMFR2_EL1, MIDR_EL1, MPIDR_EL1, Readable, Writeable};
+use arrayvec::{ArrayString, ArrayVec};
+use vmsa::{
+    BbmLevel, Instance,
+    outcome::{Count, End},
+    verdict::{self, Class, Seen},
+};
+use wire::{
+    plan::{AtEnd, Console, Entry, Overrides, Plan, Settings},
+    record::{
+        Cpu, Finished, Id, MAX_OUTCOMES, Place, Platform, Record, Recovery, Register, Report, Text, Trouble, text,
+    },
+};
+
+use crate::{
+    boot::Boot,
+    bundle::Bundle,
+    conflict, console,
+    memory::Memory,
+    platform::{MAX_CPUS, Range},
+    power,
+    smp::{self, CPUS},
+    vm,
+};
+
+/// Whether records go by semihosting: somebody listens, and the end can carry a status.
+static SEMIHOSTING: AtomicBool = AtomicBool::new(false);
+
+/// Ends the machine after a panic, without a plan's wish.
+pub(crate) fn end_after_panic() -> ! {
+    power::end(AtEnd::Off, SEMIHOSTING.load(Ordering::Relaxed), false)
+}
+
+fn fail(args: fmt::Arguments<'_>) -> ! {
+    console::fatal(args);
+    end_after_panic()
+}
+
+/// The bundle, or why there is none.
+fn bundle(initrd: Option<Range>) -> Bundle {
+    let Some(range) = initrd else {
+        fail(format_args!("no bundle: the DTB's /chosen names no initrd (QEMU: -initrd BUNDLE, U-Boot: booti's second argument)"));
+    };
+    // SAFETY: the DTB names this memory as the initrd; it is mapped, and nobody writes it.
+    let archive = unsafe { core::slice::from_raw_parts(range.start as *const u8, range.size() as usize) };
+    let bundle = Bundle::read(archive);
+    if !bundle.whole {
+        fail(format_args!(
+            "damaged bundle: the initrd at {:#x}, {} bytes, is no cpio archive with an end mark",
+            range.start,
+            range.size()
+        ));
+    }
+    bundle
+}
+
+/// Runs the whole suite. Never returns.
+pub(crate) fn run(boot: &'static Boot) -> ! {
+    console::line(format_args!("KTAP version 1"));
+    console::line(format_args!("# shatter {}", env!("CARGO_PKG_VERSION")));
+
+    // The console is the plan's choice, and everything after it: overrides first, the text when the bundle is read.
+    let overrides = match Overrides::from_bootargs(boot.machine.bootargs) {
+        Ok(overrides) => overrides,
+        Err(error) => fail(format_args!("bad bootargs: {error}")),
+    };
+    if overrides.console == Some(Console::Semihosting) {
+        switch_to_semihosting();
+    }
+    let bundle = bundle(boot.machine.initrd);
+    let plan_text = bundle.plan.map(|text| match core::str::from_utf8(text) {
+        Ok(text) => text,
+        Err(error) => fail(format_args!("damaged plan: not UTF-8 from byte {}", error.valid_up_to())),
+    });
+    let plan = match Plan::for_boot(plan_text, &overrides) {
+        Ok(plan) => plan,
+        Err(error) => fail(format_args!("bad plan: {error}")),
+    };
+    let settings = *plan.settings();
+    if settings.console == Console::Semihosting && overrides.console.is_none() {
+        switch_to_semihosting();
+    }
+    hello(boot);
+    // With HCR_EL2.E2H stuck at 1 the registers used here mean something else.
+    HCR_EL2.set(1 << 31);
+    if HCR_EL2.get() & 1 << 34 != 0 {
+        fail(format_args!("this CPU has EL2 with VHE only (no FEAT_E2H0), which hv does not drive yet"));
+    }
+    if boot.machine.truncated {
+        console::log(format_args!("the DTB lists more memory ranges than hv has room for; some are not used"));
+    }
+    if boot.machine.cpus_left_out > 0 {
+        console::log(format_args!("{} CPUs are left out; hv drives {MAX_CPUS}", boot.machine.cpus_left_out));
+    }
+    let online = smp::start_secondaries(&boot.machine);
+    machine(boot, online);
+    for damaged in &bundle.damaged {
+        console::log(format_args!("payload {}: damaged: {}", damaged.family, damaged.error));
+    }
+    let Some(memory) = Memory::plan(&boot.machine, boot.image) else {
+        fail(format_args!("too little RAM: no free 4 MiB for a VM and 4 MiB for its frames"));
+    };
+    console::record(&Record::Plan { count: plan.count(), seed: settings.seed, crc: plan.crc() });
+
+    let types = types(online);
+    console::line(format_args!("1..{}", plan.count() as usize * types.len()));
+    let mut suite = Suite { settings, memory, bundle, online, number: 0, failed: 0 };
+    for first in types {
+        for (seq, entry) in plan.entries().enumerate() {
+            suite.instance(seq as u32, &entry, first);
+        }
+    }
+    console::record(&Record::Bye { finished: suite.number });
+    console::line(format_args!("# shatter: end, {} not ok", suite.failed));
+    power::end(settings.at_end, SEMIHOSTING.load(Ordering::Relaxed), suite.failed == 0)
+}
+
+fn switch_to_semihosting() {
+    SEMIHOSTING.store(true, Ordering::Relaxed);
+    console::use_semihosting();
+}
+
+fn hello(boot: &Boot) {
+    console::record(&Record::Hello { protocol: wire::PROTOCOL, version: text(format_args!("{}", env!("CARGO_PKG_VERSION"))) });
+    if boot.entered_at == 3 {
+        console::log(format_args!("entered at EL3, went down to EL2"));
+    }
+}
+
+/// The first CPU of each type, a type being a MIDR.
+fn types(online: usize) -> ArrayVec<usize, MAX_CPUS> {
+    let midr = |n: usize| CPUS[n].midr.load(Ordering::Relaxed);
+    (0..online).filter(|n| (0..*n).all(|earlier| midr(earlier) != midr(*n))).collect()
+}
+
+macro_rules! id_registers {
+    ($($name:literal),+ $(,)?) => {
+        [$(Register { name: $name, value: arch::read_sysreg!($name) }),+]
+    };
+}
+
+/// The ID registers of the calling CPU.
+fn registers() -> ArrayVec<Register<'static>, { wire::record::MAX_REGISTERS }> {
+    // Named as in the Arm ARM; those that older assemblers do not know by their encoding.
+    let mut all: ArrayVec<_, _> = ArrayVec::new();
+    all.extend(id_registers![
+        "ID_AA64PFR0_EL1",
+        "ID_AA64PFR1_EL1",
+        "ID_AA64DFR0_EL1",
+        "ID_AA64DFR1_EL1",
+        "ID_AA64ISAR0_EL1",
+        "ID_AA64ISAR1_EL1",
+        "ID_AA64MMFR0_EL1",
+        "ID_AA64MMFR1_EL1",
+        "CTR_EL0",
+        "CLIDR_EL1",
+        "DCZID_EL0",
+    ]);
+    all.extend([
+        Register { name: "ID_AA64MMFR2_EL1", value: ID_AA64MMFR2_EL1.get() },
+        Register { name: "ID_AA64MMFR3_EL1", value: arch::read_sysreg!("S3_0_C0_C7_3") },
+        Register { name: "ID_AA64MMFR4_EL1", value: arch::read_sysreg!("S3_0_C0_C7_4") },
+        Register { name: "ID_AA64ISAR2_EL1", value: arch::read_sysreg!("S3_0_C0_C6_2") },
+        Register { name: "ID_AA64PFR2_EL1", value: arch::read_sysreg!("S3_0_C0_C4_2") },
+        Register { name: "ID_AA64ZFR0_EL1", value: arch::read_sysreg!("S3_0_C0_C4_4") },
+        Register { name: "ID_AA64SMFR0_EL1", value: arch::read_sysreg!("S3_0_C0_C4_5") },
+    ]);
+    all
+}
+
+/// The records of machine and CPUs.
+fn machine(boot: &Boot, online: usize) {
+    let machine = &boot.machine;
+    let short = |name: &str| ArrayString::from(name).unwrap_or_default();
+    console::record(&Record::Platform(Platform {
+        model: text(format_args!("{}", machine.model)),
+        cpus: online as u8,
+        gic: short(machine.gic.name()),
+        psci: short(machine.psci.name()),
+        image_base: boot.image.start,
+        image_size: boot.image.size(),
+        ram: machine.ram.iter().map(|r| r.size()).sum(),
+        counter_hz: CNTFRQ_EL0.get(),
+        entered_at: boot.entered_at,
+    }));
+    // Each CPU reads its own; see [`smp::describe`].
+    for index in 0..online {
+        smp::describe(index);
+    }
+}
+
+/// The record of the CPU that runs this.
+pub(crate) fn record_cpu(index: usize) {
+    console::record(&Record::Cpu(Cpu {
+        index: index as u8,
+        mpidr: MPIDR_EL1.get(),
+        midr: MIDR_EL1.get(),
+        revidr: arch::read_sysreg!("revidr_el1"),
+        registers: registers(),
+    }));
+}
+
+struct Suite {
+    settings: Settings,
+    memory: Memory,
+    bundle: Bundle,
+    online: usize,
+    number: u32,
+    failed: u32,
+}
+
+impl Suite {
+    /// Runs one instance with vCPU 0 on `first`, and reports it.
+    fn instance(&mut self, seq: u32, entry: &Entry, first: usize) {
+        let mut id = Id::new();
+        // An id is never longer than its buffer.
+        let _ = fmt::Write::write_fmt(&mut id, format_args!("{}", entry.instance));
+        console::record(&Record::Start { seq, id, cpu: first as u8 });
+        let needs = entry.instance.needs();
+        // The other vCPUs go on the CPUs after the first one, around the end.
+        let cpus: ArrayVec<usize, MAX_CPUS> = (0..self.online).map(|n| (first + n) % self.online).collect();
+        let outcome = match self.bundle.payload(entry.instance.family()) {
+            None => Err(text(format_args!("the bundle has no usable payload/{}", entry.instance.family()))),
+            Some(payload) => vm::run(
+                &vm::Spec {
+                    id: &id,
+                    needs,
+                    payload,
+                    rounds: entry.rounds.get(),
+                    seed: self.settings.seed,
+                    budget_ms: self.settings.budget_ms.get(),
+                    timeout_ms: self.settings.timeout_ms.get(),
+                    cpus: &cpus,
+                    serial: self.number,
+                },
+                &self.memory,
+            ),
+        };
+        let (el2_conflicts, el2_total) = conflict::TAKEN.lock().drain();
+        let bbm = BbmLevel::from_mmfr2(ID_AA64MMFR2_EL1.get());
+        let mut finished = Finished {
+            seq,
+            id,
+            cpu: first as u8,
+            end: End::Skipped,
+            bbm: needs.cap.map_or(bbm, |cap| cap.min(bbm)).number(),
+            report: Report::default(),
+            el2_conflicts,
+            registers: None,
+            contained: 0,
+            setup_ns: 0,
+            run_ns: 0,
+            reason: None,
+        };
+        match outcome {
+            Ok(outcome) => {
+                finished.end = outcome.end;
+                finished.report = outcome.report;
+                finished.registers = outcome.registers;
+                finished.contained = outcome.contained;
+                finished.setup_ns = outcome.setup_ns;
+                finished.run_ns = outcome.run_ns;
+                finished.reason = outcome.note;
+                if finished.reason.is_none() && el2_total > finished.el2_conflicts.len() as u64 {
+                    finished.reason = Some(text(format_args!("{el2_total} conflict aborts at EL2 in all")));
+                }
+            }
+            Err(reason) => finished.reason = Some(reason),
+        }
+        self.report(&entry.instance, finished);
+    }
+
+    fn report(&mut self, instance: &Instance, finished: Finished) {
+        self.number += 1;
+        let (class, reason) = judge(instance, &finished);
+        let Self { number, .. } = *self;
+        let id = &finished.id;
+        match class {
+            Class::Pass | Class::Observed => console::line(format_args!("ok {number} {id}")),
+            Class::Skip => console::line(format_args!(
+                "ok {number} {id} # SKIP {}",
+                finished.reason.as_deref().unwrap_or("the machine lacks what it needs")
+            )),
+            Class::Fail | Class::Error => {
+                self.failed += 1;
+                console::line(format_args!("not ok {number} {id}"));
+                console::line(format_args!("# {}: {reason}", class.name()));
+            }
+        }
+        console::record(&Record::Finished(finished));
+    }
+}
+
+/// The verdict for the console; the runner judges again from the record.
+fn judge(instance: &Instance, finished: &Finished) -> (Class, Text) {
+    let report = &finished.report;
+    let outcomes: ArrayVec<Count, MAX_OUTCOMES> = report.outcomes.iter().map(|o| o.count).collect();
+    let el2 = |place: Place| finished.el2_conflicts.iter().filter(|c| c.place == place).count() as u64;
+    let all = report.conflicts.iter().chain(&finished.el2_conflicts);
+    let level = BbmLevel::from_number(finished.bbm).unwrap_or(BbmLevel::L0);
+    let seen = Seen {
+        end: finished.end,
+        rounds: report.rounds,
+        overlap: report.overlap,
+        trouble: report.trouble.is_some_and(|t| t != Trouble::OutOfTime),
+        outcomes: &outcomes,
+        contained: finished.contained,
+        el1_conflicts: report.conflicts_total,
+        el2_for_el1_conflicts: el2(Place::El2ForEl1),
+        el2_conflicts: el2(Place::El2),
+        uncleared: all.filter(|c| c.cleared_by == Recovery::None).count() as u64,
+        bbm_presented: level,
+    };
+    let verdict = verdict::judge(instance, level, &seen);
+    (verdict.class, text(format_args!("{}", verdict.reason)))
+}

@@ -1,0 +1,520 @@
+//! The one VM: built afresh for every instance, run on its CPUs, ended, and taken to pieces.
+//!
+//! "Fresh" means: private memory zeroed and the payload copied into it, stage 2 rebuilt under another VMID, every
+//! EL1&0 TLB entry gone, EL1's registers reset on each CPU that runs a vCPU. Frames are not cleared (they may be
+//! 1 GiB large); payloads fill what they look at with values that carry the instance's seed.
+//!
+//! The state is all atomics: the boot CPU writes it while no vCPU runs, and a CPU is given its vCPU by a
+//! release store of its job.
+
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+use aarch64_cpu::registers::{CNTHP_CTL_EL2, CNTPCT_EL0, HCR_EL2, Readable, VTCR_EL2, VTTBR_EL2, Writeable};
+use smccc::psci;
+use spin::Mutex;
+use vmsa::{
+    BbmLevel,
+    instance::{MAX_ID, Needs, Stage2 as Stage2Mode},
+    outcome::End,
+};
+use wire::{
+    abi::{MAX_VCPUS, VmInfo, call},
+    frame,
+    record::{Place, Recovery, Registers, Report, Text},
+};
+
+use crate::{
+    bundle::Payload,
+    conflict, console,
+    exception, gic,
+    gic::Interrupt,
+    memory::Memory,
+    platform::Range,
+    smp::{self, CPUS},
+    stage2::Stage2,
+    trap,
+    vcpu::{self, Exit, Frame},
+};
+
+/// HCR_EL2: stage 2 on.
+const HCR_VM: u64 = 1 << 0;
+/// Set/way invalidation becomes clean and invalidate.
+const HCR_SWIO: u64 = 1 << 1;
+/// FIQ, IRQ and SError are taken to EL2.
+const HCR_FMO_IMO_AMO: u64 = 7 << 3;
+/// Reads of ID group 3 trap.
+const HCR_TID3: u64 = 1 << 18;
+/// SMC traps.
+const HCR_TSC: u64 = 1 << 19;
+/// EL1 is AArch64.
+const HCR_RW: u64 = 1 << 31;
+/// Pointer authentication keys and instructions do not trap.
+const HCR_APK_API: u64 = 3 << 40;
+const HCR: u64 = HCR_SWIO | HCR_FMO_IMO_AMO | HCR_TSC | HCR_RW | HCR_APK_API;
+
+const OFF: u8 = 0;
+const ON: u8 = 1;
+
+struct Vcpu {
+    state: AtomicU8,
+    /// Physical CPU it is pinned to.
+    cpu: AtomicUsize,
+    entry: AtomicU64,
+    context: AtomicU64,
+}
+
+/// How it ended and what it left.
+struct Ending {
+    end: Option<End>,
+    registers: Option<Registers>,
+    report: Option<Report>,
+    /// Said about it, for the record.
+    note: Option<Text>,
+}
+
+struct Vm {
+    vcpus: [Vcpu; MAX_VCPUS],
+    count: AtomicUsize,
+    stop: AtomicBool,
+    hcr: AtomicU64,
+    vtcr: AtomicU64,
+    vttbr: AtomicU64,
+    /// Value of the physical counter at which the watchdog bites.
+    deadline: AtomicU64,
+    private_start: AtomicU64,
+    private_end: AtomicU64,
+    /// Highest BBM level to present; above 3 for no limit.
+    cap: AtomicU8,
+    contain: AtomicBool,
+    contained: AtomicU64,
+    ending: Mutex<Ending>,
+}
+
+static VM: Vm = Vm {
+    vcpus: [const {
+        Vcpu {
+            state: AtomicU8::new(OFF),
+            cpu: AtomicUsize::new(0),
+            entry: AtomicU64::new(0),
+            context: AtomicU64::new(0),
+        }
+    }; MAX_VCPUS],
+    count: AtomicUsize::new(0),
+    stop: AtomicBool::new(false),
+    hcr: AtomicU64::new(0),
+    vtcr: AtomicU64::new(0),
+    vttbr: AtomicU64::new(0),
+    deadline: AtomicU64::new(0),
+    private_start: AtomicU64::new(0),
+    private_end: AtomicU64::new(0),
+    cap: AtomicU8::new(u8::MAX),
+    contain: AtomicBool::new(false),
+    contained: AtomicU64::new(0),
+    ending: Mutex::new(Ending { end: None, registers: None, report: None, note: None }),
+};
+
+/// What a VM is built from.
+pub(crate) struct Spec<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) needs: Needs,
+    pub(crate) payload: &'a Payload,
+    pub(crate) rounds: u64,
+    pub(crate) seed: u64,
+    pub(crate) budget_ms: u64,
+    pub(crate) timeout_ms: u64,
+    /// Physical CPUs of the vCPUs, vCPU 0's first; at least `needs.cpus` of them.
+    pub(crate) cpus: &'a [usize],
+    /// A number that differs from the previous instance's.
+    pub(crate) serial: u32,
+}
+
+/// What came of it.
+pub(crate) struct Outcome {
+    pub(crate) end: End,
+    pub(crate) registers: Option<Registers>,
+    pub(crate) report: Report,
+    pub(crate) contained: u64,
+    pub(crate) note: Option<Text>,
+    pub(crate) setup_ns: u64,
+    pub(crate) run_ns: u64,
+}
+
+/// Time within which a payload that is meant to hang is ended, in ms.
+const HANG_TIMEOUT: u64 = 100;
+
+/// Builds the VM of `spec`, runs it to its end and says what came of it; `Err` is the reason for a skip.
+pub(crate) fn run(spec: &Spec<'_>, memory: &Memory) -> Result<Outcome, Text> {
+    let start = arch::counter::physical();
+    build(spec, memory)?;
+    let built = arch::counter::physical();
+
+    let timeout = if spec.needs.hangs { HANG_TIMEOUT } else { spec.timeout_ms };
+    VM.deadline.store(built + arch::counter::ticks(timeout), Ordering::Relaxed);
+    let first = spec.cpus[0];
+    VM.vcpus[0].state.store(ON, Ordering::Relaxed);
+    if first == 0 {
+        run_vcpu(0, 0);
+        finished(0);
+    } else {
+        CPUS[first].job.store(1, Ordering::Release);
+        smp::wake(first);
+    }
+    smp::wait(|| VM.vcpus.iter().all(|v| v.state.load(Ordering::Acquire) == OFF));
+    let ended = arch::counter::physical();
+
+    let mut ending = VM.ending.lock();
+    Ok(Outcome {
+        // All vCPUs switched themselves off one by one: an end without report or, had there been one, SYSTEM_OFF.
+        end: ending.end.unwrap_or(End::NoReport),
+        registers: ending.registers.take(),
+        report: ending.report.take().unwrap_or_default(),
+        contained: VM.contained.load(Ordering::Relaxed),
+        note: ending.note.take(),
+        setup_ns: arch::counter::nanoseconds(built - start),
+        run_ns: arch::counter::nanoseconds(ended - built),
+    })
+}
+
+fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), Text> {
+    let needs = &spec.needs;
+    let skip = |args| Err(wire::record::text(args));
+    if spec.cpus.len() < needs.cpus {
+        return skip(format_args!("needs {} CPUs, the machine has {}", needs.cpus, spec.cpus.len()));
+    }
+    let private = Range::of(memory.private.start, needs.private_size);
+    let Some(frames) = memory.frames(needs.frame_size, needs.frames) else {
+        return skip(format_args!(
+            "needs {} MiB of free RAM at a {} MiB boundary, the machine has none",
+            (needs.frame_size * needs.frames) >> 20,
+            needs.frame_size >> 20
+        ));
+    };
+    let header = &spec.payload.header;
+    let info_page = private.end - 4096;
+    if header.memory_size > info_page - private.start {
+        return skip(format_args!("payload {} is too large for its VM", spec.payload.family));
+    }
+    let mut stage2 = None;
+    if needs.stage2 != Stage2Mode::Off {
+        let pages = needs.stage2 == Stage2Mode::Pages;
+        let built = Stage2::new(private.end.max(frames.end)).and_then(|mut s2| {
+            s2.map(private, pages)?;
+            s2.map(frames, pages)?;
+            Ok(s2)
+        });
+        match built {
+            Ok(built) => stage2 = Some(built),
+            Err(_) => return skip(format_args!("stage 2 cannot map the VM's memory this way on this machine")),
+        }
+    }
+
+    let mut mpidr = [0; MAX_VCPUS];
+    for (i, slot) in mpidr.iter_mut().enumerate().take(needs.cpus) {
+        *slot = CPUS[spec.cpus[i]].mpidr.load(Ordering::Relaxed);
+    }
+    let mut id = [0; MAX_ID];
+    id[..spec.id.len()].copy_from_slice(spec.id.as_bytes());
+    let info = VmInfo {
+        magic: VmInfo::MAGIC,
+        private_base: private.start,
+        private_size: private.size(),
+        frames_base: frames.start,
+        frame_size: needs.frame_size,
+        frames: needs.frames,
+        vcpus: needs.cpus as u64,
+        mpidr,
+        rounds: spec.rounds,
+        seed: spec.seed,
+        budget_ticks: arch::counter::ticks(spec.budget_ms),
+        id_len: spec.id.len() as u64,
+        id,
+    };
+    let image = &spec.payload.image[..header.image_size as usize];
+    // SAFETY: the private memory was allocated for VMs only, is mapped as Normal memory, and no vCPU runs. The image
+    // and the VmInfo fit into it, as checked above; VmInfo is plain data and its page aligned.
+    unsafe {
+        arch::cache::zero(private.start as usize, private.size() as usize);
+        core::ptr::copy_nonoverlapping(image.as_ptr(), private.start as *mut u8, image.len());
+        (info_page as *mut VmInfo).write(info);
+    }
+    // The payload starts with its MMU off: it fetches and reads past the caches.
+    arch::cache::clean_invalidate_poc(private.start as usize, private.size() as usize);
+    arch::cache::invalidate_instructions();
+
+    VM.hcr.store(
+        HCR | if stage2.is_some() { HCR_VM } else { 0 } | if needs.cap.is_some() { HCR_TID3 } else { 0 },
+        Ordering::Relaxed,
+    );
+    // VMID 0 is left to nobody. It is set even with stage 2 off, since it tags the entries all the same (R_TLJCY).
+    let vmid = (spec.serial % 255 + 1) as u8;
+    let (vtcr, vttbr) = stage2.map_or((0, u64::from(vmid) << 48), |s2| (s2.vtcr(), s2.vttbr(vmid)));
+    VM.vtcr.store(vtcr, Ordering::Relaxed);
+    VM.vttbr.store(vttbr, Ordering::Relaxed);
+    VM.private_start.store(private.start, Ordering::Relaxed);
+    VM.private_end.store(private.end, Ordering::Relaxed);
+    VM.cap.store(needs.cap.map_or(u8::MAX, BbmLevel::number), Ordering::Relaxed);
+    VM.contain.store(needs.contain, Ordering::Relaxed);
+    VM.contained.store(0, Ordering::Relaxed);
+    VM.count.store(needs.cpus, Ordering::Relaxed);
+    VM.stop.store(false, Ordering::Relaxed);
+    for (vcpu, cpu) in VM.vcpus.iter().zip(spec.cpus) {
+        vcpu.cpu.store(*cpu, Ordering::Relaxed);
+    }
+    VM.vcpus[0].entry.store(private.start + header.entry, Ordering::Relaxed);
+    VM.vcpus[0].context.store(info_page, Ordering::Relaxed);
+    *VM.ending.lock() = Ending { end: None, registers: None, report: None, note: None };
+
+    // Tables and translations of the instance before: the stores above reach the walkers, then every EL1&0 entry of
+    // every VMID goes, on every CPU.
+    arch::barrier::dsb_ishst();
+    arch::tlbi::alle1is();
+    arch::barrier::dsb_ish();
+    arch::barrier::isb();
+    Ok(())
+}
+
+/// Ends the VM; the first end is the one that counts.
+fn end(end: End, frame: Option<(&Frame, usize)>, note: Option<Text>) {
+    let mut ending = VM.ending.lock();
+    if ending.end.is_none() {
+        ending.end = Some(end);
+        ending.registers = frame.map(|(frame, vcpu)| frame.registers(vcpu));
+        ending.note = note;
+    }
+    drop(ending);
+    VM.stop.store(true, Ordering::Release);
+    for (number, vcpu) in VM.vcpus.iter().enumerate() {
+        let cpu = vcpu.cpu.load(Ordering::Relaxed);
+        if frame.is_none_or(|(_, own)| own != number) && vcpu.state.load(Ordering::Acquire) == ON {
+            smp::wake(cpu);
+        }
+    }
+}
+
+/// Marks a vCPU as off, once its CPU can take another job.
+pub(crate) fn finished(number: usize) {
+    VM.vcpus[number].state.store(OFF, Ordering::Release);
+}
+
+/// Loads the VM's controls on this CPU.
+fn load_controls() {
+    vcpu::reset_el1();
+    VTCR_EL2.set(VM.vtcr.load(Ordering::Relaxed));
+    VTTBR_EL2.set(VM.vttbr.load(Ordering::Relaxed));
+    HCR_EL2.set(VM.hcr.load(Ordering::Relaxed));
+    arch::barrier::isb();
+}
+
+/// Arms this CPU's watchdog.
+fn arm() {
+    // SAFETY: the EL2 timer's compare value; its interrupt is only looked for where hv waits for it.
+    unsafe { arch::write_sysreg!("cnthp_cval_el2", VM.deadline.load(Ordering::Relaxed)) }
+    CNTHP_CTL_EL2.set(1);
+    arch::barrier::isb();
+}
+
+/// Runs vCPU `number` on this CPU, which has the number `cpu`, until it switches off or the VM ends.
+pub(crate) fn run_vcpu(number: usize, cpu: usize) {
+    let vcpu = &VM.vcpus[number];
+    let mut frame = Frame::start(vcpu.entry.load(Ordering::Relaxed), vcpu.context.load(Ordering::Relaxed));
+    load_controls();
+    arm();
+    while !VM.stop.load(Ordering::Acquire) {
+        // SAFETY: `load_controls` put the VM's controls into force on this CPU, and only this VM exists.
+        let exit = unsafe { frame.run() };
+        let go_on = match exit {
+            Exit::Synchronous => synchronous(&mut frame, number, cpu),
+            Exit::Interrupt => interrupt(&frame, number),
+            Exit::SError => {
+                end(End::SError, Some((&frame, number)), None);
+                false
+            }
+            Exit::AArch32 => {
+                end(End::Trap, Some((&frame, number)), None);
+                false
+            }
+        };
+        if !go_on {
+            break;
+        }
+    }
+    CNTHP_CTL_EL2.set(0);
+    // Nothing of this VM may be in force, or be speculated with, when its memory is rebuilt.
+    HCR_EL2.set(HCR_RW | HCR_FMO_IMO_AMO);
+    arch::barrier::isb();
+}
+
+fn interrupt(frame: &Frame, number: usize) -> bool {
+    // Other CPUs' wake-ups only lead to a look at `stop`.
+    if gic::get().map(gic::Gic::acknowledge) == Some(Interrupt::Timer) {
+        if CNTPCT_EL0.get() >= VM.deadline.load(Ordering::Relaxed) {
+            end(End::Watchdog, Some((frame, number)), None);
+            return false;
+        }
+        arm();
+    }
+    true
+}
+
+fn synchronous(frame: &mut Frame, number: usize, cpu: usize) -> bool {
+    const HVC64: u64 = 0x16;
+    const SMC64: u64 = 0x17;
+    const SYSTEM_REGISTER: u64 = 0x18;
+    const INSTRUCTION_ABORT: u64 = 0x20;
+    const DATA_ABORT: u64 = 0x24;
+    match frame.esr >> 26 {
+        HVC64 if frame.esr & 0xffff == u64::from(call::HVC_UNEXPECTED) => {
+            end(End::Exception, Some((frame, number)), None);
+            false
+        }
+        HVC64 => hypercall(frame, number, cpu),
+        SMC64 => {
+            // A trapped SMC returns to itself.
+            frame.pc += 4;
+            hypercall(frame, number, cpu)
+        }
+        SYSTEM_REGISTER if trap::id_register(frame, VM.cap.load(Ordering::Relaxed)) => true,
+        INSTRUCTION_ABORT | DATA_ABORT if conflict::is_conflict(frame.esr) => {
+            let taken =
+                conflict::conflict(Place::El2ForEl1, frame.esr, frame.far, Some(frame.hpfar), frame.pc, cpu as u8);
+            let again = conflict::TAKEN.lock().take(taken, Recovery::Vmalls12e1, &frame.x);
+            if !again {
+                end(End::Unrecovered, Some((frame, number)), None);
+            }
+            again
+        }
+        ec @ (INSTRUCTION_ABORT | DATA_ABORT) if VM.contain.load(Ordering::Relaxed) => {
+            VM.contained.fetch_add(1, Ordering::Relaxed);
+            trap::external_abort(frame, ec);
+            true
+        }
+        _ => {
+            end(End::Trap, Some((frame, number)), None);
+            false
+        }
+    }
+}
+
+const SUCCESS: u64 = 0;
+const NOT_SUPPORTED: u64 = -1_i64 as u64;
+const INVALID_PARAMETERS: u64 = -2_i64 as u64;
+const ALREADY_ON: u64 = -4_i64 as u64;
+const INVALID_ADDRESS: u64 = -9_i64 as u64;
+
+/// The VM's memory at `[address, address + len)`, if all of it is private memory.
+fn guest_bytes(address: u64, len: u64) -> Option<&'static [u8]> {
+    let private =
+        Range { start: VM.private_start.load(Ordering::Relaxed), end: VM.private_end.load(Ordering::Relaxed) };
+    let end = address.checked_add(len)?;
+    private.contains(Range { start: address, end }).then(|| {
+        // SAFETY: inside the VM's private memory, mapped here as Normal memory. The payload may write it meanwhile;
+        // the bytes are copied or checked by CRC, and no value in them is trusted.
+        unsafe { core::slice::from_raw_parts(address as *const u8, len as usize) }
+    })
+}
+
+fn guest_text(address: u64, len: u64) -> Text {
+    match guest_bytes(address, len).map(core::str::from_utf8) {
+        Some(Ok(text)) => wire::record::text(format_args!("{text}")),
+        Some(Err(_)) => wire::record::text(format_args!("(text that is not UTF-8)")),
+        None => wire::record::text(format_args!("(text at {address:#x}, which is not the VM's)")),
+    }
+}
+
+fn hypercall(frame: &mut Frame, number: usize, cpu: usize) -> bool {
+    let [function, x1, x2, x3, ..] = frame.x;
+    let result = match function as u32 {
+        psci::PSCI_VERSION => 0x1_0001,
+        psci::PSCI_FEATURES => match x1 as u32 {
+            psci::PSCI_VERSION | psci::PSCI_CPU_ON_64 | psci::PSCI_CPU_OFF | psci::PSCI_SYSTEM_OFF => SUCCESS,
+            _ => NOT_SUPPORTED,
+        },
+        psci::PSCI_CPU_ON_64 | psci::PSCI_CPU_ON_32 => cpu_on(x1, x2, x3),
+        psci::PSCI_AFFINITY_INFO_64 | psci::PSCI_AFFINITY_INFO_32 => match find(x1) {
+            Some(n) => u64::from(VM.vcpus[n].state.load(Ordering::Acquire) == OFF),
+            None => INVALID_PARAMETERS,
+        },
+        psci::PSCI_CPU_OFF => return false,
+        psci::PSCI_SYSTEM_OFF | psci::PSCI_SYSTEM_RESET => {
+            let how = if VM.ending.lock().report.is_some() { End::Done } else { End::NoReport };
+            let registers = (how != End::Done).then_some((&*frame, number));
+            end(how, registers, None);
+            return false;
+        }
+        call::REPORT => match guest_bytes(x1, x2.min(frame::MAX_BODY as u64)).map(frame::decode_report) {
+            Some(Ok(report)) => {
+                VM.ending.lock().report = Some(report);
+                SUCCESS
+            }
+            Some(Err(error)) => {
+                // The payload may go on; what it handed in is not counted.
+                console::log(format_args!("vCPU {number}: damaged report: {error}"));
+                INVALID_PARAMETERS
+            }
+            None => INVALID_ADDRESS,
+        },
+        call::LOG => {
+            console::log(format_args!("vCPU {number}: {}", guest_text(x1, x2)));
+            SUCCESS
+        }
+        call::PANIC => {
+            end(End::Panic, Some((frame, number)), Some(guest_text(x1, x2)));
+            return false;
+        }
+        call::INJECT_CONFLICT => return inject_conflict(frame, cpu),
+        call::RECOVER_CONFLICT => {
+            arch::tlbi::vmalls12e1is();
+            arch::barrier::dsb_ish();
+            SUCCESS
+        }
+        _ => NOT_SUPPORTED,
+    };
+    frame.x[0] = result;
+    true
+}
+
+/// The vCPU with these affinity fields.
+fn find(mpidr: u64) -> Option<usize> {
+    (0..VM.count.load(Ordering::Relaxed))
+        .find(|n| CPUS[VM.vcpus[*n].cpu.load(Ordering::Relaxed)].mpidr.load(Ordering::Relaxed) == mpidr)
+}
+
+fn cpu_on(mpidr: u64, entry: u64, context: u64) -> u64 {
+    let Some(number) = find(mpidr) else { return INVALID_PARAMETERS };
+    if guest_bytes(entry, 4).is_none() || entry % 4 != 0 {
+        return INVALID_ADDRESS;
+    }
+    let vcpu = &VM.vcpus[number];
+    if vcpu.state.compare_exchange(OFF, ON, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        return ALREADY_ON;
+    }
+    vcpu.entry.store(entry, Ordering::Relaxed);
+    vcpu.context.store(context, Ordering::Relaxed);
+    let cpu = vcpu.cpu.load(Ordering::Relaxed);
+    CPUS[cpu].job.store(number + 1, Ordering::Release);
+    smp::wake(cpu);
+    SUCCESS
+}
+
+/// Raises a TLB conflict abort at the place that the payload names, as if its next access had met it.
+fn inject_conflict(frame: &mut Frame, cpu: usize) -> bool {
+    /// FSC of a TLB conflict abort.
+    const FSC: u64 = 0b11_0000;
+    const IL: u64 = 1 << 25;
+    let [_, place, far, iss, ..] = frame.x;
+    frame.x[0] = SUCCESS;
+    let esr = |ec: u64| ec << 26 | IL | (iss & 0x1ff_ffc0) | FSC;
+    match Place::ALL.get(place as usize) {
+        Some(Place::El1) => frame.inject(esr(0x25), far),
+        Some(Place::El2ForEl1) => {
+            let hpfar = (far >> 12) << 4;
+            let mut taken =
+                conflict::conflict(Place::El2ForEl1, esr(0x24), far, Some(hpfar), frame.pc, cpu as u8);
+            taken.injected = true;
+            conflict::TAKEN.lock().take(taken, Recovery::Vmalls12e1, &frame.x);
+        }
+        Some(Place::El2) => exception::inject_own(esr(0x25), far),
+        None => frame.x[0] = INVALID_PARAMETERS,
+    }
+    true
+}

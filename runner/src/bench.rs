@@ -1,0 +1,169 @@
+//! `shatter bench`: what the harness costs.
+//!
+//! Figures are of this machine's QEMU and say nothing about a CPU. They are taken from the same runs as results are,
+//! with as few rounds as an instance can have, so that what is measured is the harness. The selftests whose designed
+//! end is the watchdog are left out of the rates: they measure the watchdog's patience.
+
+use std::{io, num::NonZeroU64, sync::atomic::AtomicBool, time::Instant};
+
+use vmsa::{Instance, outcome::End};
+
+use crate::{
+    doctor, guest,
+    plan::Plan,
+    platform::qemu::{self, Hardware, Qemu},
+    run::{HardwareArgs, settings},
+    target::{Event, Failure, Target, drive},
+};
+
+/// The instance whose rounds are timed: one remote observer.
+const TIMED: &str = "el1.split.4k-l2.bbm.load-remote";
+
+/// Its rounds.
+const ROUNDS: NonZeroU64 = NonZeroU64::new(20_000).expect("not 0");
+
+/// Watchdog in milliseconds; ample for [`ROUNDS`].
+const TIMEOUT_MS: NonZeroU64 = NonZeroU64::new(60_000).expect("not 0");
+
+/// How often everything is measured; the median is shown.
+const REPEATS: usize = 3;
+
+/// What to measure on.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The emulated CPU
+    #[arg(long, value_name = "NAME", default_value = "max")]
+    pub cpu: String,
+    /// The machine's hardware, where it is not what is measured.
+    #[command(flatten)]
+    pub hardware: HardwareArgs,
+}
+
+/// Why nothing was measured.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no usable QEMU.
+    #[error("{source}\n\n{}", doctor::advice(source))]
+    Qemu {
+        /// What is the matter.
+        #[from]
+        source: qemu::Error,
+    },
+    /// A run failed.
+    #[error(transparent)]
+    Failure(#[from] Failure),
+    /// Nothing could be executed.
+    #[error("{cpu}: no instance came to its end; `shatter run` tells more")]
+    Nothing {
+        /// On which CPU.
+        cpu: String,
+    },
+    /// Nothing can be written.
+    #[error("failed to write the figures: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Measures, and writes the figures to `out` as they come.
+///
+/// # Errors
+/// If QEMU cannot be used, a run fails, or nothing can be written.
+pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<(), Error> {
+    let qemu = Qemu::find()?;
+    let hardware = args.hardware.hardware();
+    let payloads: usize = guest::PAYLOADS.iter().map(|(_, payload)| payload.len()).sum();
+    writeln!(out, "QEMU {}, -cpu {}; medians of {REPEATS} boots", qemu.version(), args.cpu)?;
+    writeln!(out, "Image: {} bytes, {} payloads: {payloads} bytes", guest::IMAGE.len(), guest::PAYLOADS.len())?;
+
+    let instances: Vec<Instance> = cases::all().filter(|instance| !instance.needs().hangs).collect();
+    for cpus in [1, 4] {
+        let target = qemu.target(&args.cpu, Hardware { cpus, ..hardware.clone() });
+        let figures = Figures::of_boots(&target, &instances, NonZeroU64::MIN)?;
+        writeln!(out, "\n{cpus} CPU(s) in the machine, {} instances, each in a fresh VM:", figures.executed)?;
+        writeln!(out, "  {:8.1} instances a second over the whole boot, QEMU's start included", figures.per_boot)?;
+        writeln!(out, "  {:8.1} instances a second from the first to the last", figures.per_suite)?;
+        writeln!(out, "  {:8.3} ms to set a VM up (mean over the instances)", figures.setup_ms)?;
+        writeln!(out, "  {:8.1} ms from starting QEMU to the first payload", figures.first_ms)?;
+    }
+
+    let timed: Instance = cases::find(TIMED).expect("the catalogue has it, which a test checks");
+    let figures = Figures::of_boots(&qemu.target(&args.cpu, hardware), &[timed], ROUNDS)?;
+    writeln!(out, "\n{TIMED}:\n  {:8.0} rounds a second", figures.rounds_per_second)?;
+    Ok(())
+}
+
+/// What one boot showed, or the medians of several.
+struct Figures {
+    /// Instances that were executed, not skipped.
+    executed: f64,
+    per_boot: f64,
+    per_suite: f64,
+    setup_ms: f64,
+    first_ms: f64,
+    rounds_per_second: f64,
+}
+
+impl Figures {
+    fn of_boots(target: &dyn Target, instances: &[Instance], rounds: NonZeroU64) -> Result<Self, Error> {
+        let settings = settings(0, rounds, TIMEOUT_MS);
+        let plan = Plan { settings, instances: instances.to_vec() };
+        let boots = (0..REPEATS).map(|_| Self::of_boot(target, &plan)).collect::<Result<Vec<_>, _>>()?;
+        let median = |figure: fn(&Self) -> f64| {
+            let mut figures: Vec<f64> = boots.iter().map(figure).collect();
+            figures.sort_by(f64::total_cmp);
+            figures[REPEATS / 2]
+        };
+        Ok(Self {
+            executed: median(|boot| boot.executed),
+            per_boot: median(|boot| boot.per_boot),
+            per_suite: median(|boot| boot.per_suite),
+            setup_ms: median(|boot| boot.setup_ms),
+            first_ms: median(|boot| boot.first_ms),
+            rounds_per_second: median(|boot| boot.rounds_per_second),
+        })
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "figures for people; 2^52 ns are 52 days")]
+    fn of_boot(target: &dyn Target, plan: &Plan) -> Result<Self, Error> {
+        let (mut executed, mut setup_ns, mut run_ns, mut rounds) = (0_u64, 0, 0, 0);
+        // Of the first instance: when its start was announced, and how long its VM took from then on.
+        let (mut first_start, mut first_setup) = (None, None);
+        let begin = Instant::now();
+        drive(target, plan, &AtomicBool::new(false), &mut |event| {
+            match event {
+                Event::Started(_) => drop(first_start.get_or_insert_with(|| begin.elapsed())),
+                Event::Finished(finished) if finished.end != End::Skipped => {
+                    first_setup.get_or_insert(finished.setup_ns);
+                    executed += 1;
+                    setup_ns += finished.setup_ns;
+                    run_ns += finished.run_ns;
+                    rounds += finished.report.rounds;
+                }
+                _ => {}
+            }
+            Ok(())
+        })?;
+        let whole = begin.elapsed().as_secs_f64();
+        let (Some(start), Some(setup)) = (first_start, first_setup) else {
+            return Err(Error::Nothing { cpu: target.cpu().to_owned() });
+        };
+        let start = start.as_secs_f64();
+        Ok(Self {
+            executed: executed as f64,
+            per_boot: executed as f64 / whole,
+            per_suite: executed as f64 / (whole - start),
+            setup_ms: setup_ns as f64 / 1e6 / executed as f64,
+            first_ms: start * 1e3 + setup as f64 / 1e6,
+            rounds_per_second: rounds as f64 * 1e9 / run_ns as f64,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_catalogue_has_the_instance_that_is_timed() {
+        assert!(cases::find(TIMED).is_some());
+    }
+}

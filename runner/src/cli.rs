@@ -1,0 +1,190 @@
+//! The command line: what there is to ask, and what the exit code answers.
+
+use std::{io, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    bench,
+    compare::{CompareFormat, Comparison},
+    doctor, explain,
+    list::{self, ListFormat},
+    plan,
+    report::{self, TableFormat},
+    results, run,
+};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    nothing forbidden was seen
+  1    a forbidden outcome, or a regression
+  2    bad usage
+  3    the platform failed, or the harness did on it (verdict `error`, a control that did not hold)
+  4    nothing was selected
+  130  interrupted; what was collected stays";
+
+/// How the program ends. Of several, the greatest counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Exit {
+    /// Nothing forbidden was seen.
+    Clean,
+    /// The platform failed, or the harness on it.
+    Platform,
+    /// The user interrupted it.
+    Interrupted,
+    /// A forbidden outcome or a regression.
+    Forbidden,
+    /// It was asked for something that does not exist.
+    Usage,
+    /// Nothing was selected.
+    NothingSelected,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Clean => 0,
+            Exit::Forbidden => 1,
+            Exit::Usage => 2,
+            Exit::Platform => 3,
+            Exit::NothingSelected => 4,
+            Exit::Interrupted => 130,
+        })
+    }
+}
+
+/// May live Arm page tables be changed here without break-before-make, and what happens if they are?
+///
+/// shatter boots every test case as its own payload under a small EL2 hypervisor, counts what observers see while
+/// page tables change under them, and judges it by the Arm architecture's rules. Without a command it runs the whole
+/// catalogue on QEMU.
+#[derive(Debug, Parser)]
+#[command(name = "shatter", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run instances and keep their results
+    #[command(after_help = EXIT_CODES)]
+    Run(run::Args),
+    /// Show every instance, without booting anything
+    List {
+        /// Show only instances whose id contains FILTER, or is FILTER
+        filters: Vec<String>,
+        /// How to show them
+        #[arg(long, value_enum, default_value = "human")]
+        format: ListFormat,
+    },
+    /// Explain an instance: its transition, method, rules and allowed outcomes
+    Explain {
+        /// The instance's id
+        id: String,
+    },
+    /// Show conformance tables over many CPUs
+    Table {
+        /// Result files, or directories with some [default: results]
+        #[arg(value_name = "RESULT")]
+        results: Vec<PathBuf>,
+        /// How to show them
+        #[arg(long, value_enum, default_value = "human")]
+        format: TableFormat,
+    },
+    /// Tell what differs between two sets of results; exit code 1 on a regression
+    Compare {
+        /// Result file or directory to compare with
+        base: PathBuf,
+        /// Result file or directory that is compared
+        new: PathBuf,
+        /// How to show the differences
+        #[arg(long, value_enum, default_value = "human")]
+        format: CompareFormat,
+    },
+    /// Tell what is missing on this machine, and the command that mends it
+    Doctor,
+    /// Measure the harness: instances a second, VM set-up, boot, rounds a second
+    Bench(bench::Args),
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Run(#[from] run::Error),
+    #[error(transparent)]
+    Bench(#[from] bench::Error),
+    #[error(transparent)]
+    Nothing(#[from] plan::NothingMatches),
+    #[error(transparent)]
+    Unknown(#[from] explain::Unknown),
+    #[error(transparent)]
+    Results(#[from] results::Error),
+    #[error("failed to write to standard output: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl Error {
+    fn exit(&self) -> Exit {
+        match self {
+            // Whoever reads the output has seen enough: `shatter list | head`.
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,
+            Self::Output(_) => Exit::Platform,
+            Self::Run(error) => error.exit(),
+            Self::Bench(_) => Exit::Platform,
+            Self::Nothing(_) | Self::Unknown(_) => Exit::NothingSelected,
+            Self::Results(_) => Exit::Usage,
+        }
+    }
+}
+
+/// Runs the program with the arguments it was called with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let command = Cli::parse().command.or_else(|| Cli::parse_from(["shatter", "run"]).command);
+    let command = command.expect("`run` is a command");
+    match execute(command, &mut io::stdout()) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            let exit = error.exit();
+            if exit != Exit::Clean {
+                eprintln!("shatter: {error}");
+            }
+            exit.into()
+        }
+    }
+}
+
+fn execute(command: Command, out: &mut dyn io::Write) -> Result<Exit, Error> {
+    match command {
+        Command::Run(args) => return Ok(run::main(&args, out)?),
+        Command::Bench(args) => bench::main(&args, out)?,
+        Command::List { filters, format } => list::write(&plan::select(&filters)?, format, out)?,
+        Command::Explain { id } => explain::write(&explain::find(&id)?, out)?,
+        Command::Table { results, format } => {
+            let paths = if results.is_empty() { vec![PathBuf::from("results")] } else { results };
+            let mut files = vec![];
+            for path in paths {
+                files.extend(results::load_all(&path)?.into_iter().map(|loaded| loaded.file));
+            }
+            report::table(&files, format, out)?;
+        }
+        Command::Compare { base, new, format } => {
+            let comparison = Comparison::of(&results::load_all(&base)?, &results::load_all(&new)?);
+            comparison.write(format, out)?;
+            if comparison.regressions > 0 {
+                return Ok(Exit::Forbidden);
+            }
+        }
+        Command::Doctor => {
+            let (text, exit) = match doctor::examine() {
+                Ok(text) => (text, Exit::Clean),
+                Err(text) => (text, Exit::Platform),
+            };
+            out.write_all(text.as_bytes())?;
+            return Ok(exit);
+        }
+    }
+    Ok(Exit::Clean)
+}

@@ -1,0 +1,177 @@
+//! From what was seen to what it comes to.
+//!
+//! The rules are [`vmsa::verdict`]'s and stand nowhere else; hypervisor and runner ask the same code. This module
+//! carries records to it and its answers to the result file, for a record that has just come in ([`judge`]) and for
+//! outcomes that were stored when the rules were older ([`rejudge`]).
+
+use std::collections::BTreeMap;
+
+use vmsa::{
+    geometry::BbmLevel,
+    instance::{IdError, Instance},
+    outcome::{Count, End, Phase},
+    verdict::{self, Class, Control, Seen},
+};
+use wire::record::{self, Finished, Place, Recovery, Trouble};
+
+use crate::results::{CaseResult, Conflict, ConflictCounts, ControlResult, Entry, First, Hex, Outcome, ResultFile};
+
+/// Judges one finished instance.
+#[must_use]
+pub fn judge(finished: &Finished) -> Entry {
+    let report = &finished.report;
+    let conflicts: Vec<&record::Conflict> = report.conflicts.iter().chain(&finished.el2_conflicts).collect();
+    let at_el2 = |place| finished.el2_conflicts.iter().filter(|conflict| conflict.place == place).count() as u64;
+    let mut case = CaseResult {
+        id: finished.id.to_string(),
+        verdict: Class::Error,
+        reason: String::new(),
+        end: finished.end,
+        cpu: finished.cpu,
+        bbm: BbmLevel::from_number(finished.bbm).unwrap_or(BbmLevel::L0),
+        rounds: report.rounds,
+        overlap: report.overlap,
+        accesses: report.accesses,
+        trouble: report.trouble.map(|trouble| trouble_name(trouble).to_owned()),
+        outcomes: report.outcomes.iter().map(outcome).collect(),
+        conflicts: ConflictCounts {
+            el1: report.conflicts_total,
+            el2_for_el1: at_el2(Place::El2ForEl1),
+            el2: at_el2(Place::El2),
+            uncleared: conflicts.iter().filter(|conflict| conflict.cleared_by == Recovery::None).count() as u64,
+        },
+        contained: finished.contained,
+        registers: finished.registers.as_ref().map(registers),
+        setup_ns: finished.setup_ns,
+        duration_ns: finished.run_ns,
+    };
+    let control = apply_rules(&mut case);
+    // What the machine lacks, hv knows better than the rules.
+    if let Some(reason) = finished.reason.filter(|_| finished.end == End::Skipped) {
+        case.reason = reason.to_string();
+    }
+    let conflicts = conflicts.into_iter().map(|seen| conflict(&case.id, seen)).collect();
+    Entry { case, conflicts, control }
+}
+
+/// Judges all stored outcomes of `file` again by the rules of this version.
+///
+/// Skipped cases keep their reason, which came from the machine and not from a rule.
+pub fn rejudge(file: &mut ResultFile) {
+    file.controls.clear();
+    for case in &mut file.cases {
+        let reason = case.reason.clone();
+        file.controls.extend(apply_rules(case));
+        if case.end == End::Skipped {
+            case.reason = reason;
+        }
+    }
+}
+
+/// Sets verdict, reason and the outcomes' allowances of `case` from what else it holds, and tells what it says as a
+/// control.
+fn apply_rules(case: &mut CaseResult) -> Option<ControlResult> {
+    let instance: Instance = match case.id.parse() {
+        Ok(instance) => instance,
+        Err(error) => {
+            // Of another version: kept and shown, but nobody here can say what it means.
+            let error: IdError = error;
+            (case.verdict, case.reason) = (Class::Error, error.to_string());
+            return None;
+        }
+    };
+    for outcome in &mut case.outcomes {
+        let allowance = verdict::allowance(&instance, case.bbm, outcome.phase, outcome.kind);
+        (outcome.allowed, outcome.rule) = (allowance.allowed, allowance.rule.to_owned());
+    }
+    let counts: Vec<Count> =
+        case.outcomes.iter().map(|o| Count { phase: o.phase, kind: o.kind, count: o.count }).collect();
+    let seen = Seen {
+        end: case.end,
+        rounds: case.rounds,
+        overlap: case.overlap,
+        // Fewer rounds than asked for are still rounds.
+        trouble: case.trouble.as_deref().is_some_and(|trouble| trouble != trouble_name(Trouble::OutOfTime)),
+        outcomes: &counts,
+        contained: case.contained,
+        el1_conflicts: case.conflicts.el1,
+        el2_for_el1_conflicts: case.conflicts.el2_for_el1,
+        el2_conflicts: case.conflicts.el2,
+        uncleared: case.conflicts.uncleared,
+        bbm_presented: case.bbm,
+    };
+    let verdict = verdict::judge(&instance, case.bbm, &seen);
+    (case.verdict, case.reason) = (verdict.class, verdict.reason.to_string());
+
+    let expected = match verdict::control(&instance)? {
+        Control::MustShow(phase, kind) => format!("must show {kind} {phase} the change"),
+        Control::MustNotShow => "must show nothing".to_owned(),
+    };
+    let held = verdict::control_held(&instance, &seen)?;
+    Some(ControlResult { id: case.id.clone(), expected, held })
+}
+
+fn outcome(seen: &record::Outcome) -> Outcome {
+    let record::Outcome { count, first } = *seen;
+    Outcome {
+        phase: count.phase,
+        kind: count.kind,
+        count: count.count,
+        allowed: false,
+        rule: String::new(),
+        first: First {
+            esr: Hex(first.esr),
+            far: Hex(first.far),
+            pc: Hex(first.pc),
+            cpu: first.cpu,
+            round: first.round,
+            value: Hex(first.value),
+        },
+    }
+}
+
+fn conflict(id: &str, seen: &record::Conflict) -> Conflict {
+    Conflict {
+        id: id.to_owned(),
+        place: seen.place.name().to_owned(),
+        stage: seen.stage,
+        esr: Hex(seen.esr),
+        far: Hex(seen.far),
+        hpfar: seen.hpfar.map(Hex),
+        pc: Hex(seen.pc),
+        cpu: seen.cpu,
+        cleared_by: seen.cleared_by.name().to_owned(),
+        retries: seen.retries,
+        injected: seen.injected,
+        phase: seen.phase.and_then(Phase::from_number).map(|phase| phase.to_string()),
+    }
+}
+
+const fn trouble_name(trouble: Trouble) -> &'static str {
+    match trouble {
+        Trouble::NoSecondCpu => "no-second-cpu",
+        Trouble::ObserverSilent => "observer-silent",
+        Trouble::Unsupported => "unsupported",
+        Trouble::OutOfTime => "out-of-time",
+        Trouble::SelfCheck => "self-check",
+    }
+}
+
+/// The registers by their names.
+fn registers(seen: &record::Registers) -> BTreeMap<String, Hex> {
+    let general = seen.x.iter().enumerate().map(|(i, value)| (format!("x{i}"), *value));
+    let special = [
+        ("PC", seen.pc),
+        ("PSTATE", seen.pstate),
+        ("ESR_EL2", seen.esr_el2),
+        ("FAR_EL2", seen.far_el2),
+        ("HPFAR_EL2", seen.hpfar_el2),
+        ("ESR_EL1", seen.esr_el1),
+        ("ELR_EL1", seen.elr_el1),
+        ("FAR_EL1", seen.far_el1),
+        ("SPSR_EL1", seen.spsr_el1),
+        ("SP_EL1", seen.sp_el1),
+        ("CPU", seen.cpu.into()),
+    ];
+    general.chain(special.map(|(name, value)| (name.to_owned(), value))).map(|(n, v)| (n, Hex(v))).collect()
+}

@@ -1,0 +1,4 @@
+//! Where instances run. Each platform starts machines that are a [`Target`](crate::target::Target); nothing outside
+//! this module knows how.
+
+pub mod qemu;

@@ -1,0 +1,56 @@
+//! JUnit XML: one test suite a CPU, one test case an instance.
+
+use std::{io, time::Duration};
+
+use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
+use vmsa::verdict::Class;
+
+use crate::{
+    report::histogram,
+    results::{CaseResult, ResultFile},
+};
+
+/// Writes `files` as one report.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write(files: &[ResultFile], out: &mut dyn io::Write) -> io::Result<()> {
+    let mut report = Report::new("shatter");
+    report.add_test_suites(files.iter().map(suite));
+    report.serialize(out).map_err(io::Error::other)
+}
+
+fn suite(file: &ResultFile) -> TestSuite {
+    let name = format!("{}.{}", file.platform.kind, file.cpu.name);
+    let mut suite = TestSuite::new(name.as_str());
+    suite.set_timestamp(file.run.start);
+    suite.set_time(Duration::from_millis(file.run.duration_ms));
+    for (name, value) in [
+        ("evidence", file.platform.evidence.to_string()),
+        ("midr", file.cpu.midr.to_string()),
+        ("bbm", file.cpu.bbm.to_string()),
+        ("seed", file.run.seed.to_string()),
+        ("version", file.tool.version.clone()),
+    ] {
+        suite.add_property((name, value.as_str()));
+    }
+    suite.add_test_cases(file.cases.iter().map(|case| self::case(&name, case)));
+    suite
+}
+
+fn case(suite: &str, case: &CaseResult) -> TestCase {
+    let mut status = match case.verdict {
+        Class::Pass | Class::Observed => TestCaseStatus::success(),
+        Class::Skip => TestCaseStatus::skipped(),
+        Class::Fail => TestCaseStatus::non_success(NonSuccessKind::Failure),
+        Class::Error => TestCaseStatus::non_success(NonSuccessKind::Error),
+    };
+    if !matches!(case.verdict, Class::Pass | Class::Observed) {
+        status.set_message(case.reason.clone());
+    }
+    let mut test = TestCase::new(case.id.clone(), status);
+    test.set_classname(suite);
+    test.set_time(Duration::from_nanos(case.duration_ns));
+    test.set_system_out(format!("{}: {}\n{}", case.verdict, case.reason, histogram(case)));
+    test
+}

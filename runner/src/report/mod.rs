@@ -1,0 +1,252 @@
+//! Results for readers: people, spreadsheets, CI.
+//!
+//! Every report is made from result files alone, so that a run, an old result and a captured log look the same.
+//! What the evidence is worth is part of every report that is meant for people: an emulator's pass carries a mark
+//! and the statement behind it ([`honesty`]).
+
+use std::io;
+
+use serde::Serialize;
+use vmsa::{
+    instance::{Family, Instance},
+    outcome::{Kind, Phase},
+    verdict::{self, Class},
+};
+
+use crate::results::{CaseResult, Evidence, ResultFile};
+
+pub mod human;
+pub mod json;
+pub mod junit;
+pub mod ktap;
+pub mod markdown;
+
+/// How a run is reported.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum RunFormat {
+    /// A table and what is wrong.
+    Human,
+    /// The result files as one JSON array.
+    Json,
+    /// KTAP, as the kernel's tools read it.
+    Ktap,
+    /// JUnit XML.
+    Junit,
+}
+
+/// How a table over many CPUs is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum TableFormat {
+    /// For a terminal.
+    Human,
+    /// Markdown.
+    Md,
+    /// A web page.
+    Html,
+    /// One line a case, for spreadsheets.
+    Csv,
+}
+
+/// Reports a run's result files.
+///
+/// # Errors
+/// Those of `out`.
+pub fn run(files: &[ResultFile], format: RunFormat, out: &mut dyn io::Write) -> io::Result<()> {
+    match format {
+        RunFormat::Human => out.write_all(human::table(files).as_bytes()),
+        RunFormat::Json => json::array(files, 3, out),
+        RunFormat::Ktap => ktap::write(files, out),
+        RunFormat::Junit => junit::write(files, out),
+    }
+}
+
+/// Shows result files of many CPUs.
+///
+/// # Errors
+/// Those of `out`.
+pub fn table(files: &[ResultFile], format: TableFormat, out: &mut dyn io::Write) -> io::Result<()> {
+    match format {
+        TableFormat::Human => out.write_all(human::table(files).as_bytes()),
+        TableFormat::Md => out.write_all(markdown::markdown(files).as_bytes()),
+        TableFormat::Html => out.write_all(markdown::html(files).as_bytes()),
+        TableFormat::Csv => csv(files, out),
+    }
+}
+
+/// The mark that stands beside everything that was not seen on silicon.
+#[must_use]
+pub const fn mark(evidence: Evidence) -> &'static str {
+    match evidence {
+        Evidence::Silicon => "",
+        Evidence::Emulator => "†",
+        Evidence::Model => "‡",
+    }
+}
+
+/// What evidence that is not silicon's is worth; the text behind its [`mark`].
+#[must_use]
+pub const fn honesty(evidence: Evidence) -> Option<&'static str> {
+    match evidence {
+        Evidence::Silicon => None,
+        Evidence::Emulator => Some(
+            "emulator: QEMU's TCG cannot show TLB conflict aborts or nT faults, and hides most violations: its TLB \
+             holds at most one entry a page, ignores Contiguous and nT, and forgets everything at a TLBI of a large \
+             page. A pass here says that the harness and the sequence work, and nothing about silicon. What it does \
+             show is a stale entry where a TLBI is missing.",
+        ),
+        Evidence::Model => Some(
+            "model: it shows what a model of the architecture does, which no silicon is bound to do. A pass here says \
+             that the sequence is right by the rules, and nothing about a CPU's errata.",
+        ),
+    }
+}
+
+/// The kinds of evidence, other than silicon, among `files`.
+fn weak_evidence(files: &[ResultFile]) -> Vec<Evidence> {
+    [Evidence::Emulator, Evidence::Model]
+        .into_iter()
+        .filter(|evidence| files.iter().any(|file| file.platform.evidence == *evidence))
+        .collect()
+}
+
+/// Conflict aborts of a CPU, and how often there could have been one. Injected ones, which only the harness's own
+/// tests have, do not count.
+struct Conflicts {
+    seen: u64,
+    /// Rounds in which an access overlapped a change for which a conflict abort is allowed.
+    rounds: u64,
+}
+
+impl Conflicts {
+    fn of(file: &ResultFile) -> Self {
+        let possible = |case: &&CaseResult| {
+            let instance = case.id.parse::<Instance>().ok().filter(|i| i.family() != Family::Selftest);
+            instance.is_some_and(|i| verdict::allowance(&i, case.bbm, Phase::During, Kind::Conflict).allowed)
+        };
+        let mut conflicts = Self { seen: 0, rounds: 0 };
+        for case in file.cases.iter().filter(possible) {
+            conflicts.seen += case.conflicts.total();
+            conflicts.rounds += case.overlap;
+        }
+        conflicts
+    }
+
+    /// `never seen` carries its bound: 0 in N means at most 3/N at 95 %. An emulator that cannot raise one has not
+    /// failed to see any.
+    fn describe(&self, evidence: Evidence) -> String {
+        match (self.seen, self.rounds, evidence) {
+            (0, _, Evidence::Emulator) => "cannot show".to_owned(),
+            (0, 0, _) => "not tried".to_owned(),
+            (0, rounds, _) => format!("0 in {rounds} (< {:.1e} at 95 %)", 3.0 / rounds as f64),
+            (seen, rounds, _) => format!("{seen} in {rounds}"),
+        }
+    }
+}
+
+/// Controls that came out as they must, and all of them.
+fn controls(file: &ResultFile) -> (usize, usize) {
+    (file.controls.iter().filter(|control| control.held).count(), file.controls.len())
+}
+
+/// `n of kind phase`, as a histogram's line.
+fn histogram(case: &CaseResult) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for phase in Phase::ALL {
+        let seen: Vec<String> = case
+            .outcomes
+            .iter()
+            .filter(|outcome| outcome.phase == phase)
+            .map(|outcome| format!("{} {}", outcome.count, outcome.kind))
+            .collect();
+        if !seen.is_empty() {
+            parts.push(format!("{phase}: {}", seen.join(", ")));
+        }
+    }
+    if parts.is_empty() { "no access was counted".to_owned() } else { parts.join("; ") }
+}
+
+/// One line a case.
+fn csv(files: &[ResultFile], out: &mut dyn io::Write) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        platform: &'a str,
+        evidence: Evidence,
+        cpu: &'a str,
+        midr: String,
+        bbm: u8,
+        id: &'a str,
+        verdict: &'static str,
+        reason: &'a str,
+        rounds: u64,
+        overlap: u64,
+        accesses: u64,
+        conflicts: u64,
+        outcomes: String,
+    }
+    let mut writer = csv::Writer::from_writer(out);
+    for file in files {
+        for case in &file.cases {
+            writer.serialize(Line {
+                platform: &file.platform.kind,
+                evidence: file.platform.evidence,
+                cpu: &file.cpu.name,
+                midr: file.cpu.midr.to_string(),
+                bbm: case.bbm.number(),
+                id: &case.id,
+                verdict: case.verdict.name(),
+                reason: &case.reason,
+                rounds: case.rounds,
+                overlap: case.overlap,
+                accesses: case.accesses,
+                conflicts: case.conflicts.total(),
+                outcomes: histogram(case),
+            })?;
+        }
+    }
+    writer.flush()
+}
+
+/// The verdicts in the order in which tables have them.
+const CLASSES: [Class; 5] = [Class::Pass, Class::Fail, Class::Observed, Class::Skip, Class::Error];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::tests::fixture;
+
+    fn report(write: impl Fn(&[ResultFile], &mut dyn io::Write) -> io::Result<()>) -> String {
+        let files = [fixture("new/board/altra.json"), fixture("new/qemu/neoverse-n2.json")];
+        let mut out = Vec::new();
+        write(&files, &mut out).expect("a vector takes everything");
+        String::from_utf8(out).expect("reports are UTF-8")
+    }
+
+    #[test]
+    fn a_run_in_each_format() {
+        insta::assert_snapshot!("ktap", report(ktap::write));
+        insta::assert_snapshot!("junit", report(junit::write));
+        let json = report(|files, out| run(files, RunFormat::Json, out));
+        let files: Vec<ResultFile> = serde_json::from_str(&json).expect("what was written can be read");
+        assert_eq!(files, [fixture("new/board/altra.json"), fixture("new/qemu/neoverse-n2.json")]);
+    }
+
+    #[test]
+    fn an_emulator_never_passes_without_its_mark() {
+        for format in [TableFormat::Md, TableFormat::Html, TableFormat::Human] {
+            let text = report(|files, out| table(files, format, out));
+            assert!(text.contains("TCG cannot show"), "{text}");
+            for line in text.lines().filter(|line| line.contains("qemu/") && line.contains("pass")) {
+                // Each cell of a row ends in the mark.
+                assert_eq!(line.matches(" pass").count(), line.matches(mark(Evidence::Emulator)).count(), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn never_seen_carries_its_bound() {
+        let conflicts = Conflicts { seen: 0, rounds: 30_000 };
+        assert_eq!(conflicts.describe(Evidence::Silicon), "0 in 30000 (< 1.0e-4 at 95 %)");
+        assert_eq!(conflicts.describe(Evidence::Emulator), "cannot show");
+        assert_eq!(Conflicts { seen: 2, rounds: 9 }.describe(Evidence::Emulator), "2 in 9");
+    }
+}

@@ -1,0 +1,736 @@
+//! Result files: what one CPU showed on one platform, kept as evidence.
+//!
+//! A result file is one JSON object at `DIR/<platform>/<cpu>.json`, with one line per case, so that a version
+//! control system shows which case changed. It stores what was seen, not only what was concluded: the judge can go over
+//! old outcomes again when a rule is corrected ([`crate::judge::rejudge`]).
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fmt,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use vmsa::{
+    geometry::BbmLevel,
+    outcome::{End, Kind, Phase},
+    verdict::Class,
+};
+
+use crate::report;
+
+mod journal;
+
+pub use journal::Writer;
+
+/// Number of the file format this version writes. It reads this one and every older one.
+pub const SCHEMA: u32 = 1;
+
+/// A 64-bit register value or address. JSON readers may hold numbers as doubles, so it is written as a
+/// hexadecimal string.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Hex(pub u64);
+
+impl fmt::Display for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+impl From<Hex> for String {
+    fn from(hex: Hex) -> Self {
+        hex.to_string()
+    }
+}
+
+impl TryFrom<String> for Hex {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.strip_prefix("0x")
+            .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is not a hexadecimal number of at most 64 bits that starts with 0x"))
+    }
+}
+
+/// Words of `vmsa` stand in result files by the names that the console uses.
+mod by_name {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+    use vmsa::{
+        outcome::{End, Kind, Phase},
+        verdict::Class,
+    };
+
+    pub(super) trait Named: Copy + ToString {
+        const WHAT: &'static str;
+        fn all() -> impl Iterator<Item = Self>;
+    }
+
+    macro_rules! named {
+        ($($type:ty, $what:literal, $all:expr;)+) => {
+            $(impl Named for $type {
+                const WHAT: &'static str = $what;
+                fn all() -> impl Iterator<Item = Self> { $all }
+            })+
+        };
+    }
+    named! {
+        Phase, "phase", Phase::ALL.into_iter();
+        Kind, "kind of outcome", Kind::all();
+        End, "end", End::ALL.into_iter();
+        Class, "verdict", Class::ALL.into_iter();
+    }
+
+    pub(super) fn serialize<T: Named, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&value.to_string())
+    }
+
+    pub(super) fn deserialize<'de, T: Named, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+        let name = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        T::all()
+            .find(|value| value.to_string() == name)
+            .ok_or_else(|| D::Error::custom(format_args!("`{name}` is not a {} that this version knows", T::WHAT)))
+    }
+}
+
+/// What a platform's results are worth.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Evidence {
+    /// A real CPU did it.
+    Silicon,
+    /// An emulator did it, whose TLB is its own.
+    Emulator,
+    /// An architectural model did it.
+    Model,
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Silicon => "silicon",
+            Self::Emulator => "emulator",
+            Self::Model => "model",
+        })
+    }
+}
+
+/// What made the results.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Tool {
+    /// Version of shatter.
+    pub version: String,
+    /// Git revision it was built from, or `unknown`.
+    pub git: String,
+    /// Hash of the hypervisor Image, algorithm first: `sha256:…`.
+    pub image: String,
+}
+
+/// Where they were made.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Platform {
+    /// `qemu`, `model`, `fvp` or `board`; also the directory the file stands in.
+    pub kind: String,
+    /// Its version.
+    pub version: String,
+    /// The command that started it.
+    pub command_line: String,
+    /// What its results are worth.
+    pub evidence: Evidence,
+}
+
+/// The CPU that showed them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Cpu {
+    /// The platform's name for it (QEMU's `-cpu`); also the file's name.
+    pub name: String,
+    /// MIDR_EL1.
+    pub midr: Hex,
+    /// REVIDR_EL1.
+    pub revidr: Hex,
+    /// MPIDR_EL1 of each CPU with this MIDR, in order of their indices.
+    pub mpidrs: Vec<Hex>,
+    /// ID_AA64MMFR2_EL1.BBM, 0 to 3.
+    #[serde(with = "bbm")]
+    pub bbm: BbmLevel,
+    /// ID registers by their names.
+    pub registers: BTreeMap<String, Hex>,
+}
+
+/// A BBM level is its number.
+mod bbm {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+    use vmsa::geometry::BbmLevel;
+
+    pub(super) fn serialize<S: Serializer>(level: &BbmLevel, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(level.number())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BbmLevel, D::Error> {
+        let number = u8::deserialize(deserializer)?;
+        BbmLevel::from_number(number).ok_or_else(|| D::Error::custom(format_args!("there is no BBM level {number}")))
+    }
+}
+
+/// How they were made.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// Seed of every random choice.
+    pub seed: Hex,
+    /// Rounds asked of each instance.
+    pub rounds: u64,
+    /// Instances asked for. A file with fewer cases is of a run that was interrupted.
+    pub planned: u64,
+    /// When it began. A resumed run keeps its first start, by which a journal and its file know each other.
+    pub start: DateTime<Utc>,
+    /// How long it took, in milliseconds; the sum, if it was resumed.
+    pub duration_ms: u64,
+    /// Console lines that were torn or damaged.
+    pub lost_lines: u64,
+}
+
+/// Where and how an outcome was first seen; [`wire::record::First`] says what each means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of wire::record::First")]
+pub struct First {
+    pub esr: Hex,
+    pub far: Hex,
+    pub pc: Hex,
+    pub cpu: u8,
+    pub round: u64,
+    pub value: Hex,
+}
+
+/// One line of a histogram, judged.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    /// When.
+    #[serde(with = "by_name")]
+    pub phase: Phase,
+    /// What.
+    #[serde(with = "by_name")]
+    pub kind: Kind,
+    /// How often.
+    pub count: u64,
+    /// Whether the architecture allows it.
+    pub allowed: bool,
+    /// The rule that says so.
+    pub rule: String,
+    /// The first of them.
+    pub first: First,
+}
+
+/// How many TLB conflict aborts an instance met.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ConflictCounts {
+    /// Taken at EL1.
+    pub el1: u64,
+    /// Taken at EL2 for the translation of EL1&0.
+    pub el2_for_el1: u64,
+    /// Taken at EL2 for its own translation.
+    pub el2: u64,
+    /// Those, of all places, that no TLBI cleared.
+    pub uncleared: u64,
+}
+
+impl ConflictCounts {
+    /// Of all places.
+    #[must_use]
+    pub const fn total(self) -> u64 {
+        self.el1.saturating_add(self.el2_for_el1).saturating_add(self.el2)
+    }
+}
+
+/// One instance's result.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CaseResult {
+    /// Its id.
+    pub id: String,
+    /// What it comes to.
+    #[serde(with = "by_name")]
+    pub verdict: Class,
+    /// Why.
+    pub reason: String,
+    /// How it ended.
+    #[serde(with = "by_name")]
+    pub end: End,
+    /// Index of the CPU that ran vCPU 0.
+    pub cpu: u8,
+    /// BBM level presented to the payload.
+    #[serde(with = "bbm")]
+    pub bbm: BbmLevel,
+    /// Rounds made.
+    pub rounds: u64,
+    /// Rounds in which an observer's access overlapped the change.
+    pub overlap: u64,
+    /// Accesses of all observers.
+    pub accesses: u64,
+    /// What was wrong with the harness, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// The histogram.
+    pub outcomes: Vec<Outcome>,
+    /// Conflict aborts; the file's `conflicts` has the details of the first ones.
+    pub conflicts: ConflictCounts,
+    /// Accesses that stage 2 refused.
+    pub contained: u64,
+    /// Registers of the vCPU that ended it, unless it was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registers: Option<BTreeMap<String, Hex>>,
+    /// Building the VM, in nanoseconds.
+    pub setup_ns: u64,
+    /// Running it, in nanoseconds.
+    pub duration_ns: u64,
+}
+
+/// One TLB conflict abort; [`wire::record::Conflict`] says what each field means.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are those of wire::record::Conflict")]
+pub struct Conflict {
+    /// The instance that met it.
+    pub id: String,
+    pub place: String,
+    pub stage: u8,
+    pub esr: Hex,
+    pub far: Hex,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hpfar: Option<Hex>,
+    pub pc: Hex,
+    pub cpu: u8,
+    pub cleared_by: String,
+    pub retries: u8,
+    pub injected: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+}
+
+/// An instance whose result is known beforehand, and whether it came out so.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ControlResult {
+    /// The instance.
+    pub id: String,
+    /// What it must show.
+    pub expected: String,
+    /// Whether it did.
+    pub held: bool,
+}
+
+/// All that comes of one finished instance.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its result.
+    pub case: CaseResult,
+    /// The conflict aborts that were recorded one by one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<Conflict>,
+    /// What it says as a control, if it is one and could say something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<ControlResult>,
+}
+
+/// A result file.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ResultFile {
+    /// Number of the format.
+    pub schema: u32,
+    /// What made it.
+    pub tool: Tool,
+    /// Where.
+    pub platform: Platform,
+    /// On which CPU.
+    pub cpu: Cpu,
+    /// How.
+    pub run: Run,
+    /// The instances, in the order in which they ended.
+    pub cases: Vec<CaseResult>,
+    /// Every conflict abort that was recorded one by one.
+    pub conflicts: Vec<Conflict>,
+    /// The controls.
+    pub controls: Vec<ControlResult>,
+}
+
+/// Why a result file could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system refused.
+    #[error("failed to {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is not, or not all of, a result file.
+    #[error("{}:{line}:{column}: this is not a whole result file: {why}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// What the JSON reader says.
+        why: String,
+    },
+    /// A later version wrote it.
+    #[error("{}: it has schema {schema}, this version of shatter reads up to {SCHEMA}: use a newer one", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        schema: u32,
+    },
+    /// A case stands in it twice.
+    #[error("{}: the case {id} stands in it twice: remove one of the two lines", path.display())]
+    Duplicate {
+        /// The file.
+        path: PathBuf,
+        /// The case.
+        id: String,
+    },
+    /// A run that would be continued was made in another way.
+    #[error("{} cannot be resumed: its {what} was {then} and is now {now}; run it again without --resume", path.display())]
+    Different {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// In the file.
+        then: String,
+        /// Now.
+        now: String,
+    },
+    /// There is nothing to read.
+    #[error("{}: there are no result files here; `shatter run` makes them", path.display())]
+    Empty {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+impl Error {
+    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, path: path.to_owned(), source }
+    }
+
+    fn damaged(path: &Path, first_line: usize) -> impl FnOnce(serde_json::Error) -> Self {
+        move |error| Self::Damaged {
+            path: path.to_owned(),
+            line: first_line + error.line().saturating_sub(1),
+            column: error.column(),
+            // The position stands in front of the message already.
+            why: error.to_string().split(" at line ").next().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+/// A name as a file name: what could leave the directory, or trouble a shell, becomes `-`.
+fn file_name(name: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
+    let name: String = name.chars().map(safe).collect();
+    if name.starts_with('.') || name.is_empty() { format!("-{name}") } else { name }
+}
+
+impl ResultFile {
+    /// A file without cases.
+    #[must_use]
+    pub fn new(tool: Tool, platform: Platform, cpu: Cpu, run: Run) -> Self {
+        Self { schema: SCHEMA, tool, platform, cpu, run, cases: vec![], conflicts: vec![], controls: vec![] }
+    }
+
+    /// Where the file stands below the results directory `dir`: `<platform>/<cpu>.json`.
+    #[must_use]
+    pub fn path(&self, dir: &Path) -> PathBuf {
+        path(dir, &self.platform.kind, &self.cpu.name)
+    }
+
+    /// How many cases have this verdict.
+    #[must_use]
+    pub fn count(&self, class: Class) -> usize {
+        self.cases.iter().filter(|case| case.verdict == class).count()
+    }
+
+    fn ids(&self) -> HashSet<String> {
+        self.cases.iter().map(|case| case.id.clone()).collect()
+    }
+
+    /// Adds what came of an instance.
+    fn push(&mut self, entry: Entry) {
+        self.cases.push(entry.case);
+        self.conflicts.extend(entry.conflicts);
+        self.controls.extend(entry.control);
+    }
+
+    /// Adds `entries`; what the file has of the same instances already goes.
+    fn merge(&mut self, entries: Vec<Entry>) {
+        let ids: BTreeSet<&str> = entries.iter().map(|entry| entry.case.id.as_str()).collect();
+        self.cases.retain(|case| !ids.contains(case.id.as_str()));
+        self.conflicts.retain(|conflict| !ids.contains(conflict.id.as_str()));
+        self.controls.retain(|control| !ids.contains(control.id.as_str()));
+        // Within the journal too, the last one counts: an instance that hung the machine may have been run again.
+        let last: HashMap<String, usize> =
+            entries.iter().enumerate().map(|(i, entry)| (entry.case.id.clone(), i)).collect();
+        for (i, entry) in entries.into_iter().enumerate() {
+            if last[&entry.case.id] == i {
+                self.push(entry);
+            }
+        }
+    }
+
+    /// Writes it as JSON, one line a case.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_json(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        report::json::value(self, 2, out)
+    }
+
+    /// Writes it to `path`, so that at every moment there is either the old file or the whole new one.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        let dir = path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+        let write = || {
+            let mut file = tempfile::Builder::new().prefix(".shatter-").suffix(".tmp").tempfile_in(dir)?;
+            self.write_json(file.as_file_mut())?;
+            // tempfile makes its files private; results are for everyone whom the directory lets in.
+            #[cfg(unix)]
+            {
+                use std::os::unix::fs::PermissionsExt as _;
+                file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+            }
+            file.as_file().sync_all()?;
+            file.persist(path).map_err(|error| error.error)?;
+            // The rename itself is on the disk once its directory is.
+            #[cfg(unix)]
+            File::open(dir)?.sync_all()?;
+            Ok(())
+        };
+        write().map_err(Error::io("write", path))
+    }
+
+    /// Reads a result file, and the journal that an interrupted run left beside it.
+    ///
+    /// # Errors
+    /// [`Error`], naming the file and, where it is damaged, the line and column.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let json = match fs::read(path) {
+            Ok(json) => Some(Self::parse(path, &json)?),
+            // Interrupted before the first snapshot.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && journal::path_of(path).exists() => None,
+            Err(error) => return Err(Error::io("read", path)(error)),
+        };
+        let journal = journal::read(&journal::path_of(path))?;
+        match (json, journal) {
+            (Some(mut file), Some((head, entries))) if file.run.start == head.run.start => {
+                file.merge(entries);
+                Ok(file)
+            }
+            // The journal is of a later run, which had not come to its first snapshot.
+            (_, Some((mut head, entries))) => {
+                head.merge(entries);
+                Ok(head)
+            }
+            (Some(file), None) => Ok(file),
+            (None, None) => Err(Error::io("read", path)(io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    /// Reads `json`, which stands at `path`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn parse(path: &Path, json: &[u8]) -> Result<Self, Error> {
+        /// Looked at first: what a later schema means must not be reported as damage.
+        #[derive(Deserialize)]
+        struct Probe {
+            schema: u32,
+        }
+        let Probe { schema } = serde_json::from_slice(json).map_err(Error::damaged(path, 1))?;
+        if schema > SCHEMA {
+            return Err(Error::Newer { path: path.to_owned(), schema });
+        }
+        let file: Self = serde_json::from_slice(json).map_err(Error::damaged(path, 1))?;
+        let mut ids = BTreeSet::new();
+        match file.cases.iter().find(|case| !ids.insert(&case.id)) {
+            Some(case) => Err(Error::Duplicate { path: path.to_owned(), id: case.id.clone() }),
+            None => Ok(file),
+        }
+    }
+}
+
+/// Where the result file of a CPU stands below the results directory `dir`.
+#[must_use]
+pub fn path(dir: &Path, platform: &str, cpu: &str) -> PathBuf {
+    dir.join(file_name(platform)).join(format!("{}.json", file_name(cpu)))
+}
+
+/// A result file and where it stands.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Its path.
+    pub path: PathBuf,
+    /// What it holds.
+    pub file: ResultFile,
+}
+
+/// Reads every result file that `path` is or, if it is a directory, that stands below it, in order of their paths.
+///
+/// # Errors
+/// [`Error`]; a damaged file is not passed over, and a directory without results is [`Error::Empty`].
+pub fn load_all(path: &Path) -> Result<Vec<Loaded>, Error> {
+    if !path.is_dir() {
+        return Ok(vec![Loaded { path: path.to_owned(), file: ResultFile::load(path)? }]);
+    }
+    let mut paths = BTreeSet::new();
+    find(path, &mut paths)?;
+    if paths.is_empty() {
+        return Err(Error::Empty { path: path.to_owned() });
+    }
+    paths.into_iter().map(|path| Ok(Loaded { file: ResultFile::load(&path)?, path })).collect()
+}
+
+fn find(dir: &Path, found: &mut BTreeSet<PathBuf>) -> Result<(), Error> {
+    for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
+        let path = entry.map_err(Error::io("read", dir))?.path();
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if path.is_dir() && !hidden {
+            find(&path, found)?;
+        } else if !hidden && path.extension().is_some_and(|extension| extension == "json" || extension == "journal") {
+            found.insert(path.with_extension("json"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A result file that the tests of the command line use too.
+    pub(crate) fn fixture(name: &str) -> ResultFile {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+        ResultFile::load(&path).expect("it is in order")
+    }
+
+    pub(super) fn entry(id: &str, rounds: u64) -> Entry {
+        let mut case = fixture("base/board/altra.json").cases.remove(0);
+        (case.id, case.rounds) = (id.to_owned(), rounds);
+        let control = ControlResult { id: id.to_owned(), expected: "must show nothing".to_owned(), held: true };
+        Entry { case, conflicts: vec![], control: Some(control) }
+    }
+
+    fn outcome() -> impl Strategy<Value = Outcome> {
+        let phase = proptest::sample::select(Phase::ALL.to_vec());
+        let kind = proptest::sample::select(Kind::all().collect::<Vec<_>>());
+        (phase, kind, any::<u64>(), any::<bool>(), any::<String>(), any::<[u64; 5]>(), any::<u8>()).prop_map(
+            |(phase, kind, count, allowed, rule, [esr, far, pc, round, value], cpu)| Outcome {
+                phase,
+                kind,
+                count,
+                allowed,
+                rule,
+                first: First { esr: Hex(esr), far: Hex(far), pc: Hex(pc), cpu, round, value: Hex(value) },
+            },
+        )
+    }
+
+    fn case() -> impl Strategy<Value = CaseResult> {
+        let verdict = proptest::sample::select(Class::ALL.to_vec());
+        let end = proptest::sample::select(End::ALL.to_vec());
+        let bbm = proptest::sample::select(BbmLevel::ALL.to_vec());
+        let words = (any::<String>(), any::<Option<String>>(), any::<bool>());
+        let outcomes = proptest::collection::vec(outcome(), 0..5);
+        (verdict, end, bbm, words, outcomes, any::<[u64; 9]>()).prop_map(
+            |(verdict, end, bbm, (reason, trouble, ended), outcomes, n)| CaseResult {
+                id: format!("case-{}", n[0]),
+                verdict,
+                reason,
+                end,
+                cpu: n[1] as u8,
+                bbm,
+                rounds: n[1],
+                overlap: n[2],
+                accesses: n[3],
+                trouble,
+                outcomes,
+                conflicts: ConflictCounts { el1: n[4], el2_for_el1: n[5], el2: n[6], uncleared: n[7] },
+                contained: n[8],
+                registers: ended.then(|| BTreeMap::from([("PC".to_owned(), Hex(n[0]))])),
+                setup_ns: n[7],
+                duration_ns: n[8],
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(cases in proptest::collection::vec(case(), 0..8), name: String, midr: u64) {
+            let mut file = fixture("new/board/altra.json");
+            // A random id comes twice once in 2^64.
+            (file.cases, file.cpu.name, file.cpu.midr) = (cases, name, Hex(midr));
+            let mut json = Vec::new();
+            file.write_json(&mut json).expect("a vector takes everything");
+            prop_assert_eq!(ResultFile::parse(Path::new("x.json"), &json).expect("it is whole"), file);
+        }
+
+        #[test]
+        fn no_part_of_a_file_passes_for_the_whole(cut in 0.0..1.0) {
+            let mut json = Vec::new();
+            fixture("base/board/altra.json").write_json(&mut json).expect("a vector takes everything");
+            // Without the line end behind it, it is still whole.
+            let cut = ((json.len() - 2) as f64 * cut) as usize;
+            let error = ResultFile::parse(Path::new("x.json"), &json[..cut]).expect_err("it is cut");
+            prop_assert!(matches!(error, Error::Damaged { .. }), "{}", error);
+        }
+
+        #[test]
+        fn a_file_stays_below_its_directory(platform: String, cpu: String) {
+            let path = path(Path::new("results"), &platform, &cpu);
+            prop_assert_eq!(path.components().count(), 3);
+            prop_assert!(path.components().all(|part| matches!(part, std::path::Component::Normal(_))));
+        }
+    }
+
+    #[test]
+    fn a_case_is_one_line() {
+        let file = fixture("base/board/altra.json");
+        let mut json = Vec::new();
+        file.write_json(&mut json).expect("a vector takes everything");
+        let json = String::from_utf8(json).expect("JSON is UTF-8");
+        for case in &file.cases {
+            let line = json.lines().find(|line| line.contains(&format!("\"{}\", \"verdict\"", case.id)));
+            let line = line.expect("it begins with its id").trim().trim_end_matches(',');
+            assert_eq!(serde_json::from_str::<CaseResult>(line).expect("the line is the case"), *case);
+        }
+    }
+
+    #[test]
+    fn damage_is_named_with_its_place() {
+        let parse = |json: &str| ResultFile::parse(Path::new("x.json"), json.as_bytes()).expect_err("bad").to_string();
+        assert!(parse("{\n \"schema\": 1,\n").starts_with("x.json:3:0: this is not a whole result file: EOF"));
+        assert_eq!(
+            parse("{\"schema\": 2, \"new\": true}"),
+            "x.json: it has schema 2, this version of shatter reads up to 1: use a newer one"
+        );
+        let mut file = fixture("base/board/altra.json");
+        file.cases.push(file.cases[0].clone());
+        let mut json = Vec::new();
+        file.write_json(&mut json).expect("a vector takes everything");
+        let json = String::from_utf8(json).expect("JSON is UTF-8");
+        assert!(parse(&json).contains(&format!("the case {} stands in it twice", file.cases[0].id)));
+        let strange = json.replace("\"kind\": \"same\"", "\"kind\": \"odd\"");
+        assert!(parse(&strange).contains("`odd` is not a kind of outcome that this version knows"));
+    }
+}

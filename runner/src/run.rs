@@ -1,0 +1,438 @@
+//! `shatter run`: instances on CPUs, and what came of them.
+//!
+//! Each CPU has a machine, a result file and a worker of its own; `--jobs` workers share the CPUs. A result is stored
+//! when its instance ends, so whatever ends a run (Ctrl-C, a killed emulator, a full disk) costs at most the instance
+//! that was running, and `--resume` goes on from there.
+
+use std::{
+    collections::HashSet,
+    io,
+    num::{NonZeroU64, NonZeroUsize},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use chrono::Utc;
+use vmsa::{Instance, verdict::Class};
+use wire::plan::Settings;
+
+use crate::{
+    cli::Exit,
+    doctor, guest,
+    judge::judge,
+    plan::{self, NothingMatches, Plan},
+    platform::qemu::{self, Gic, Hardware, Qemu},
+    progress::Progress,
+    report::{self, RunFormat},
+    results::{self, Hex, ResultFile, Run, Tool, Writer},
+    target::{Event, Failure, Target, drive},
+};
+
+/// Where instances run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum On {
+    /// QEMU's virt machine on this computer.
+    Qemu,
+}
+
+/// Which instances to run, where and how.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Run only instances whose id contains FILTER, or is FILTER; all, if there is none
+    #[arg(value_name = "FILTER")]
+    pub filters: Vec<String>,
+    /// The platform to run on
+    #[arg(long, value_enum, default_value = "qemu")]
+    pub on: On,
+    /// CPUs to run on, separated by commas; `all` stands for every AArch64 CPU with EL2 that the platform has
+    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "max")]
+    pub cpu: Vec<String>,
+    /// Rounds of each instance
+    #[arg(long, value_name = "N", default_value = "64", value_parser = positive)]
+    pub rounds: NonZeroU64,
+    /// Seed of every random choice, decimal or 0x…
+    #[arg(long, value_name = "S", default_value = "0x2a", value_parser = number)]
+    pub seed: u64,
+    /// CPUs to run at the same time [default: half the cores of this computer]
+    #[arg(long, value_name = "J")]
+    pub jobs: Option<NonZeroUsize>,
+    /// Go on with a run that was interrupted: run only what the result files do not have yet
+    #[arg(long)]
+    pub resume: bool,
+    /// Directory for the result files, DIR/<platform>/<cpu>.json
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub out: PathBuf,
+    /// What to print at the end
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: RunFormat,
+    /// Time after which an instance counts as hung, in milliseconds
+    #[arg(long, value_name = "MS", default_value = "10000", value_parser = positive)]
+    pub timeout_ms: NonZeroU64,
+    /// The machine's hardware.
+    #[command(flatten)]
+    pub hardware: HardwareArgs,
+}
+
+/// The emulated machine.
+#[derive(Clone, Debug, clap::Args)]
+pub struct HardwareArgs {
+    /// CPUs of the emulated machine, 1 to 8 [default: 4, or 2 on a computer with fewer cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub smp: Option<u8>,
+    /// Version of its interrupt controller, 2 or 3
+    #[arg(long, value_name = "VERSION", default_value = "3", value_parser = gic)]
+    pub gic: Gic,
+    /// Its RAM; a remap of 1 GiB blocks needs 3G
+    #[arg(long, value_name = "SIZE", default_value = "3G", value_parser = memory)]
+    pub mem: String,
+}
+
+impl HardwareArgs {
+    /// The hardware asked for.
+    #[must_use]
+    pub fn hardware(&self) -> Hardware {
+        let cpus = self.smp.unwrap_or(if cores() >= 4 { 4 } else { 2 });
+        Hardware { cpus, gic: self.gic, memory: self.mem.clone() }
+    }
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|e| format!("{e}; write it as 42 or 0x2a"))
+}
+
+fn positive(text: &str) -> Result<NonZeroU64, String> {
+    NonZeroU64::new(number(text)?).ok_or_else(|| "it must be at least 1".to_owned())
+}
+
+fn gic(text: &str) -> Result<Gic, &'static str> {
+    match text {
+        "2" => Ok(Gic::V2),
+        "3" => Ok(Gic::V3),
+        _ => Err("there are 2 and 3"),
+    }
+}
+
+fn memory(text: &str) -> Result<String, &'static str> {
+    let digits = text.strip_suffix(['M', 'G']).unwrap_or_default();
+    match digits.parse::<u32>() {
+        Ok(1..) => Ok(text.to_owned()),
+        _ => Err("write it as 512M or 3G"),
+    }
+}
+
+/// Why nothing was run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing was selected.
+    #[error(transparent)]
+    Nothing(#[from] NothingMatches),
+    /// There is no usable QEMU.
+    #[error("{source}\n\n{}", doctor::advice(source))]
+    Qemu {
+        /// What is the matter.
+        #[from]
+        source: qemu::Error,
+    },
+    /// The platform has no such CPU.
+    #[error("QEMU {version} has no AArch64 CPU with EL2 called `{name}`; it has {}", known.join(", "))]
+    UnknownCpu {
+        /// What was asked for.
+        name: String,
+        /// Whom.
+        version: qemu::Version,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// Results cannot be stored.
+    #[error("no results can be stored in {}: {source}; choose another directory with --out", dir.display())]
+    Out {
+        /// Where.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The report could not be written.
+    #[error("failed to write the report: {0}")]
+    Report(#[source] io::Error),
+}
+
+impl Error {
+    /// The exit code that stands for it.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Nothing(_) => Exit::NothingSelected,
+            Self::UnknownCpu { .. } | Self::Out { .. } => Exit::Usage,
+            Self::Qemu { .. } | Self::Report(_) => Exit::Platform,
+        }
+    }
+}
+
+/// Runs what `args` asks for and writes the report to `out`.
+///
+/// # Errors
+/// If nothing could be run at all. A CPU that fails does not keep the others from running; the exit code tells.
+pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
+    let instances = plan::select(&args.filters)?;
+    let qemu = Qemu::find()?;
+    let cpus = choose_cpus(&qemu, &args.cpu)?;
+    // Before anything boots: a run whose results cannot be kept is not worth its time.
+    let writable = || {
+        let dir = args.out.join(qemu::KIND);
+        std::fs::create_dir_all(&dir)?;
+        tempfile::tempfile_in(dir)
+    };
+    writable().map_err(|source| Error::Out { dir: args.out.clone(), source })?;
+
+    let run = Job { args, qemu: &qemu, instances, progress: Progress::new(), stop: stop_on_request() };
+    let results = run.all(&cpus);
+
+    let mut exit = Exit::Clean;
+    let mut files = vec![];
+    for (cpu, CpuRun { file, failure }) in cpus.iter().zip(results) {
+        if let Some(file) = file {
+            exit = exit.max(verdict(&file));
+            files.push(file);
+        }
+        if let Some(failure) = failure {
+            run.progress.line(format_args!("{cpu}: {failure}"));
+            exit = exit.max(if matches!(failure, Failure::Stopped) { Exit::Interrupted } else { Exit::Platform });
+        }
+    }
+    report::run(&files, args.format, out).map_err(Error::Report)?;
+    run.progress.line(format_args!("again with: {}", args.command()));
+    if matches!(exit, Exit::Platform | Exit::Interrupted) && !files.is_empty() {
+        run.progress.line(format_args!("go on with: {} --resume", args.command()));
+    }
+    Ok(exit)
+}
+
+/// What a result file comes to.
+fn verdict(file: &ResultFile) -> Exit {
+    if file.count(Class::Fail) > 0 {
+        Exit::Forbidden
+    } else if file.count(Class::Error) > 0 || file.controls.iter().any(|control| !control.held) {
+        // The harness did not work here, so nothing it did not see counts.
+        Exit::Platform
+    } else {
+        Exit::Clean
+    }
+}
+
+fn choose_cpus(qemu: &Qemu, names: &[String]) -> Result<Vec<String>, Error> {
+    let mut chosen: Vec<String> = vec![];
+    for name in names {
+        let new = if name == "all" { qemu.cpus() } else { std::slice::from_ref(name) };
+        for name in new {
+            if !qemu.cpus().contains(name) {
+                let known = qemu.cpus().to_vec();
+                return Err(Error::UnknownCpu { name: name.clone(), version: qemu.version(), known });
+            }
+            if !chosen.contains(name) {
+                chosen.push(name.clone());
+            }
+        }
+    }
+    Ok(chosen)
+}
+
+/// A flag that Ctrl-C and SIGTERM set.
+fn stop_on_request() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let set = Arc::clone(&stop);
+    // A process has one handler; a second run in the same process (tests) goes without.
+    let _ = ctrlc::set_handler(move || set.store(true, Ordering::Relaxed));
+    stop
+}
+
+impl Args {
+    /// The command that repeats the run.
+    #[must_use]
+    pub fn command(&self) -> String {
+        let hardware = self.hardware.hardware();
+        let mut command = format!(
+            "shatter run {}--on qemu --cpu {} --rounds {} --seed {:#x} --timeout-ms {} --smp {} --gic {} --mem {}",
+            self.filters.iter().map(|filter| format!("{filter} ")).collect::<String>(),
+            self.cpu.join(","),
+            self.rounds,
+            self.seed,
+            self.timeout_ms,
+            hardware.cpus,
+            hardware.gic.number(),
+            hardware.memory,
+        );
+        if self.out.as_os_str() != "results" {
+            command += &format!(" --out '{}'", self.out.display());
+        }
+        command
+    }
+}
+
+/// What a CPU's worker leaves.
+struct CpuRun {
+    file: Option<ResultFile>,
+    failure: Option<Failure>,
+}
+
+/// What the workers share.
+struct Job<'a> {
+    args: &'a Args,
+    qemu: &'a Qemu,
+    instances: Vec<Instance>,
+    progress: Progress,
+    stop: Arc<AtomicBool>,
+}
+
+impl Job<'_> {
+    /// Runs all CPUs, several at a time, and returns their results in the same order.
+    fn all(&self, cpus: &[String]) -> Vec<CpuRun> {
+        let jobs = self.args.jobs.map_or(cores() / 2, usize::from).clamp(1, cpus.len());
+        let next = AtomicUsize::new(0);
+        let worker = || {
+            let mut done = vec![];
+            while let Some((i, cpu)) = {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                cpus.get(i).map(|cpu| (i, cpu))
+            } {
+                done.push((i, self.cpu(cpu)));
+            }
+            done
+        };
+        let mut runs: Vec<_> = thread::scope(|scope| {
+            let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(worker)).collect();
+            workers.into_iter().flat_map(|worker| worker.join().expect("a worker does not panic")).collect()
+        });
+        runs.sort_by_key(|(i, _)| *i);
+        runs.into_iter().map(|(_, run)| run).collect()
+    }
+
+    fn cpu(&self, cpu: &str) -> CpuRun {
+        let start = Instant::now();
+        let target = self.qemu.target(cpu, self.args.hardware.hardware());
+        let (earlier, instances) = match self.left(cpu) {
+            Ok(left) => left,
+            Err(error) => return CpuRun { file: None, failure: Some(error.into()) },
+        };
+        if instances.is_empty() {
+            return CpuRun { file: earlier, failure: None };
+        }
+        let mut writer = None;
+        let failure = self.drive(&target, instances, &mut writer).err();
+        let Some(mut writer) = writer else { return CpuRun { file: earlier, failure } };
+        let elapsed = start.elapsed();
+        writer.run_mut().duration_ms += u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        let path = writer.path().to_owned();
+        let collected = writer.file().clone();
+        let (file, failure) = match writer.finish() {
+            Ok(file) => (file, failure),
+            Err(error) => (collected, failure.or(Some(error.into()))),
+        };
+        let counts: Vec<String> = Class::ALL
+            .into_iter()
+            .filter_map(|class| Some((file.count(class), class)).filter(|(count, _)| *count > 0))
+            .map(|(count, class)| format!("{count} {class}"))
+            .collect();
+        self.progress.line(format_args!(
+            "{cpu}: {} in {:.1} s → {}",
+            counts.join(", "),
+            elapsed.as_secs_f64(),
+            path.display()
+        ));
+        CpuRun { file: Some(file), failure }
+    }
+
+    /// What an earlier run left, if it is to be resumed, and the instances that it does not have.
+    fn left(&self, cpu: &str) -> Result<(Option<ResultFile>, Vec<Instance>), results::Error> {
+        let earlier = match ResultFile::load(&results::path(&self.args.out, qemu::KIND, cpu)) {
+            _ if !self.args.resume => return Ok((None, self.instances.clone())),
+            Err(results::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok((None, self.instances.clone()));
+            }
+            earlier => earlier?,
+        };
+        // A file of another kind of run is refused with the reason when the writer opens it.
+        let same = earlier.tool.image == image_hash()
+            && earlier.run.seed == Hex(self.args.seed)
+            && earlier.run.rounds == self.args.rounds.get();
+        if !same {
+            return Ok((None, self.instances.clone()));
+        }
+        let done: HashSet<&str> = earlier.cases.iter().map(|case| case.id.as_str()).collect();
+        let left: Vec<_> = self.instances.iter().copied().filter(|i| !done.contains(&*i.to_string())).collect();
+        let skipped = self.instances.len() - left.len();
+        self.progress.line(format_args!("{cpu}: {skipped} instances have results already, {} are left", left.len()));
+        Ok((Some(earlier), left))
+    }
+
+    fn drive(&self, target: &dyn Target, instances: Vec<Instance>, writer: &mut Option<Writer>) -> Result<(), Failure> {
+        let args = self.args;
+        let mut bar = self.progress.cpu(target.cpu(), instances.len());
+        let plan = Plan { settings: settings(args.seed, args.rounds, args.timeout_ms), instances };
+        drive(target, &plan, &self.stop, &mut |event| {
+            match event {
+                Event::Booted(cpu) if writer.is_none() => {
+                    let open = if args.resume { Writer::resume } else { Writer::create };
+                    *writer = Some(open(&args.out, self.head(target, cpu))?);
+                }
+                Event::Started(id) => bar.started(id),
+                Event::Finished(finished) => {
+                    let entry = judge(finished);
+                    bar.finished(entry.case.verdict);
+                    if let Some(writer) = writer {
+                        writer.add(entry)?;
+                    }
+                }
+                Event::Lost => {
+                    if let Some(writer) = writer {
+                        writer.run_mut().lost_lines += 1;
+                    }
+                }
+                Event::Booted(_) | Event::Log(_) | Event::Text(_) => {}
+            }
+            Ok(())
+        })
+    }
+
+    /// A result file without cases.
+    fn head(&self, target: &dyn Target, cpu: &results::Cpu) -> ResultFile {
+        let tool = Tool {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            git: guest::REVISION.to_owned(),
+            image: image_hash(),
+        };
+        let run = Run {
+            seed: Hex(self.args.seed),
+            rounds: self.args.rounds.get(),
+            planned: self.instances.len() as u64,
+            start: Utc::now(),
+            duration_ms: 0,
+            lost_lines: 0,
+        };
+        ResultFile::new(tool, target.platform(), cpu.clone(), run)
+    }
+}
+
+/// The guests' hash as result files have it.
+fn image_hash() -> String {
+    format!("sha256:{}", guest::hash())
+}
+
+/// A plan's settings; a payload is given three quarters of the watchdog's time to make its rounds.
+#[must_use]
+pub fn settings(seed: u64, rounds: NonZeroU64, timeout_ms: NonZeroU64) -> Settings {
+    let budget_ms = NonZeroU64::new(timeout_ms.get() / 4 * 3).unwrap_or(NonZeroU64::MIN);
+    Settings { seed, rounds, timeout_ms, budget_ms, ..Settings::default() }
+}

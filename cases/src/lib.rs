@@ -85,9 +85,33 @@ impl Row {
     const fn remote(self) -> Self {
         Self { places: &[Remote], ..self }
     }
+
+    /// The product.
+    fn cases(&'static self) -> impl Iterator<Item = Case> {
+        let Self { changes, methods, accesses, places, variants } = self;
+        changes.iter().flat_map(move |&change| {
+            methods.iter().flat_map(move |&method| {
+                accesses.iter().flat_map(move |&access| {
+                    places.iter().flat_map(move |&place| {
+                        variants.iter().map(move |&Variant { stage2, cap }| Case {
+                            regime: Regime::El1,
+                            granule: Granule::K4,
+                            change,
+                            method,
+                            observer: Observer { access, place },
+                            stage2,
+                            cap,
+                        })
+                    })
+                })
+            })
+        })
+    }
 }
 
+/// What a change of size can be made by, whichever way it goes.
 const RESIZE: &[Method] = &[Bbm, Nt, Direct, DirectNotlbi];
+/// What a change from leaf to leaf can be made by.
 const REPLACE: &[Method] = &[Bbm, BbmAf, Direct, DirectNotlbi];
 
 /// A family's rows stand together. All are of regime el1, granule 4K.
@@ -130,30 +154,6 @@ const SELFTESTS: &[Selftest] = &[
     Selftest::NoSecondCpu,
     Selftest::CapBbm1,
 ];
-
-impl Row {
-    /// The product.
-    fn cases(&'static self) -> impl Iterator<Item = Case> {
-        let Self { changes, methods, accesses, places, variants } = self;
-        changes.iter().flat_map(move |&change| {
-            methods.iter().flat_map(move |&method| {
-                accesses.iter().flat_map(move |&access| {
-                    places.iter().flat_map(move |&place| {
-                        variants.iter().map(move |&Variant { stage2, cap }| Case {
-                            regime: Regime::El1,
-                            granule: Granule::K4,
-                            change,
-                            method,
-                            observer: Observer { access, place },
-                            stage2,
-                            cap,
-                        })
-                    })
-                })
-            })
-        })
-    }
-}
 
 /// Every instance, in the order in which it is listed and run: the selftests first, so that all the others show
 /// that nothing of them is left behind; then family by family.

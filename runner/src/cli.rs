@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     bench,
     compare::{CompareFormat, Comparison},
-    doctor, explain,
+    doctor, explain, judge,
     list::{self, ListFormat},
     plan,
     report::{self, TableFormat},
@@ -19,7 +19,7 @@ Exit codes:
   0    nothing forbidden was seen
   1    a forbidden outcome, or a regression
   2    bad usage
-  3    the platform failed, or the harness did on it (verdict `error`, a control that did not hold)
+  3    the platform failed, or the harness did on it (verdict `error`)
   4    nothing was selected
   130  interrupted; what was collected stays";
 
@@ -91,6 +91,9 @@ enum Command {
         /// How to show them
         #[arg(long, value_enum, default_value = "human")]
         format: TableFormat,
+        /// Judge the stored outcomes again, by the rules of this version
+        #[arg(long)]
+        rejudge: bool,
     },
     /// Tell what differs between two sets of results; exit code 1 on a regression
     Compare {
@@ -101,6 +104,9 @@ enum Command {
         /// How to show the differences
         #[arg(long, value_enum, default_value = "human")]
         format: CompareFormat,
+        /// Judge the stored outcomes of both again, by the rules of this version
+        #[arg(long)]
+        rejudge: bool,
     },
     /// Tell what is missing on this machine, and the command that mends it
     Doctor,
@@ -118,8 +124,6 @@ enum Error {
     #[error(transparent)]
     Nothing(#[from] plan::NothingMatches),
     #[error(transparent)]
-    Unknown(#[from] explain::Unknown),
-    #[error(transparent)]
     Results(#[from] results::Error),
     #[error("failed to write to standard output: {0}")]
     Output(#[from] io::Error),
@@ -133,7 +137,7 @@ impl Error {
             Self::Output(_) => Exit::Platform,
             Self::Run(error) => error.exit(),
             Self::Bench(_) => Exit::Platform,
-            Self::Nothing(_) | Self::Unknown(_) => Exit::NothingSelected,
+            Self::Nothing(_) => Exit::NothingSelected,
             Self::Results(_) => Exit::Usage,
         }
     }
@@ -161,17 +165,20 @@ fn execute(command: Command, out: &mut dyn io::Write) -> Result<Exit, Error> {
         Command::Run(args) => return Ok(run::main(&args, out)?),
         Command::Bench(args) => bench::main(&args, out)?,
         Command::List { filters, format } => list::write(&plan::select(&filters)?, format, out)?,
-        Command::Explain { id } => explain::write(&explain::find(&id)?, out)?,
-        Command::Table { results, format } => {
+        Command::Explain { id } => {
+            let instance = cases::find(&id).ok_or_else(|| plan::NothingMatches::new(&id))?;
+            explain::write(&instance, out)?;
+        }
+        Command::Table { results, format, rejudge } => {
             let paths = if results.is_empty() { vec![PathBuf::from("results")] } else { results };
             let mut files = vec![];
             for path in paths {
-                files.extend(results::load_all(&path)?.into_iter().map(|loaded| loaded.file));
+                files.extend(judge::load_all(&path, rejudge)?.into_iter().map(|loaded| loaded.file));
             }
             report::table(&files, format, out)?;
         }
-        Command::Compare { base, new, format } => {
-            let comparison = Comparison::of(&results::load_all(&base)?, &results::load_all(&new)?);
+        Command::Compare { base, new, format, rejudge } => {
+            let comparison = Comparison::of(&judge::load_all(&base, rejudge)?, &judge::load_all(&new, rejudge)?);
             comparison.write(format, out)?;
             if comparison.regressions > 0 {
                 return Ok(Exit::Forbidden);

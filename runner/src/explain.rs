@@ -147,9 +147,9 @@ fn needs(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
         let needed = case.change.needs(case.granule, level);
         let given = match transition::guarantee(case.method, case.change, case.granule, level) {
             Ok(_) => "given",
-            Err(_) => "not given: what happens is not defined",
+            Err(_) => "not given, so that the outcome is not defined",
         };
-        writeln!(out, "  BBM level {level}: {} ({}: {}): {given}", needed.need, needed.rule, needed.why)?;
+        writeln!(out, "  BBM level {level}: {} ({}, {}): {given}", needed.need, needed.rule, needed.why)?;
     }
     Ok(())
 }
@@ -188,8 +188,16 @@ fn listing(instance: &Instance, level: BbmLevel) -> String {
                 None => lines.push((allowance.rule, allowance.why, vec![kind])),
             }
         }
-        for (rule, why, kinds) in lines {
-            text += &format!("  {phase:<7} {} ({rule}: {why})\n", names(&kinds));
+        for (rule, why, kinds) in &lines {
+            // Where nearly everything is allowed, what is not says more.
+            let others: Vec<Kind> =
+                Kind::all().filter(|kind| !lines.iter().any(|(.., kinds)| kinds.contains(kind))).collect();
+            let seen = if lines.len() == 1 && kinds.len() > others.len() {
+                if others.is_empty() { "anything".to_owned() } else { format!("anything but {}", names(&others)) }
+            } else {
+                names(kinds)
+            };
+            text += &format!("  {phase:<7} {seen} ({rule}, {why})\n");
         }
     }
     text.truncate(text.trim_end().len());

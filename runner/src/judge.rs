@@ -4,7 +4,7 @@
 //! carries records to it and its answers to the result file, for a record that has just come in ([`judge`]) and for
 //! outcomes that were stored when the rules were older ([`rejudge`]).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use vmsa::{
     geometry::BbmLevel,
@@ -14,7 +14,9 @@ use vmsa::{
 };
 use wire::record::{self, Finished, Place, Recovery, Trouble};
 
-use crate::results::{CaseResult, Conflict, ConflictCounts, ControlResult, Entry, First, Hex, Outcome, ResultFile};
+use crate::results::{
+    self, CaseResult, Conflict, ConflictCounts, ControlResult, Entry, First, Hex, Loaded, Outcome, ResultFile,
+};
 
 /// Judges one finished instance.
 #[must_use]
@@ -52,6 +54,18 @@ pub fn judge(finished: &Finished) -> Entry {
     }
     let conflicts = conflicts.into_iter().map(|seen| conflict(&case.id, seen)).collect();
     Entry { case, conflicts, control }
+}
+
+/// [Loads](results::load_all) the results at `path`, and judges them again if `again`.
+///
+/// # Errors
+/// Those of loading.
+pub fn load_all(path: &Path, again: bool) -> Result<Vec<Loaded>, results::Error> {
+    let mut loaded = results::load_all(path)?;
+    if again {
+        loaded.iter_mut().for_each(|loaded| rejudge(&mut loaded.file));
+    }
+    Ok(loaded)
 }
 
 /// Judges all stored outcomes of `file` again by the rules of this version.

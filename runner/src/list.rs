@@ -24,7 +24,9 @@ struct Item {
     family: &'static str,
     regime: Option<&'static str>,
     granule: Option<&'static str>,
-    transition: Option<String>,
+    transition: Option<&'static str>,
+    /// Level of the changed descriptor and what else tells changes of a family apart.
+    geometry: Option<String>,
     method: Option<&'static str>,
     observer: Option<String>,
     stage2: &'static str,
@@ -46,7 +48,8 @@ impl Item {
             family: instance.family().name(),
             regime: case.map(|case| case.regime.name()),
             granule: case.map(|case| case.granule.name()),
-            transition: case.map(|case| format!("{} {}", case.change.family(), case.change)),
+            transition: case.map(|case| case.change.family().name()),
+            geometry: case.map(|case| case.change.to_string()),
             method: case.map(|case| case.method.name()),
             observer: case.map(|case| case.observer.to_string()),
             stage2: needs.stage2.name(),
@@ -66,12 +69,13 @@ pub fn write(instances: &[Instance], format: ListFormat, out: &mut dyn io::Write
         return json::array(&items, 1, out);
     }
     let mut table = Table::new();
-    table.load_style(STYLE).set_header(["id", "transition", "method", "observer", "stage 2", "CPUs"]);
+    table.load_style(STYLE).set_header(["id", "transition", "geometry", "method", "observer", "stage 2", "CPUs"]);
     for item in &items {
         let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
         table.add_row([
             item.id.clone(),
-            or_dash(item.transition.as_deref()),
+            or_dash(item.transition),
+            or_dash(item.geometry.as_deref()),
             or_dash(item.method),
             or_dash(item.observer.as_deref()),
             item.stage2.to_owned(),

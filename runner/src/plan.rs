@@ -46,7 +46,6 @@ impl NothingMatches {
     /// Looks in the catalogue for what `filter` may have meant.
     #[must_use]
     pub fn new(filter: &str) -> Self {
-        let ids: Vec<String> = cases::all().map(|instance| instance.to_string()).collect();
         Self { filter: filter.to_owned(), near: near(filter) }
     }
 }
@@ -69,7 +68,7 @@ pub fn select(filters: &[String]) -> Result<Vec<Instance>, NothingMatches> {
     let matches = |filter: &str, id: &str| id == filter || id.contains(filter) && cases::find(filter).is_none();
     for filter in filters {
         if !ids.iter().any(|(id, _)| matches(filter, id)) {
-            return Err(NothingMatches { filter: filter.clone(), near: near(filter) });
+            return Err(NothingMatches::new(filter));
         }
     }
     let chosen = |id: &str| filters.is_empty() || filters.iter().any(|filter| matches(filter, id));
@@ -77,7 +76,7 @@ pub fn select(filters: &[String]) -> Result<Vec<Instance>, NothingMatches> {
 }
 
 /// The ids of the catalogue, and the words between their dots, that are most like `text`, best first.
-pub(crate) fn near(text: &str) -> Vec<String> {
+fn near(text: &str) -> Vec<String> {
     /// Below this two words have little in common.
     const LIKE: f64 = 0.6;
     const MOST: usize = 3;

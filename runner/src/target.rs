@@ -28,12 +28,14 @@ use crate::{
     results::{self, Hex},
 };
 
-/// Longest time between starting a machine and its first record.
-const BOOT_TIME: Duration = Duration::from_secs(60);
-
-/// How much later than the watchdog a record may come before the machine counts as stopped. Emulators that share a
-/// few cores with others are late by seconds.
-const GRACE: Duration = Duration::from_secs(15);
+/// How long a machine may say nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Patience {
+    /// Between being started and its first record.
+    pub boot: Duration,
+    /// How much later than the watchdog a record may come before the machine counts as stopped.
+    pub grace: Duration,
+}
 
 /// How often the request to stop is looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -54,6 +56,9 @@ pub trait Target: Sync {
 
     /// How the guest writes to its console fastest.
     fn console(&self) -> wire::plan::Console;
+
+    /// How long it may say nothing.
+    fn patience(&self) -> Patience;
 
     /// Starts the machine with the Image and this bundle.
     ///
@@ -242,7 +247,8 @@ impl<'a, 's> Boot<'a, 's> {
         let mut machine = self.target.boot(&bundle)?;
         let mut reader = Reader::new();
         let mut heard = Instant::now();
-        let mut patience = BOOT_TIME;
+        let Patience { boot, grace } = self.target.patience();
+        let mut patience = boot;
         loop {
             if stop.load(Ordering::Relaxed) {
                 return Err(Failure::Stopped);
@@ -250,9 +256,9 @@ impl<'a, 's> Boot<'a, 's> {
             match machine.listen(TICK) {
                 Heard::Bytes(bytes) => {
                     let records = reader.statistics().records;
-                    let over = self.read(|sink| reader.push(&bytes, sink))?;
+                    let over = self.read(|mut sink| reader.push(&bytes, &mut sink))?;
                     if reader.statistics().records > records {
-                        (heard, patience) = (Instant::now(), Duration::from_millis(plan.settings.timeout_ms.get()) + GRACE);
+                        (heard, patience) = (Instant::now(), Duration::from_millis(plan.settings.timeout_ms.get()) + grace);
                     }
                     if let Some(over) = over {
                         return Ok(over);
@@ -261,7 +267,7 @@ impl<'a, 's> Boot<'a, 's> {
                 Heard::Silence if heard.elapsed() > patience => return Ok(Over::Silent),
                 Heard::Silence => {}
                 Heard::Off(Off { how, killed }) => {
-                    let over = self.read(|sink| reader.finish(sink))?;
+                    let over = self.read(|mut sink| reader.finish(&mut sink))?;
                     return Ok(over.unwrap_or(if killed { Over::Killed(how) } else { Over::Off(how) }));
                 }
             }
@@ -378,5 +384,233 @@ impl<'a, 's> Boot<'a, 's> {
 
     fn tail(&mut self) -> String {
         self.tail.make_contiguous().join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, sync::Mutex};
+
+    use wire::plan::Settings;
+
+    use super::*;
+
+    /// What a fake machine does in one boot.
+    enum Step {
+        Say(Vec<u8>),
+        /// Nothing, as long as the listener likes.
+        Quiet,
+        Off {
+            killed: bool,
+        },
+    }
+
+    /// Boots as the script says; each boot sees which instances its plan asked for.
+    struct Fake<F> {
+        script: F,
+        boots: Mutex<Vec<Vec<String>>>,
+    }
+
+    impl<F: Fn(usize, &[String]) -> Vec<Step>> Fake<F> {
+        fn new(script: F) -> Self {
+            Self { script, boots: Mutex::new(vec![]) }
+        }
+
+        fn boots(&self) -> Vec<Vec<String>> {
+            self.boots.lock().expect("nobody panicked").clone()
+        }
+    }
+
+    impl<F: Fn(usize, &[String]) -> Vec<Step> + Sync> Target for Fake<F> {
+        fn cpu(&self) -> &str {
+            "fake"
+        }
+
+        fn platform(&self) -> results::Platform {
+            unreachable!("only result files ask")
+        }
+
+        fn console(&self) -> wire::plan::Console {
+            wire::plan::Console::Uart
+        }
+
+        fn patience(&self) -> Patience {
+            Patience { boot: Duration::from_millis(20), grace: Duration::from_millis(20) }
+        }
+
+        fn boot(&self, bundle: &[u8]) -> Result<Box<dyn Machine>, BootError> {
+            // The plan stands in the archive as it is.
+            let text = String::from_utf8_lossy(bundle);
+            let asked: Vec<String> =
+                text.lines().filter_map(|line| line.strip_prefix("run ")).map(str::to_owned).collect();
+            let mut boots = self.boots.lock().expect("nobody panicked");
+            let steps = (self.script)(boots.len(), &asked);
+            boots.push(asked);
+            Ok(Box::new(Script(steps.into())))
+        }
+    }
+
+    struct Script(VecDeque<Step>);
+
+    impl Machine for Script {
+        fn listen(&mut self, _: Duration) -> Heard {
+            match self.0.pop_front() {
+                Some(Step::Say(bytes)) => Heard::Bytes(bytes),
+                Some(Step::Quiet) => {
+                    self.0.push_front(Step::Quiet);
+                    std::thread::sleep(Duration::from_millis(1));
+                    Heard::Silence
+                }
+                Some(Step::Off { killed }) => Heard::Off(Off { how: "its script ended".to_owned(), killed }),
+                None => Heard::Off(Off { how: "its script ended".to_owned(), killed: false }),
+            }
+        }
+    }
+
+    fn say(record: &Record<'_>) -> Step {
+        let mut line = vec![0; frame::MAX_LINE];
+        let line = frame::encode_line(record, &mut line).expect("it fits");
+        Step::Say(format!("{line}\n").into_bytes())
+    }
+
+    fn hello() -> Step {
+        let registers = [record::Register { name: "ID_AA64MMFR2_EL1", value: 2 << 52 }];
+        let cpu = record::Cpu { index: 0, mpidr: 0, midr: 7, revidr: 0, registers: registers.into_iter().collect() };
+        say(&Record::Cpu(cpu))
+    }
+
+    fn start(seq: u32, id: &str) -> Step {
+        say(&Record::Start { seq, id: Id::from(id).expect("short"), cpu: 0 })
+    }
+
+    fn finished(seq: u32, id: &str) -> Step {
+        say(&Record::Finished(Finished {
+            seq,
+            id: Id::from(id).expect("short"),
+            cpu: 0,
+            end: End::Done,
+            bbm: 2,
+            report: record::Report { rounds: 1, ..Default::default() },
+            el2_conflicts: Default::default(),
+            registers: None,
+            contained: 0,
+            setup_ns: 1,
+            run_ns: 1,
+            reason: None,
+        }))
+    }
+
+    const IDS: [&str; 3] = ["selftest.quiet", "selftest.clean", "el1.split.4k-l2.direct.load-remote.cap1"];
+
+    /// Drives a plan of [`IDS`] and returns what came of it, with `id end bbm` of every finished instance.
+    fn run(target: &dyn Target) -> (Result<(), Failure>, Vec<String>) {
+        let settings = Settings { timeout_ms: const { std::num::NonZeroU64::new(1).expect("not 0") }, ..Default::default() };
+        let plan = Plan { settings, instances: IDS.iter().map(|id| id.parse().expect("an id")).collect() };
+        let ends = RefCell::new(vec![]);
+        let result = drive(target, &plan, &AtomicBool::new(false), &mut |event| {
+            if let Event::Finished(finished) = event {
+                ends.borrow_mut().push(format!("{} {} {}", finished.id, finished.end, finished.bbm));
+            }
+            Ok(())
+        });
+        (result, ends.into_inner())
+    }
+
+    #[test]
+    fn a_plan_is_carried_through_in_one_boot() {
+        let fake = Fake::new(|_, asked| {
+            let mut steps = vec![hello()];
+            for (i, id) in asked.iter().enumerate() {
+                let i = u32::try_from(i).expect("few");
+                // A console that says everything twice invents nothing.
+                steps.extend([start(i, id), finished(i, id), finished(i, id)]);
+            }
+            steps.push(say(&Record::Bye { finished: 3 }));
+            steps
+        });
+        let (result, ends) = run(&fake);
+        result.expect("all went well");
+        assert_eq!(ends, IDS.map(|id| format!("{id} done 2")));
+        assert_eq!(fake.boots().len(), 1);
+    }
+
+    #[test]
+    fn an_instance_that_takes_the_machine_down_is_blamed_and_the_others_run() {
+        let fake = Fake::new(|boot, asked| match boot {
+            0 => vec![hello(), start(0, &asked[0]), finished(0, &asked[0]), start(1, &asked[1])],
+            1 => vec![hello(), start(0, &asked[0])],
+            _ => unreachable!("nothing is left"),
+        });
+        let (result, ends) = run(&fake);
+        result.expect("all instances have an end");
+        // The level that was presented is the lower of the CPU's and the instance's.
+        assert_eq!(ends, [format!("{} done 2", IDS[0]), format!("{} watchdog 2", IDS[1]), format!("{} watchdog 1", IDS[2])]);
+        assert_eq!(fake.boots(), [&IDS[..], &IDS[2..]]);
+    }
+
+    #[test]
+    fn an_instance_after_which_nothing_comes_is_blamed_and_the_others_run() {
+        let fake = Fake::new(|boot, asked| match boot {
+            0 => vec![hello(), start(0, &asked[0]), Step::Quiet],
+            _ => [hello()].into_iter().chain((0..).zip(asked).map(|(i, id)| finished(i, id))).collect(),
+        });
+        let (result, ends) = run(&fake);
+        result.expect("all instances have an end");
+        assert_eq!(ends, [format!("{} watchdog 2", IDS[0]), format!("{} done 2", IDS[1]), format!("{} done 2", IDS[2])]);
+    }
+
+    #[test]
+    fn lost_results_are_fetched_by_another_boot() {
+        let fake = Fake::new(|boot, asked| {
+            let mut steps = vec![hello()];
+            // In the first boot the last result is torn.
+            for (i, id) in asked.iter().enumerate().take(if boot == 0 { 2 } else { 3 }) {
+                steps.push(finished(u32::try_from(i).expect("few"), id));
+            }
+            steps.push(Step::Say(b"#@ AAAA\n".to_vec()));
+            steps.push(say(&Record::Bye { finished: 3 }));
+            steps
+        });
+        let (result, ends) = run(&fake);
+        result.expect("the second boot has what the first lost");
+        assert_eq!(ends.len(), 3);
+        assert_eq!(fake.boots(), [&IDS[..], &IDS[2..]]);
+    }
+
+    #[test]
+    fn a_machine_that_brings_nothing_is_given_up_with_its_last_words() {
+        let fake = Fake::new(|_, _| vec![Step::Say(b"no RAM here\n".to_vec())]);
+        let (result, ends) = run(&fake);
+        let message = result.expect_err("there is no result").to_string();
+        assert!(message.contains("no RAM here") && message.contains("its script ended"), "{message}");
+        assert!(ends.is_empty());
+        assert_eq!(fake.boots().len(), 2);
+    }
+
+    #[test]
+    fn what_a_killed_machine_reported_is_kept() {
+        let fake = Fake::new(|_, asked| {
+            vec![hello(), start(0, &asked[0]), finished(0, &asked[0]), start(1, &asked[1]), Step::Off { killed: true }]
+        });
+        let (result, ends) = run(&fake);
+        assert!(matches!(result, Err(Failure::Killed { .. })), "{result:?}");
+        assert_eq!(ends, [format!("{} done 2", IDS[0])]);
+    }
+
+    #[test]
+    fn a_hypervisor_that_gives_up_before_any_instance_is_not_tried_again() {
+        let text = Text::from("the plan is cut short").expect("short");
+        let fake = Fake::new(|_, _| vec![hello(), say(&Record::Fatal { text })]);
+        let (result, _) = run(&fake);
+        assert!(result.expect_err("it gave up").to_string().contains("the plan is cut short"));
+        assert_eq!(fake.boots().len(), 1);
+    }
+
+    #[test]
+    fn a_request_to_stop_is_heard_while_nothing_happens() {
+        let fake = Fake::new(|_, _| vec![hello(), Step::Quiet]);
+        let plan = Plan { settings: Settings::default(), instances: vec!["selftest.quiet".parse().expect("an id")] };
+        let result = drive(&fake, &plan, &AtomicBool::new(true), &mut |_| Ok(()));
+        assert!(matches!(result, Err(Failure::Stopped)));
     }
 }

@@ -1,1 +1,95 @@
-fn main() {}
+//! The instances under `cargo test`: one test for each instance and CPU, `qemu::max::el1.split.4k-l2.bbm.load-remote`.
+//!
+//! All selected tests of one CPU share one boot, which happens when the first of them runs; a test that is asked for
+//! alone boots alone. What only failed to be shown is no success: without QEMU every test fails, and says what to
+//! install.
+//!
+//! `SHATTER_TEST_CPUS` names the CPUs, separated by commas. Without it they are one of BBM level 2 and one of level 0.
+
+use std::{
+    collections::HashMap,
+    num::NonZeroU64,
+    process::ExitCode,
+    sync::{Arc, LazyLock, Mutex, OnceLock, atomic::AtomicBool},
+};
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use shatter_runner::{
+    doctor,
+    judge::judge,
+    plan::Plan,
+    platform::qemu::{Gic, Hardware, Qemu},
+    report::histogram,
+    results::CaseResult,
+    run::settings,
+    target::{Event, drive},
+};
+use vmsa::{Instance, verdict::Class};
+
+/// Rounds of each instance.
+const ROUNDS: NonZeroU64 = NonZeroU64::new(32).expect("not 0");
+const TIMEOUT_MS: NonZeroU64 = NonZeroU64::new(10_000).expect("not 0");
+const SEED: u64 = 0x2a;
+
+static QEMU: LazyLock<Result<Qemu, String>> =
+    LazyLock::new(|| Qemu::find().map_err(|error| format!("{error}\n\n{}", doctor::advice(&error))));
+
+/// The tests of one CPU.
+struct Boot {
+    cpu: String,
+    selected: Mutex<Vec<Instance>>,
+    /// What came of them, by id; or why nothing came. Filled by the first test that asks.
+    results: OnceLock<(HashMap<String, CaseResult>, Option<String>)>,
+}
+
+impl Boot {
+    fn run(&self) -> (HashMap<String, CaseResult>, Option<String>) {
+        let mut results = HashMap::new();
+        let qemu = match &*QEMU {
+            Ok(qemu) => qemu,
+            Err(error) => return (results, Some(error.clone())),
+        };
+        let hardware = Hardware { cpus: 2, gic: Gic::V3, memory: "3G".to_owned() };
+        let instances = self.selected.lock().expect("nobody panics with it").clone();
+        let plan = Plan { settings: settings(SEED, ROUNDS, TIMEOUT_MS), instances };
+        let run = drive(&qemu.target(&self.cpu, hardware), &plan, &AtomicBool::new(false), &mut |event| {
+            if let Event::Finished(finished) = event {
+                results.insert(finished.id.to_string(), judge(finished).case);
+            }
+            Ok(())
+        });
+        (results, run.err().map(|failure| failure.to_string()))
+    }
+
+    fn test(&self, id: &str) -> Result<Completion, Failed> {
+        let (results, failure) = self.results.get_or_init(|| self.run());
+        let Some(case) = results.get(id) else {
+            return Err(failure.as_deref().unwrap_or("the machine did not report it").into());
+        };
+        let story = format!("{}: {}\n{}", case.verdict, case.reason, histogram(case));
+        match case.verdict {
+            Class::Skip => Ok(Completion::ignored_with(&case.reason)),
+            Class::Fail | Class::Error => Err(story.into()),
+            Class::Pass | Class::Observed => Ok(Completion::Completed),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let cpus = std::env::var("SHATTER_TEST_CPUS").unwrap_or_else(|_| "max,cortex-a57".to_owned());
+    let mut trials = vec![];
+    for cpu in cpus.split(',') {
+        let boot = Arc::new(Boot { cpu: cpu.to_owned(), selected: Mutex::default(), results: OnceLock::new() });
+        for instance in cases::all() {
+            let id = instance.to_string();
+            let shared = Arc::clone(&boot);
+            let trial = Trial::ignorable_test(format!("qemu::{cpu}::{id}"), move || shared.test(&id));
+            if !arguments.is_filtered_out(&trial) {
+                boot.selected.lock().expect("nobody panics with it").push(instance);
+            }
+            trials.push(trial);
+        }
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

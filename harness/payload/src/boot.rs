@@ -141,8 +141,6 @@ pub struct Vm {
     pub(crate) entry: &'static EntryState,
     pub(crate) instance: Instance,
     pub(crate) pool: Pool,
-    /// What TTBR0 translates: private memory and frames, each at its physical address.
-    own: Space,
     mmu: Mmu,
 }
 
@@ -192,6 +190,7 @@ extern "C" fn boot(info: &'static VmInfo, entry: &'static EntryState, image: u64
     let info_page = core::ptr::from_ref(info) as u64;
     // SAFETY: hv has zeroed the private memory, and behind the image's memory only the last page is in use.
     let mut pool = unsafe { Pool::new(&raw const __memory_end as u64, info_page) };
+    // What TTBR0 translates: private memory and frames, each at its physical address.
     let own = Space::new(&mut pool, Granule::K4);
     own.map(&mut pool, info.private_base, info.private_base, info.private_size, Attributes::NORMAL_RWX);
     let mmu = Mmu {
@@ -219,7 +218,7 @@ extern "C" fn boot(info: &'static VmInfo, entry: &'static EntryState, image: u64
 
     let id = info.id.get(..info.id_len as usize).and_then(|id| str::from_utf8(id).ok()).unwrap_or_default();
     match id.parse() {
-        Ok(instance) => payload_main(Vm { info, entry, instance, pool, own, mmu }),
+        Ok(instance) => payload_main(Vm { info, entry, instance, pool, mmu }),
         Err(error) => panic!("{id}: {error}"),
     }
 }

@@ -13,11 +13,11 @@ use vmsa::{
 };
 
 /// Bits of a virtual address in either half (T0SZ = T1SZ = 16).
-pub const VA_BITS: u32 = 48;
+pub(crate) const VA_BITS: u32 = 48;
 
 /// Memory for tables: the private memory behind the image, which hv has zeroed. Nothing is ever given back.
 #[derive(Debug)]
-pub struct Pool {
+pub(crate) struct Pool {
     next: u64,
     end: u64,
 }
@@ -27,12 +27,12 @@ impl Pool {
     ///
     /// # Safety
     /// It is zero, and nothing else uses it, now or later.
-    pub const unsafe fn new(start: u64, end: u64) -> Self {
+    pub(crate) const unsafe fn new(start: u64, end: u64) -> Self {
         Self { next: start, end }
     }
 
     /// Where the memory begins that is not given out, and where it ends, in bytes.
-    pub const fn rest(&self) -> (u64, u64) {
+    pub(crate) const fn rest(&self) -> (u64, u64) {
         (self.next, self.end)
     }
 
@@ -45,7 +45,7 @@ impl Pool {
     }
 
     /// A table at `level` whose leaves map `oa` and what follows it, directly or by way of more tables.
-    pub fn tree(&mut self, granule: Granule, level: Level, oa: u64, leaf: Leaf) -> u64 {
+    pub(crate) fn tree(&mut self, granule: Granule, level: Level, oa: u64, leaf: Leaf) -> u64 {
         let table = self.table(granule);
         for index in 0..granule.entries() {
             let oa = oa + index as u64 * level.size(granule);
@@ -69,19 +69,19 @@ fn entry(table: u64, index: usize) -> &'static AtomicU64 {
 
 /// What one TTBR translates.
 #[derive(Clone, Copy, Debug)]
-pub struct Space {
+pub(crate) struct Space {
     granule: Granule,
     root: u64,
 }
 
 impl Space {
     /// An empty one.
-    pub fn new(pool: &mut Pool, granule: Granule) -> Self {
+    pub(crate) fn new(pool: &mut Pool, granule: Granule) -> Self {
         Self { granule, root: pool.table(granule) }
     }
 
     /// Address of the first table, for TTBRn_EL1.
-    pub const fn root(&self) -> u64 {
+    pub(crate) const fn root(&self) -> u64 {
         self.root
     }
 
@@ -91,7 +91,7 @@ impl Space {
     }
 
     /// The descriptor that translates `va` at `level`; tables on the way to it are made.
-    pub fn slot(&self, pool: &mut Pool, va: u64, level: Level) -> &'static AtomicU64 {
+    pub(crate) fn slot(&self, pool: &mut Pool, va: u64, level: Level) -> &'static AtomicU64 {
         let mut table = self.root;
         let mut at = self.start();
         loop {
@@ -114,7 +114,7 @@ impl Space {
 
     /// Maps `[va, va + size)` to `oa` and what follows, by the largest leaves that fit. All in bytes, multiples of
     /// the page size.
-    pub fn map(&self, pool: &mut Pool, va: u64, oa: u64, size: u64, attributes: Attributes) {
+    pub(crate) fn map(&self, pool: &mut Pool, va: u64, oa: u64, size: u64, attributes: Attributes) {
         let mut done = 0;
         while done < size {
             let level = self.largest_leaf((va + done) | (oa + done), size - done);
@@ -138,7 +138,7 @@ impl Space {
 }
 
 /// Makes descriptors that were written before visible to this PE's walker, for its next accesses.
-pub fn publish() {
+pub(crate) fn publish() {
     barrier::dsb_ishst();
     barrier::isb();
 }

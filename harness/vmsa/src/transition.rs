@@ -489,6 +489,23 @@ mod tests {
         }
     }
 
+    /// Where several rules ask for the same, the answer cites the one of the field that changes.
+    #[test]
+    fn the_rule_cited_is_the_field_s_own() {
+        let same = Context { contents_equal: true, ..CONTEXT };
+        let contiguous = Attributes { contiguous: true, ..RW };
+        for (old, new, rule) in [
+            (block(1, RW), block(1, contiguous), "R_KHRBC"),
+            (block(1, RO), block(2, RO), "R_WHZWS"),
+            (block(1, RW), block(1, RO), "R_GPPYH"),
+            (block(1, RW), Descriptor::table(0x1000), "R_KFLJB"),
+        ] {
+            for bbm in BbmLevel::ALL {
+                assert_eq!(needs(old, new, &same, bbm).rule, rule, "level {bbm}");
+            }
+        }
+    }
+
     proptest! {
         /// Between two descriptors that may both be cached the direction does not matter; a higher BBM level never
         /// needs more; every answer cites a rule; and only what cannot be cached, or does not change, needs nothing.

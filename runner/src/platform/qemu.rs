@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use crate::{
     guest,
     results::{self, Evidence},
-    target::{BootError, Heard, Machine, Off, Target},
+    target::{BootError, Heard, Machine, Off, Patience, Target},
 };
 
 /// Name of the platform in results.
@@ -230,6 +230,11 @@ impl Target for QemuTarget<'_> {
 
     fn console(&self) -> wire::plan::Console {
         wire::plan::Console::Semihosting
+    }
+
+    fn patience(&self) -> Patience {
+        // An emulator that shares a few cores with others is late by seconds.
+        Patience { boot: Duration::from_secs(60), grace: Duration::from_secs(15) }
     }
 
     fn boot(&self, bundle: &[u8]) -> Result<Box<dyn Machine>, BootError> {

@@ -7,7 +7,7 @@ use vmsa::verdict::Class;
 
 use crate::{
     cpu_names,
-    report::{CLASSES, Conflicts, controls, histogram, honesty, mark, weak_evidence},
+    report::{CLASSES, Conflicts, controls, count, histogram, honesty, mark, weak_evidence},
     results::{CaseResult, Evidence, ResultFile},
 };
 
@@ -46,12 +46,11 @@ fn row(file: &ResultFile) -> Vec<Cell> {
         Cell::new(file.cpu.bbm).set_alignment(CellAlignment::Right),
     ];
     for class in CLASSES {
-        let count = file.count(class);
-        let cell = Cell::new(count).set_alignment(CellAlignment::Right);
+        let cell = Cell::new(count(file, class)).set_alignment(CellAlignment::Right);
         row.push(match class {
             // An emulator's pass is not shown in green.
             Class::Pass if evidence == Evidence::Silicon => cell.fg(Color::Green),
-            Class::Fail | Class::Error if count > 0 => cell.fg(Color::Red),
+            Class::Fail | Class::Error if file.count(class) > 0 => cell.fg(Color::Red),
             _ => cell,
         });
     }

@@ -6,7 +6,7 @@ use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use vmsa::verdict::Class;
 
 use crate::{
-    report::histogram,
+    report::{histogram, honesty},
     results::{CaseResult, ResultFile},
 };
 
@@ -33,6 +33,9 @@ fn suite(file: &ResultFile) -> TestSuite {
         ("version", file.tool.version.clone()),
     ] {
         suite.add_property((name, value.as_str()));
+    }
+    if let Some(statement) = honesty(file.platform.evidence) {
+        suite.add_property(("caveat", statement));
     }
     suite.add_test_cases(file.cases.iter().map(|case| self::case(&name, case)));
     suite

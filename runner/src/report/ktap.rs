@@ -8,7 +8,7 @@ use std::io;
 use vmsa::verdict::Class;
 
 use crate::{
-    report::{histogram, honesty, weak_evidence},
+    report::{histogram, honesty},
     results::{CaseResult, ResultFile},
 };
 
@@ -25,11 +25,11 @@ const fn ok(class: Class) -> &'static str {
 /// Those of `out`.
 pub fn write(files: &[ResultFile], out: &mut dyn io::Write) -> io::Result<()> {
     writeln!(out, "KTAP version 1\n1..{}", files.len())?;
-    for statement in weak_evidence(files).into_iter().filter_map(honesty) {
-        writeln!(out, "# {statement}")?;
-    }
     for (i, file) in files.iter().enumerate() {
         writeln!(out, "  KTAP version 1\n  1..{}", file.cases.len())?;
+        if let Some(statement) = honesty(file.platform.evidence) {
+            writeln!(out, "  # {statement}")?;
+        }
         for (j, case) in file.cases.iter().enumerate() {
             self::case(j + 1, case, out)?;
         }

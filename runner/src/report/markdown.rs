@@ -15,7 +15,7 @@ use vmsa::{
 
 use crate::{
     cpu_names,
-    report::{CLASSES, Conflicts, controls, honesty, mark, weak_evidence},
+    report::{CLASSES, Conflicts, controls, count, honesty, mark, weak_evidence},
     results::ResultFile,
 };
 
@@ -38,7 +38,7 @@ struct Cpu {
     evidence: String,
     conflicts: String,
     controls: String,
-    counts: [usize; 5],
+    counts: [String; 5],
 }
 
 #[derive(Serialize)]
@@ -133,7 +133,7 @@ fn cpu(file: &ResultFile) -> Cpu {
         evidence: format!("{evidence} {}", mark(evidence)).trim_end().to_owned(),
         conflicts: Conflicts::of(file).describe(evidence),
         controls: format!("{held} of {all}"),
-        counts: CLASSES.map(|class| file.count(class)),
+        counts: CLASSES.map(|class| count(file, class)),
     }
 }
 

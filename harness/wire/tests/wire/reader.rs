@@ -93,6 +93,14 @@ fn stream(lines: &[String]) -> Vec<u8> {
     lines.iter().flat_map(|line| [line.as_bytes(), b"\n"].concat()).collect()
 }
 
+/// `bytes` in parts of `sizes`, which are used again and again.
+fn divided<'a>(mut bytes: &'a [u8], sizes: &[usize]) -> impl Iterator<Item = &'a [u8]> {
+    sizes.iter().cycle().map_while(move |size| {
+        let part = bytes.split_off(..(*size).min(bytes.len()))?;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
 /// Whether `part` is `whole` with some left out.
 fn in_order<'a>(part: &[&'a str], whole: &'a [String]) -> bool {
     let mut whole = whole.iter();
@@ -193,13 +201,7 @@ proptest! {
     ) {
         let mut bytes = stream(&lines);
         damage.iter().for_each(|damage| damage.apply(&mut bytes));
-        let mut rest = &bytes[..];
-        let parts = sizes.iter().cycle().map_while(|size| {
-            let (part, later) = rest.split_at((*size).min(rest.len()));
-            rest = later;
-            (!part.is_empty()).then_some(part)
-        });
-        prop_assert_eq!(read(parts), read([&bytes[..]]));
+        prop_assert_eq!(read(divided(&bytes, &sizes)), read([&bytes[..]]));
     }
 
     /// As above, but of bytes that matter, around the length at which pieces are cut.
@@ -211,14 +213,8 @@ proptest! {
         marker: bool,
     ) {
         let bytes = [if marker { &b"#@ "[..] } else { b"" }, &vec![b'A'; before], &middle, b"#@ AAAA\nend"].concat();
-        let first = before - 16;
-        let mut rest = &bytes[first..];
-        let parts = sizes.iter().cycle().map_while(|size| {
-            let (part, later) = rest.split_at((*size).min(rest.len()));
-            rest = later;
-            (!part.is_empty()).then_some(part)
-        });
-        prop_assert_eq!(read([&bytes[..first]].into_iter().chain(parts)), read([&bytes[..]]));
+        let (first, rest) = bytes.split_at(before - 16);
+        prop_assert_eq!(read([first].into_iter().chain(divided(rest, &sizes))), read([&bytes[..]]));
     }
 }
 

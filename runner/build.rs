@@ -172,7 +172,9 @@ fn flatten(path: &Path) -> Result<Vec<u8>> {
             let kind = relocation.r_type(endian, false);
             if kind != elf::R_AARCH64_RELATIVE {
                 let offset = relocation.r_offset.get(endian);
-                return Err(at(&format!("relocation of type {kind} at {offset:#x}; only R_AARCH64_RELATIVE is applied")));
+                return Err(at(&format!(
+                    "relocation of type {kind} at {offset:#x}; only R_AARCH64_RELATIVE is applied"
+                )));
             }
         }
     }

@@ -33,7 +33,15 @@ boot_start:
 
         // EL3: hand EL2 everything that this Image and its payloads use, then go there.
         ldr     x0, ={SCR_EL3}
-        msr     scr_el3, x0
+        mrs     x1, id_aa64mmfr0_el1
+        ubfx    x1, x1, #56, #4                 // FEAT_FGT: its registers do not trap
+        cbz     x1, 10f
+        orr     x0, x0, #(1 << 27)              // FGTEn
+10:     mrs     x1, id_aa64mmfr1_el1
+        ubfx    x1, x1, #40, #4                 // FEAT_HCX: HCRX_EL2 does not trap
+        cbz     x1, 11f
+        orr     x0, x0, #(1 << 38)              // HXEn
+11:     msr     scr_el3, x0
         msr     cptr_el3, xzr
         mrs     x0, id_aa64pfr0_el1
         ubfx    x0, x0, #24, #4                 // GIC system registers?

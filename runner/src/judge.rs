@@ -189,3 +189,143 @@ fn registers(seen: &record::Registers) -> BTreeMap<String, Hex> {
     ];
     general.chain(special.map(|(name, value)| (name.to_owned(), value))).map(|(n, v)| (n, Hex(v))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use vmsa::outcome::Kind;
+    use wire::record::{Id, Report, Text};
+
+    use super::*;
+    use crate::results::tests::fixture;
+
+    fn seen(phase: Phase, kind: Kind) -> record::Outcome {
+        record::Outcome { count: Count { phase, kind, count: 100 }, first: record::First::default() }
+    }
+
+    /// A run of `id` in which every access saw what both mappings give.
+    fn finished(id: &str) -> Finished {
+        Finished {
+            seq: 0,
+            id: Id::from(id).expect("an id fits"),
+            cpu: 0,
+            end: End::Done,
+            bbm: 2,
+            report: Report {
+                rounds: 100,
+                accesses: 300,
+                overlap: 100,
+                outcomes: Phase::ALL.into_iter().map(|phase| seen(phase, Kind::Same)).collect(),
+                ..Report::default()
+            },
+            el2_conflicts: Default::default(),
+            registers: None,
+            contained: 0,
+            setup_ns: 1,
+            run_ns: 2,
+            reason: None,
+        }
+    }
+
+    fn conflict(place: Place, cleared_by: Recovery) -> record::Conflict {
+        record::Conflict {
+            place,
+            stage: 1,
+            esr: 0x9600_0030,
+            far: 0x1000,
+            hpfar: None,
+            pc: 0x2000,
+            cpu: 1,
+            cleared_by,
+            retries: 1,
+            injected: false,
+            phase: Some(1),
+        }
+    }
+
+    const DIRECT: &str = "el1.split.4k-l2.direct.load-remote";
+
+    #[test]
+    fn each_outcome_gets_its_rule() {
+        let entry = judge(&finished(DIRECT));
+        assert_eq!(entry.case.verdict, Class::Pass, "{}", entry.case.reason);
+        assert!(entry.case.outcomes.iter().all(|outcome| outcome.allowed && outcome.rule.contains('_')));
+
+        let mut wrong = finished(DIRECT);
+        wrong.report.outcomes.push(seen(Phase::After, Kind::Neither));
+        let case = judge(&wrong).case;
+        assert_eq!(case.verdict, Class::Fail);
+        assert_eq!(case.outcomes.iter().filter(|outcome| !outcome.allowed).count(), 1);
+    }
+
+    #[test]
+    fn conflicts_are_counted_by_place_and_kept_one_by_one() {
+        let mut run = finished(DIRECT);
+        run.report.conflicts.push(conflict(Place::El1, Recovery::Vmalle1));
+        run.report.conflicts_total = 9;
+        run.el2_conflicts.push(conflict(Place::El2ForEl1, Recovery::Vmalls12e1));
+        let Entry { case, conflicts, .. } = judge(&run);
+        assert_eq!(case.conflicts, ConflictCounts { el1: 9, el2_for_el1: 1, el2: 0, uncleared: 0 });
+        assert_eq!(case.verdict, Class::Pass, "{}: level 2 allows them", case.reason);
+        let places: Vec<_> = conflicts.iter().map(|c| (c.place.as_str(), c.cleared_by.as_str())).collect();
+        assert_eq!(places, [("el1", "vmalle1"), ("el2-for-el1", "vmalls12e1")]);
+
+        // The same at level 3, where there are none, and one that came back for ever.
+        run.bbm = 3;
+        assert_eq!(judge(&run).case.verdict, Class::Fail);
+        run.bbm = 2;
+        run.report.conflicts.push(conflict(Place::El1, Recovery::None));
+        assert_eq!(judge(&run).case.verdict, Class::Fail);
+    }
+
+    #[test]
+    fn a_skip_keeps_the_machines_reason() {
+        let mut run = finished(DIRECT);
+        (run.end, run.report) = (End::Skipped, Report::default());
+        run.reason = Some(Text::from("one CPU only").expect("it fits"));
+        let case = judge(&run).case;
+        assert_eq!((case.verdict, case.reason.as_str()), (Class::Skip, "one CPU only"));
+    }
+
+    #[test]
+    fn fewer_rounds_than_asked_for_are_no_trouble() {
+        let mut run = finished(DIRECT);
+        run.report.trouble = Some(Trouble::OutOfTime);
+        assert_eq!(judge(&run).case.verdict, Class::Pass);
+        run.report.trouble = Some(Trouble::ObserverSilent);
+        assert_eq!(judge(&run).case.verdict, Class::Error);
+    }
+
+    #[test]
+    fn a_control_tells_whether_it_held() {
+        let held = |run: &Finished| judge(run).control.map(|control| control.held);
+        assert_eq!(held(&finished(DIRECT)), None);
+        let mut quiet = finished("selftest.quiet");
+        assert_eq!(held(&quiet), Some(true));
+        quiet.report.outcomes.push(seen(Phase::After, Kind::Exception));
+        assert_eq!(held(&quiet), Some(false));
+    }
+
+    #[test]
+    fn an_instance_that_nobody_knows_is_kept_and_not_judged() {
+        let case = judge(&finished("el9.split.4k-l2.direct.load-remote")).case;
+        assert_eq!((case.verdict, case.reason.as_str()), (Class::Error, "the id's regime is not known"));
+        assert_eq!(case.outcomes.len(), 3);
+    }
+
+    #[test]
+    fn judging_again_by_the_same_rules_changes_nothing() {
+        for name in ["base/board/altra.json", "new/board/altra.json", "new/qemu/neoverse-n2.json"] {
+            let file = fixture(name);
+            let mut again = file.clone();
+            rejudge(&mut again);
+            assert_eq!(again, file);
+            // Whatever was wrongly written is put right.
+            for case in &mut again.cases {
+                case.verdict = Class::Pass;
+                case.outcomes.iter_mut().for_each(|outcome| outcome.allowed = !outcome.allowed);
+            }
+            rejudge(&mut again);
+            assert_eq!(again, file);
+        }
+    }
+}

@@ -75,13 +75,15 @@ pub fn select(filters: &[String]) -> Result<Vec<Instance>, NothingMatches> {
     Ok(ids.iter().filter(|(id, _)| chosen(id)).map(|(_, instance)| *instance).collect())
 }
 
-/// The ids of the catalogue, and the words between their dots, that are most like `text`, best first.
+/// The ids of the catalogue, their words, and their beginnings up to a dot, that are most like `text`, best first.
 fn near(text: &str) -> Vec<String> {
     /// Below this two words have little in common.
     const LIKE: f64 = 0.6;
     const MOST: usize = 3;
     let ids: Vec<String> = cases::all().map(|instance| instance.to_string()).collect();
-    let candidates: BTreeSet<&str> = ids.iter().flat_map(|id| id.split('.').chain([&**id])).collect();
+    let beginnings = |id: &'_ str| id.match_indices('.').map(|(dot, _)| dot).chain([id.len()]).collect::<Vec<_>>();
+    let candidates: BTreeSet<&str> =
+        ids.iter().flat_map(|id| id.split('.').chain(beginnings(id).into_iter().map(|end| &id[..end]))).collect();
     let mut near: Vec<(f64, &str)> = candidates
         .into_iter()
         .map(|candidate| (strsim::normalized_damerau_levenshtein(text, candidate), candidate))

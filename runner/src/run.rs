@@ -201,6 +201,7 @@ pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
     let results = run.all(&cpus);
 
     let mut exit = Exit::Clean;
+    let mut failed = false;
     let mut files = vec![];
     for (cpu, CpuRun { file, failure }) in cpus.iter().zip(results) {
         if let Some(file) = file {
@@ -210,11 +211,15 @@ pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
         if let Some(failure) = failure {
             run.progress.line(format_args!("{cpu}: {failure}"));
             exit = exit.max(if matches!(failure, Failure::Stopped) { Exit::Interrupted } else { Exit::Platform });
+            failed = true;
         }
     }
-    report::run(&files, args.format, out).map_err(Error::Report)?;
+    // Programs that read the report want one even if it is empty; people have read the reason already.
+    if !files.is_empty() || args.format != RunFormat::Human {
+        report::run(&files, args.format, out).map_err(Error::Report)?;
+    }
     run.progress.line(format_args!("again with: {}", args.command()));
-    if matches!(exit, Exit::Platform | Exit::Interrupted) && !files.is_empty() {
+    if failed && !files.is_empty() {
         run.progress.line(format_args!("go on with: {} --resume", args.command()));
     }
     Ok(exit)

@@ -110,31 +110,25 @@ pub enum Failure {
     #[error(transparent)]
     Boot(#[from] BootError),
     /// The hypervisor cannot go on.
-    #[error("the hypervisor on {cpu} gave up: {text}")]
+    #[error("the hypervisor gave up: {text}")]
     Fatal {
-        /// The CPU.
-        cpu: String,
         /// What it said.
         text: String,
     },
     /// Boots brought no results.
     #[error(
-        "{cpu} brought no result in {FRUITLESS_BOOTS} boots: {how}; {}",
+        "no result in {FRUITLESS_BOOTS} boots: {how}; {}",
         if tail.is_empty() { "its console stayed empty".to_owned() } else { format!("its console ended with\n{tail}") }
     )]
     Fruitless {
-        /// The CPU.
-        cpu: String,
         /// How the last one ended.
         how: String,
         /// The last lines of its console.
         tail: String,
     },
     /// Somebody ended the machine.
-    #[error("the machine of {cpu} was ended from outside ({how}); what it reported is kept")]
+    #[error("the machine was ended from outside ({how}); what it reported is kept")]
     Killed {
-        /// The CPU.
-        cpu: String,
         /// How.
         how: String,
     },
@@ -180,9 +174,9 @@ pub fn drive(target: &dyn Target, plan: &Plan, stop: &AtomicBool, sink: &mut Sin
         let how = match over {
             Over::Bye => "the machine was done, but the records of some instances were lost".to_owned(),
             Over::Killed(how) if boot.todo.is_empty() => how,
-            Over::Killed(how) => return Err(Failure::Killed { cpu: target.cpu().to_owned(), how }),
+            Over::Killed(how) => return Err(Failure::Killed { how }),
             Over::Fatal(text) if boot.started.is_none() => {
-                return Err(Failure::Fatal { cpu: target.cpu().to_owned(), text });
+                return Err(Failure::Fatal { text });
             }
             Over::Fatal(text) => format!("the hypervisor gave up: {text}"),
             Over::Silent => "the machine stopped answering".to_owned(),
@@ -194,7 +188,7 @@ pub fn drive(target: &dyn Target, plan: &Plan, stop: &AtomicBool, sink: &mut Sin
         let tail = boot.tail();
         fruitless = if todo.len() < before { 0 } else { fruitless + 1 };
         if fruitless == FRUITLESS_BOOTS {
-            return Err(Failure::Fruitless { cpu: target.cpu().to_owned(), how, tail });
+            return Err(Failure::Fruitless { how, tail });
         }
     }
     Ok(())
@@ -258,7 +252,8 @@ impl<'a, 's> Boot<'a, 's> {
                     let records = reader.statistics().records;
                     let over = self.read(|mut sink| reader.push(&bytes, &mut sink))?;
                     if reader.statistics().records > records {
-                        (heard, patience) = (Instant::now(), Duration::from_millis(plan.settings.timeout_ms.get()) + grace);
+                        (heard, patience) =
+                            (Instant::now(), Duration::from_millis(plan.settings.timeout_ms.get()) + grace);
                     }
                     if let Some(over) = over {
                         return Ok(over);
@@ -504,7 +499,8 @@ mod tests {
 
     /// Drives a plan of [`IDS`] and returns what came of it, with `id end bbm` of every finished instance.
     fn run(target: &dyn Target) -> (Result<(), Failure>, Vec<String>) {
-        let settings = Settings { timeout_ms: const { std::num::NonZeroU64::new(1).expect("not 0") }, ..Default::default() };
+        let settings =
+            Settings { timeout_ms: const { std::num::NonZeroU64::new(1).expect("not 0") }, ..Default::default() };
         let plan = Plan { settings, instances: IDS.iter().map(|id| id.parse().expect("an id")).collect() };
         let ends = RefCell::new(vec![]);
         let result = drive(target, &plan, &AtomicBool::new(false), &mut |event| {
@@ -544,7 +540,10 @@ mod tests {
         let (result, ends) = run(&fake);
         result.expect("all instances have an end");
         // The level that was presented is the lower of the CPU's and the instance's.
-        assert_eq!(ends, [format!("{} done 2", IDS[0]), format!("{} watchdog 2", IDS[1]), format!("{} watchdog 1", IDS[2])]);
+        assert_eq!(
+            ends,
+            [format!("{} done 2", IDS[0]), format!("{} watchdog 2", IDS[1]), format!("{} watchdog 1", IDS[2])]
+        );
         assert_eq!(fake.boots(), [&IDS[..], &IDS[2..]]);
     }
 
@@ -556,7 +555,10 @@ mod tests {
         });
         let (result, ends) = run(&fake);
         result.expect("all instances have an end");
-        assert_eq!(ends, [format!("{} watchdog 2", IDS[0]), format!("{} done 2", IDS[1]), format!("{} done 2", IDS[2])]);
+        assert_eq!(
+            ends,
+            [format!("{} watchdog 2", IDS[0]), format!("{} done 2", IDS[1]), format!("{} done 2", IDS[2])]
+        );
     }
 
     #[test]

@@ -16,8 +16,7 @@ use vmsa::{
 use wire::abi::{HEADER_MAGIC, MAX_VCPUS, VmInfo};
 
 use crate::{
-    cpu, exceptions, hypercall,
-    round,
+    cpu, exceptions, hypercall, round,
     tables::{Pool, Space, VA_BITS, publish},
 };
 
@@ -182,7 +181,7 @@ impl Vm {
     }
 }
 
-const _: () = assert!(size_of::<Secondary>() % 16 == 0);
+const _: () = assert!(size_of::<Secondary>().is_multiple_of(16), "stacks are 16-byte aligned");
 
 /// Called by `entry.S` on the boot CPU with the MMU off, once the image is relocated.
 extern "C" fn boot(info: &'static VmInfo, entry: &'static EntryState, image: u64) -> ! {

@@ -5,10 +5,7 @@
 //! access tried again, first with what EL1 can do itself, then with what only EL2 can: with stage 2 on, just the
 //! latter is guaranteed (R_BLRKC). Everything else goes to hv untouched.
 
-use core::{
-    arch::global_asm,
-    sync::atomic::Ordering::Relaxed,
-};
+use core::{arch::global_asm, sync::atomic::Ordering::Relaxed};
 
 use arch::{barrier, probe, tlbi};
 use vmsa::outcome::Kind;

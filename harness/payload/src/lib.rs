@@ -9,10 +9,10 @@
 //! in TTBR1, over frames that TTBR0 shows a second time as an *alias*. So whatever the CPU makes of the window,
 //! the runtime can look behind it.
 //!
-//! A family's binary is one line, [`family!`], that names the function which runs its instances: [`round::run`]
-//! for every family of cases, whatever they change, and [`selftest::run`]. Behind them:
+//! A family's binary is one line, `family!`, that names the function which runs its instances: `round::run`
+//! for every family of cases, whatever they change, and `selftest::run`. Behind them:
 //!
-//! * [`boot`]: entry, relocation, MMU; vCPUs that join;
+//! * `boot`: entry, relocation, MMU; vCPUs that join;
 //! * `exceptions`: vectors, probes that faulted, TLB conflict aborts and their recovery;
 //! * `tables`: the pool of tables and the mapper, for any granule;
 //! * `window`: window, frames and their contents; what an access tells;

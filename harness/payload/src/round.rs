@@ -44,7 +44,7 @@ use crate::{
 /// Accesses of an observer in a round's `before` and in its `after`.
 const STILL_ACCESSES: u64 = 2;
 /// Every round whose number has these bits clear is one in which the changer pauses for a remote observer.
-const PAUSE_MASK: u64 = 7;
+const PAUSE_MASK: u64 = 1;
 /// Accesses for which it pauses.
 const PAUSE_ACCESSES: u64 = 2;
 /// Longest pause in milliseconds.
@@ -159,7 +159,7 @@ impl Random {
 
     /// A number below `bound`, at most 2^32, without a division.
     fn below(&mut self, bound: u64) -> u64 {
-        (self.next() >> 32) * bound >> 32
+        ((self.next() >> 32) * bound) >> 32
     }
 }
 
@@ -305,6 +305,7 @@ impl<'a> Work<'a> {
                 overlapped |= self.stage.read() == round;
                 during += 1;
                 self.during.publish(during);
+                barrier::spin();
             }
             barrier::dsb_sy();
             barrier::isb();

@@ -8,9 +8,7 @@ use core::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use aarch64_cpu::registers::{
-    ID_AA64ISAR0_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1, Readable,
-};
+use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1, Readable};
 use arch::{barrier, probe, write_sysreg};
 use vmsa::{
     geometry::{BbmLevel, Granule, Level},
@@ -171,13 +169,9 @@ fn conflict(mut vm: Vm, place: Place) -> ! {
 fn cap(level: BbmLevel) -> ! {
     let mmfr2 = ID_AA64MMFR2_EL1.get();
     check_register("ID_AA64MMFR2_EL1", BbmLevel::from_mmfr2(mmfr2) <= level, mmfr2);
-    // Others of the group that is trapped with it. An Armv8-A CPU has none of these all zero: PFR0 says that EL1
-    // exists, ISAR0 that there is CRC32 (since Armv8.1) or LSE, and MMFR0 has more ASID bits than 8 everywhere.
-    let others = [
-        ("ID_AA64PFR0_EL1", ID_AA64PFR0_EL1.get()),
-        ("ID_AA64ISAR0_EL1", ID_AA64ISAR0_EL1.get()),
-        ("ID_AA64MMFR0_EL1", ID_AA64MMFR0_EL1.get()),
-    ];
+    // Others of the group that is trapped with it. No CPU has these all zero: PFR0 says that there is an EL1, and
+    // MMFR0 that there are more than 32 bits of physical address.
+    let others = [("ID_AA64PFR0_EL1", ID_AA64PFR0_EL1.get()), ("ID_AA64MMFR0_EL1", ID_AA64MMFR0_EL1.get())];
     for (name, value) in others {
         check_register(name, value != 0, value);
     }

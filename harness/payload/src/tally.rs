@@ -114,11 +114,7 @@ impl Conflicts {
             let [esr, far, pc, rest] = [const { AtomicU64::new(0) }; 4];
             Slot { esr, far, pc, rest }
         }
-        Self {
-            slots: [const { slot() }; MAX_CONFLICTS],
-            total: AtomicU64::new(0),
-            tries: AtomicU64::new(0),
-        }
+        Self { slots: [const { slot() }; MAX_CONFLICTS], total: AtomicU64::new(0), tries: AtomicU64::new(0) }
     }
 
     /// A conflict abort was taken: records it, and says what to try. `phase` is a [`Phase`]'s number.

@@ -120,8 +120,7 @@ impl Window {
                     (true, _) => Kind::Old,
                     (false, true) => Kind::New,
                     (false, false)
-                        if is_mixture(old, token, spot.old.contents)
-                            || is_mixture(new, token, spot.new.contents) =>
+                        if is_mixture(old, token, spot.old.contents) || is_mixture(new, token, spot.new.contents) =>
                     {
                         Kind::Torn
                     }

@@ -350,8 +350,15 @@ struct Qmp {
 
 impl Qmp {
     fn start(program: &Path) -> io::Result<Self> {
-        let mut child =
-            spawn(Command::new(program).args(["-machine", "none", "-nodefaults", "-display", "none", "-qmp", "stdio"]))?;
+        let mut child = spawn(Command::new(program).args([
+            "-machine",
+            "none",
+            "-nodefaults",
+            "-display",
+            "none",
+            "-qmp",
+            "stdio",
+        ]))?;
         let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         Ok(Self { child, replies: serde_json::Deserializer::from_reader(stdout).into_iter() })
     }
@@ -388,21 +395,24 @@ impl Qmp {
     }
 
     fn aarch64_cpus_with_el2(&mut self) -> io::Result<Vec<String>> {
-        let replies = self.ask([json!({"execute": "qmp_capabilities"}), json!({"execute": "query-cpu-definitions"})])?;
+        let replies =
+            self.ask([json!({"execute": "qmp_capabilities"}), json!({"execute": "query-cpu-definitions"})])?;
         let definitions = replies.last().and_then(Value::as_array).cloned().unwrap_or_default();
         let member = |definition: &Value, name: &str| definition.get(name).and_then(Value::as_str).map(str::to_owned);
         let cpus: Vec<_> =
             definitions.iter().filter_map(|cpu| Some((member(cpu, "name")?, member(cpu, "typename")?))).collect();
-        let properties = self.ask(cpus.iter().map(
-            |(_, typename)| json!({"execute": "qom-list-properties", "arguments": {"typename": typename}}),
-        ))?;
+        let properties = self.ask(
+            cpus.iter()
+                .map(|(_, typename)| json!({"execute": "qom-list-properties", "arguments": {"typename": typename}})),
+        )?;
         let has = |properties: &Value, wanted: &str| {
             let properties = properties.as_array().map_or(&[][..], Vec::as_slice);
             properties.iter().any(|property| property.get("name").and_then(Value::as_str) == Some(wanted))
         };
-        let fit = cpus.into_iter().zip(properties).filter(|(_, has_these)| {
-            ["aarch64", "has_el2"].iter().all(|wanted| has(has_these, wanted))
-        });
+        let fit = cpus
+            .into_iter()
+            .zip(properties)
+            .filter(|(_, has_these)| ["aarch64", "has_el2"].iter().all(|wanted| has(has_these, wanted)));
         Ok(fit.map(|((name, _), _)| name).collect())
     }
 }

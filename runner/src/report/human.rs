@@ -12,8 +12,7 @@ use crate::{
 };
 
 /// No borders, one line under the header.
-pub(crate) const STYLE: TableStyle =
-    TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
+pub(crate) const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
 /// The whole report.
 #[must_use]

@@ -157,7 +157,7 @@ fn controls(file: &ResultFile) -> (usize, usize) {
     (file.controls.iter().filter(|control| control.held).count(), file.controls.len())
 }
 
-/// `n of kind phase`, as a histogram's line.
+/// What the accesses of a case saw, phase by phase, in one line.
 #[must_use]
 pub fn histogram(case: &CaseResult) -> String {
     let mut parts: Vec<String> = Vec::new();
@@ -251,6 +251,19 @@ mod tests {
                     assert!(cell.trim_end().ends_with(mark(Evidence::Emulator)), "{row}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_documents_say_the_same_in_the_same_words() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let statement = honesty(Evidence::Emulator).expect("an emulator is not silicon");
+        let limits =
+            statement.split_once("QEMU's ").and_then(|(_, rest)| rest.split_once(" A pass")).expect("both are there");
+        for document in ["README.md", "results/README.md", "docs/reading-a-table.md"] {
+            let text = std::fs::read_to_string(root.join(document)).expect("it is in the tree");
+            let words: Vec<&str> = text.split_whitespace().collect();
+            assert!(words.join(" ").contains(limits.0), "{document} does not say: {}", limits.0);
         }
     }
 

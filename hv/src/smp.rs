@@ -5,7 +5,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
-use aarch64_cpu::registers::{MIDR_EL1, MPIDR_EL1, Readable, VBAR_EL2, Writeable};
+use aarch64_cpu::registers::{ID_AA64MMFR2_EL1, MIDR_EL1, MPIDR_EL1, Readable, VBAR_EL2, Writeable};
 use smccc::{Hvc, Smc, psci};
 
 use crate::{
@@ -34,6 +34,8 @@ pub(crate) struct PerCpu {
     pub(crate) mpidr: AtomicU64,
     /// MIDR_EL1.
     pub(crate) midr: AtomicU64,
+    /// ID_AA64MMFR2_EL1.
+    pub(crate) mmfr2: AtomicU64,
     /// Number of its GICv2 interface.
     pub(crate) interface: AtomicU8,
     /// Set by the CPU itself when it can take work.
@@ -46,6 +48,7 @@ pub(crate) static CPUS: [PerCpu; MAX_CPUS] = [const {
     PerCpu {
         mpidr: AtomicU64::new(0),
         midr: AtomicU64::new(0),
+        mmfr2: AtomicU64::new(0),
         interface: AtomicU8::new(0),
         online: AtomicBool::new(false),
         job: AtomicUsize::new(0),
@@ -80,6 +83,7 @@ pub(crate) fn init_this_cpu(index: usize) {
     let cpu = &CPUS[index];
     cpu.mpidr.store(own_mpidr(), Ordering::Relaxed);
     cpu.midr.store(MIDR_EL1.get(), Ordering::Relaxed);
+    cpu.mmfr2.store(ID_AA64MMFR2_EL1.get(), Ordering::Relaxed);
     if let Some(gic) = gic::get() {
         gic.init_cpu(own_mpidr());
         cpu.interface.store(gic.own_interface(), Ordering::Relaxed);

@@ -244,7 +244,9 @@ impl Suite {
             ),
         };
         let (el2_conflicts, el2_total) = conflict::TAKEN.lock().drain();
-        let bbm = BbmLevel::from_mmfr2(ID_AA64MMFR2_EL1.get());
+        // What holds for a translation that several CPUs share is what the least of them allows.
+        let of_cpu = |n: &usize| BbmLevel::from_mmfr2(CPUS[*n].mmfr2.load(Ordering::Relaxed));
+        let bbm = cpus.iter().take(needs.cpus).map(of_cpu).min().unwrap_or(BbmLevel::L0);
         let mut finished = Finished {
             seq,
             id,

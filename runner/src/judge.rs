@@ -35,6 +35,7 @@ pub fn judge(finished: &Finished) -> Entry {
         overlap: report.overlap,
         accesses: report.accesses,
         trouble: report.trouble.map(|trouble| trouble_name(trouble).to_owned()),
+        note: finished.reason.map(|reason| reason.to_string()),
         outcomes: report.outcomes.iter().map(outcome).collect(),
         conflicts: ConflictCounts {
             el1: report.conflicts_total,
@@ -48,10 +49,6 @@ pub fn judge(finished: &Finished) -> Entry {
         duration_ns: finished.run_ns,
     };
     let control = apply_rules(&mut case);
-    // What the machine lacks, hv knows better than the rules.
-    if let Some(reason) = finished.reason.filter(|_| finished.end == End::Skipped) {
-        case.reason = reason.to_string();
-    }
     let conflicts = conflicts.into_iter().map(|seen| conflict(&case.id, seen)).collect();
     Entry { case, conflicts, control }
 }
@@ -69,16 +66,10 @@ pub fn load_all(path: &Path, again: bool) -> Result<Vec<Loaded>, results::Error>
 }
 
 /// Judges all stored outcomes of `file` again by the rules of this version.
-///
-/// Skipped cases keep their reason, which came from the machine and not from a rule.
 pub fn rejudge(file: &mut ResultFile) {
     file.controls.clear();
     for case in &mut file.cases {
-        let reason = case.reason.clone();
         file.controls.extend(apply_rules(case));
-        if case.end == End::Skipped {
-            case.reason = reason;
-        }
     }
 }
 
@@ -116,6 +107,10 @@ fn apply_rules(case: &mut CaseResult) -> Option<ControlResult> {
     };
     let verdict = verdict::judge(&instance, case.bbm, &seen);
     (case.verdict, case.reason) = (verdict.class, verdict.reason.to_string());
+    // What the machine lacks, the hypervisor knows better than the rules.
+    if let (Class::Skip, Some(note)) = (case.verdict, &case.note) {
+        case.reason.clone_from(note);
+    }
 
     let expected = match verdict::control(&instance)? {
         Control::MustShow(phase, kind) => format!("must show {kind} {phase} the change"),

@@ -273,6 +273,9 @@ pub struct CaseResult {
     /// What was wrong with the harness, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// What the hypervisor had to say: why it was skipped, a panic's message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// The histogram.
     pub outcomes: Vec<Outcome>,
     /// Conflict aborts; the file's `conflicts` has the details of the first ones.
@@ -650,10 +653,10 @@ pub(crate) mod tests {
         let verdict = proptest::sample::select(Class::ALL.to_vec());
         let end = proptest::sample::select(End::ALL.to_vec());
         let bbm = proptest::sample::select(BbmLevel::ALL.to_vec());
-        let words = (any::<String>(), any::<Option<String>>(), any::<bool>());
+        let words = (any::<String>(), any::<[Option<String>; 2]>(), any::<bool>());
         let outcomes = proptest::collection::vec(outcome(), 0..5);
         (verdict, end, bbm, words, outcomes, any::<[u64; 9]>()).prop_map(
-            |(verdict, end, bbm, (reason, trouble, ended), outcomes, n)| CaseResult {
+            |(verdict, end, bbm, (reason, [trouble, note], ended), outcomes, n)| CaseResult {
                 id: format!("case-{}", n[0]),
                 verdict,
                 reason,
@@ -664,6 +667,7 @@ pub(crate) mod tests {
                 overlap: n[2],
                 accesses: n[3],
                 trouble,
+                note,
                 outcomes,
                 conflicts: ConflictCounts { el1: n[4], el2_for_el1: n[5], el2: n[6], uncleared: n[7] },
                 contained: n[8],

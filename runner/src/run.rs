@@ -64,7 +64,7 @@ pub struct Args {
     /// Go on with a run that was interrupted: run only what the result files do not have yet
     #[arg(long)]
     pub resume: bool,
-    /// Directory for the result files, DIR/<platform>/<cpu>.json
+    /// Directory for the result files, DIR/PLATFORM/CPU.json
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub out: PathBuf,
     /// What to print at the end
@@ -210,7 +210,12 @@ pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
         }
         if let Some(failure) = failure {
             run.progress.line(format_args!("{cpu}: {failure}"));
-            exit = exit.max(if matches!(failure, Failure::Stopped) { Exit::Interrupted } else { Exit::Platform });
+            exit = exit.max(match failure {
+                Failure::Stopped => Exit::Interrupted,
+                // The file is not one that this run can go on with.
+                Failure::Results(ref error) if !matches!(error, results::Error::Io { .. }) => Exit::Usage,
+                _ => Exit::Platform,
+            });
             failed = true;
         }
     }

@@ -27,7 +27,7 @@ use shatter_runner::{
 use vmsa::{Instance, verdict::Class};
 
 /// Rounds of each instance.
-const ROUNDS: NonZeroU64 = NonZeroU64::new(32).expect("not 0");
+const ROUNDS: NonZeroU64 = NonZeroU64::new(16).expect("not 0");
 const TIMEOUT_MS: NonZeroU64 = NonZeroU64::new(10_000).expect("not 0");
 const SEED: u64 = 0x2a;
 

@@ -230,9 +230,13 @@ fn scribble(mut vm: Vm) -> ! {
     }
     reach(&mut vm, (1 << pa_bits()) - 8);
 
+    // All that is its own and not in use; read back only when everything is written.
     let frames = words(info.frames_base, info.frames * info.frame_size);
-    for word in unused_memory(&vm).iter().chain(frames) {
-        word.store(!0, Relaxed);
+    let reachable = || unused_memory(&vm).iter().chain(frames);
+    reachable().for_each(|word| word.store(!0, Relaxed));
+    for word in reachable() {
+        let value = word.load(Relaxed);
+        check(Phase::After, value == !0, core::ptr::from_ref(word) as u64, value);
     }
     done()
 }

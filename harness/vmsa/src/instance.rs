@@ -345,7 +345,7 @@ impl Instance {
         /// Smallest unit in which hv hands out frames: stage 2 can map it as one block.
         const MIN_FRAME: u64 = 2 << 20;
         /// Image, stacks and a few dozen tables.
-        const SMALL: u64 = 1 << 20;
+        const SMALL: u64 = 512 << 10;
         /// The same and a whole tree of level 3 tables below one level 1 descriptor of the 4K granule: 2 MiB.
         const LARGE: u64 = 4 << 20;
         match self {

@@ -83,6 +83,9 @@ fn details(file: &ResultFile, text: &mut String) {
 
 fn bad_case(case: &CaseResult, lines: &mut String) {
     *lines += &format!("  {} {}\n    {}\n    {}\n", case.verdict, case.id, case.reason, histogram(case));
+    if let Some(note) = &case.note {
+        *lines += &format!("    {note}\n");
+    }
     for outcome in case.outcomes.iter().filter(|outcome| !outcome.allowed) {
         let first = &outcome.first;
         // Writing to a String does not fail.

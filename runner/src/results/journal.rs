@@ -278,4 +278,16 @@ mod tests {
         let error = Writer::create(&file, head()).expect_err("it is not a directory").to_string();
         assert!(error.starts_with(&format!("failed to create {}/board: ", file.display())), "{error}");
     }
+
+    /// Linux has a device that is always full.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_named() {
+        let dir = dir();
+        let journal = dir.path().join("board/altra.journal");
+        fs::create_dir(dir.path().join("board")).expect("there is room");
+        std::os::unix::fs::symlink("/dev/full", &journal).expect("there is room");
+        let error = Writer::create(dir.path(), head()).expect_err("it is full").to_string();
+        assert!(error.starts_with(&format!("failed to write {}: No space left", journal.display())), "{error}");
+    }
 }

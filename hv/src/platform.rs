@@ -240,7 +240,8 @@ fn find_timer(root: &Bus<'_>) -> u32 {
     const USUAL: u32 = 26;
     let Some((node, _)) = root.find(&["arm,armv8-timer", "arm,armv7-timer"]) else { return USUAL };
     let Some(property) = node.property("interrupts") else { return USUAL };
-    let word = |n: usize| property.value().get(n * 4..n * 4 + 4).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
+    let word =
+        |n: usize| property.value().get(n * 4..n * 4 + 4).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes);
     match (word(9), word(10)) {
         (Some(1), Some(ppi)) if ppi < 16 => 16 + ppi,
         _ => USUAL,
@@ -261,7 +262,7 @@ fn dtb_at(address: u64) -> Option<Range> {
     const MAGIC: u32 = 0xd00d_feed;
     /// More than any real DTB has; a larger size is garbage.
     const MAX_SIZE: u32 = 4 << 20;
-    if address == 0 || address % 8 != 0 {
+    if address == 0 || !address.is_multiple_of(8) {
         return None;
     }
     let header = address as *const u32;

@@ -46,7 +46,9 @@ fn fail(args: fmt::Arguments<'_>) -> ! {
 /// The bundle, or why there is none.
 fn bundle(initrd: Option<Range>) -> Bundle {
     let Some(range) = initrd else {
-        fail(format_args!("no bundle: the DTB's /chosen names no initrd (QEMU: -initrd BUNDLE, U-Boot: booti's second argument)"));
+        fail(format_args!(
+            "no bundle: the DTB's /chosen names no initrd (QEMU: -initrd BUNDLE, U-Boot: booti's second argument)"
+        ));
     };
     // SAFETY: the DTB names this memory as the initrd; it is mapped, and nobody writes it.
     let archive = unsafe { core::slice::from_raw_parts(range.start as *const u8, range.size() as usize) };
@@ -128,7 +130,10 @@ fn switch_to_semihosting() {
 }
 
 fn hello(boot: &Boot) {
-    console::record(&Record::Hello { protocol: wire::PROTOCOL, version: text(format_args!("{}", env!("CARGO_PKG_VERSION"))) });
+    console::record(&Record::Hello {
+        protocol: wire::PROTOCOL,
+        version: text(format_args!("{}", env!("CARGO_PKG_VERSION"))),
+    });
     if boot.entered_at == 3 {
         console::log(format_args!("entered at EL3, went down to EL2"));
     }
@@ -227,7 +232,7 @@ impl Suite {
         // The other vCPUs go on the CPUs after the first one, around the end.
         let cpus: ArrayVec<usize, MAX_CPUS> = (0..self.online).map(|n| (first + n) % self.online).collect();
         let outcome = match self.bundle.payload(entry.instance.family()) {
-            None => Err(text(format_args!("the bundle has no usable payload/{}", entry.instance.family()))),
+            None => Err(vm::Skip::NoPayload(entry.instance.family())),
             Some(payload) => vm::run(
                 &vm::Spec {
                     id: &id,
@@ -274,7 +279,7 @@ impl Suite {
                     finished.reason = Some(text(format_args!("{el2_total} conflict aborts at EL2 in all")));
                 }
             }
-            Err(reason) => finished.reason = Some(reason),
+            Err(skip) => finished.reason = Some(text(format_args!("{skip}"))),
         }
         self.report(&entry.instance, finished);
     }

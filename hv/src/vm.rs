@@ -7,14 +7,17 @@
 //! The state is all atomics: the boot CPU writes it while no vCPU runs, and a CPU is given its vCPU by a
 //! release store of its job.
 
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use core::{
+    fmt,
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+};
 
 use aarch64_cpu::registers::{CNTHP_CTL_EL2, CNTPCT_EL0, HCR_EL2, Readable, VTCR_EL2, VTTBR_EL2, Writeable};
 use smccc::psci;
 use spin::Mutex;
 use vmsa::{
     BbmLevel,
-    instance::{MAX_ID, Needs, Stage2 as Stage2Mode},
+    instance::{Family, MAX_ID, Needs, Stage2 as Stage2Mode},
     outcome::End,
 };
 use wire::{
@@ -25,8 +28,7 @@ use wire::{
 
 use crate::{
     bundle::Payload,
-    conflict, console,
-    exception, gic,
+    conflict, console, exception, gic,
     gic::Interrupt,
     memory::Memory,
     platform::Range,
@@ -139,11 +141,45 @@ pub(crate) struct Outcome {
     pub(crate) run_ns: u64,
 }
 
+/// Why an instance cannot run on this machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Skip {
+    Cpus {
+        needed: usize,
+        there: usize,
+    },
+    Frames {
+        size: u64,
+        count: u64,
+    },
+    /// The bundle has no payload for the family, or a damaged one.
+    NoPayload(Family),
+    PayloadTooLarge(Family),
+    Stage2,
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpus { needed, there } => write!(f, "needs {needed} CPUs, the machine has {there}"),
+            Self::Frames { size, count } => write!(
+                f,
+                "needs {} MiB of free RAM at a {} MiB boundary, the machine has none",
+                (size * count) >> 20,
+                size >> 20
+            ),
+            Self::NoPayload(family) => write!(f, "the bundle has no usable payload/{family}"),
+            Self::PayloadTooLarge(family) => write!(f, "payload/{family} is too large for its VM"),
+            Self::Stage2 => f.write_str("stage 2 cannot map the VM's memory this way on this machine"),
+        }
+    }
+}
+
 /// Time within which a payload that is meant to hang is ended, in ms.
 const HANG_TIMEOUT: u64 = 100;
 
-/// Builds the VM of `spec`, runs it to its end and says what came of it; `Err` is the reason for a skip.
-pub(crate) fn run(spec: &Spec<'_>, memory: &Memory) -> Result<Outcome, Text> {
+/// Builds the VM of `spec`, runs it to its end and says what came of it.
+pub(crate) fn run(spec: &Spec<'_>, memory: &Memory) -> Result<Outcome, Skip> {
     let start = arch::counter::physical();
     build(spec, memory)?;
     let built = arch::counter::physical();
@@ -175,38 +211,31 @@ pub(crate) fn run(spec: &Spec<'_>, memory: &Memory) -> Result<Outcome, Text> {
     })
 }
 
-fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), Text> {
+fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), Skip> {
     let needs = &spec.needs;
-    let skip = |args| Err(wire::record::text(args));
     if spec.cpus.len() < needs.cpus {
-        return skip(format_args!("needs {} CPUs, the machine has {}", needs.cpus, spec.cpus.len()));
+        return Err(Skip::Cpus { needed: needs.cpus, there: spec.cpus.len() });
     }
     let private = Range::of(memory.private.start, needs.private_size);
-    let Some(frames) = memory.frames(needs.frame_size, needs.frames) else {
-        return skip(format_args!(
-            "needs {} MiB of free RAM at a {} MiB boundary, the machine has none",
-            (needs.frame_size * needs.frames) >> 20,
-            needs.frame_size >> 20
-        ));
-    };
+    let frames = memory
+        .frames(needs.frame_size, needs.frames)
+        .ok_or(Skip::Frames { size: needs.frame_size, count: needs.frames })?;
     let header = &spec.payload.header;
     let info_page = private.end - 4096;
     if header.memory_size > info_page - private.start {
-        return skip(format_args!("payload {} is too large for its VM", spec.payload.family));
+        return Err(Skip::PayloadTooLarge(spec.payload.family));
     }
-    let mut stage2 = None;
-    if needs.stage2 != Stage2Mode::Off {
+    let stage2 = if needs.stage2 == Stage2Mode::Off {
+        None
+    } else {
         let pages = needs.stage2 == Stage2Mode::Pages;
-        let built = Stage2::new(private.end.max(frames.end)).and_then(|mut s2| {
-            s2.map(private, pages)?;
-            s2.map(frames, pages)?;
-            Ok(s2)
+        let built = Stage2::new(private.end.max(frames.end)).and_then(|mut stage2| {
+            stage2.map(private, pages)?;
+            stage2.map(frames, pages)?;
+            Ok(stage2)
         });
-        match built {
-            Ok(built) => stage2 = Some(built),
-            Err(_) => return skip(format_args!("stage 2 cannot map the VM's memory this way on this machine")),
-        }
-    }
+        Some(built.map_err(|_| Skip::Stage2)?)
+    };
 
     let mut mpidr = [0; MAX_VCPUS];
     for (i, slot) in mpidr.iter_mut().enumerate().take(needs.cpus) {
@@ -503,7 +532,7 @@ fn find(mpidr: u64) -> Option<usize> {
 
 fn cpu_on(mpidr: u64, entry: u64, context: u64) -> u64 {
     let Some(number) = find(mpidr) else { return INVALID_PARAMETERS };
-    if guest_bytes(entry, 4).is_none() || entry % 4 != 0 {
+    if guest_bytes(entry, 4).is_none() || !entry.is_multiple_of(4) {
         return INVALID_ADDRESS;
     }
     let vcpu = &VM.vcpus[number];
@@ -530,8 +559,7 @@ fn inject_conflict(frame: &mut Frame, cpu: usize) -> bool {
         Some(Place::El1) => frame.inject(esr(0x25), far),
         Some(Place::El2ForEl1) => {
             let hpfar = (far >> 12) << 4;
-            let mut taken =
-                conflict::conflict(Place::El2ForEl1, esr(0x24), far, Some(hpfar), frame.pc, cpu as u8);
+            let mut taken = conflict::conflict(Place::El2ForEl1, esr(0x24), far, Some(hpfar), frame.pc, cpu as u8);
             taken.injected = true;
             conflict::TAKEN.lock().take(taken, Recovery::Vmalls12e1, &frame.x);
         }

@@ -52,28 +52,3 @@ pub fn invalidate_instructions() {
     barrier::dsb_ish();
     barrier::isb();
 }
-
-/// Sets `[start, start + len)` to zero, by DC ZVA where the CPU allows it.
-///
-/// # Safety
-/// The range is Normal memory that is mapped writable, and nothing that Rust knows of lives in it.
-pub unsafe fn zero(start: usize, len: usize) {
-    let dczid = crate::read_sysreg!("dczid_el0");
-    let block = if dczid & (1 << 4) != 0 { usize::MAX } else { 4usize << (dczid & 0xf) };
-    let end = start + len;
-    let mut at = start;
-    while at < end {
-        // SAFETY: `at` is inside the range that the caller vouches for, and a whole block is only cleared where
-        // it is aligned and lies inside too.
-        unsafe {
-            if block != usize::MAX && at % block == 0 && end - at >= block {
-                asm!("dc zva, {}", in(reg) at, options(nostack, preserves_flags));
-                at += block;
-            } else {
-                asm!("strb wzr, [{}]", in(reg) at, options(nostack, preserves_flags));
-                at += 1;
-            }
-        }
-    }
-    barrier::dsb_ish();
-}

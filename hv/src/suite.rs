@@ -71,7 +71,7 @@ pub(crate) fn run(boot: &'static Boot) -> ! {
     // The console is the plan's choice, and everything after it: overrides first, the text when the bundle is read.
     let overrides = match Overrides::from_bootargs(boot.machine.bootargs) {
         Ok(overrides) => overrides,
-        Err(error) => fail(format_args!("bad bootargs: {error}")),
+        Err(error) => fail(format_args!("{error}")),
     };
     if overrides.console == Some(Console::Semihosting) {
         switch_to_semihosting();
@@ -83,7 +83,7 @@ pub(crate) fn run(boot: &'static Boot) -> ! {
     });
     let plan = match Plan::for_boot(plan_text, &overrides) {
         Ok(plan) => plan,
-        Err(error) => fail(format_args!("bad plan: {error}")),
+        Err(error) => fail(format_args!("{error}")),
     };
     let settings = *plan.settings();
     if settings.console == Console::Semihosting && overrides.console.is_none() {
@@ -232,7 +232,7 @@ impl Suite {
         // The other vCPUs go on the CPUs after the first one, around the end.
         let cpus: ArrayVec<usize, MAX_CPUS> = (0..self.online).map(|n| (first + n) % self.online).collect();
         let outcome = match self.bundle.payload(entry.instance.family()) {
-            None => Err(vm::Skip::NoPayload(entry.instance.family())),
+            None => Err(vm::NotRun::NoPayload(entry.instance.family())),
             Some(payload) => vm::run(
                 &vm::Spec {
                     id: &id,
@@ -279,7 +279,13 @@ impl Suite {
                     finished.reason = Some(text(format_args!("{el2_total} conflict aborts at EL2 in all")));
                 }
             }
-            Err(skip) => finished.reason = Some(text(format_args!("{skip}"))),
+            Err(not_run) => {
+                // What the machine lacks is skipped; a bundle that cannot be used is an error of ours.
+                if !not_run.is_skip() {
+                    finished.end = End::NoReport;
+                }
+                finished.reason = Some(text(format_args!("{not_run}")));
+            }
         }
         self.report(&entry.instance, finished);
     }

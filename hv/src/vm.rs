@@ -141,9 +141,9 @@ pub(crate) struct Outcome {
     pub(crate) run_ns: u64,
 }
 
-/// Why an instance cannot run on this machine.
+/// Why an instance was not run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Skip {
+pub(crate) enum NotRun {
     Cpus {
         needed: usize,
         there: usize,
@@ -158,7 +158,14 @@ pub(crate) enum Skip {
     Stage2,
 }
 
-impl fmt::Display for Skip {
+impl NotRun {
+    /// Whether the machine lacks something, as opposed to the bundle being unusable.
+    pub(crate) const fn is_skip(self) -> bool {
+        !matches!(self, Self::NoPayload(_) | Self::PayloadTooLarge(_))
+    }
+}
+
+impl fmt::Display for NotRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cpus { needed, there } => write!(f, "needs {needed} CPUs, the machine has {there}"),
@@ -179,7 +186,7 @@ impl fmt::Display for Skip {
 const HANG_TIMEOUT: u64 = 100;
 
 /// Builds the VM of `spec`, runs it to its end and says what came of it.
-pub(crate) fn run(spec: &Spec<'_>, memory: &Memory) -> Result<Outcome, Skip> {
+pub(crate) fn run(spec: &Spec<'_>, memory: &Memory) -> Result<Outcome, NotRun> {
     let start = arch::counter::physical();
     build(spec, memory)?;
     let built = arch::counter::physical();
@@ -211,19 +218,19 @@ pub(crate) fn run(spec: &Spec<'_>, memory: &Memory) -> Result<Outcome, Skip> {
     })
 }
 
-fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), Skip> {
+fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
     let needs = &spec.needs;
     if spec.cpus.len() < needs.cpus {
-        return Err(Skip::Cpus { needed: needs.cpus, there: spec.cpus.len() });
+        return Err(NotRun::Cpus { needed: needs.cpus, there: spec.cpus.len() });
     }
     let private = Range::of(memory.private.start, needs.private_size);
     let frames = memory
         .frames(needs.frame_size, needs.frames)
-        .ok_or(Skip::Frames { size: needs.frame_size, count: needs.frames })?;
+        .ok_or(NotRun::Frames { size: needs.frame_size, count: needs.frames })?;
     let header = &spec.payload.header;
     let info_page = private.end - 4096;
     if header.memory_size > info_page - private.start {
-        return Err(Skip::PayloadTooLarge(spec.payload.family));
+        return Err(NotRun::PayloadTooLarge(spec.payload.family));
     }
     let stage2 = if needs.stage2 == Stage2Mode::Off {
         None
@@ -234,7 +241,7 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), Skip> {
             stage2.map(frames, pages)?;
             Ok(stage2)
         });
-        Some(built.map_err(|_| Skip::Stage2)?)
+        Some(built.map_err(|_| NotRun::Stage2)?)
     };
 
     let mut mpidr = [0; MAX_VCPUS];

@@ -1,6 +1,6 @@
 //! Results on a terminal: a row a CPU, and below it everything that is wrong.
 
-use std::fmt::Write as _;
+use std::{collections::HashSet, fmt::Write as _};
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle};
 use vmsa::verdict::Class;
@@ -8,7 +8,7 @@ use vmsa::verdict::Class;
 use crate::{
     cpu_names,
     report::{CLASSES, Conflicts, controls, count, histogram, honesty, mark, weak_evidence},
-    results::{CaseResult, Evidence, ResultFile},
+    results::{CaseResult, ControlResult, Evidence, ResultFile},
 };
 
 /// No borders, one line under the header.
@@ -63,11 +63,16 @@ fn row(file: &ResultFile) -> Vec<Cell> {
 /// What is wrong with a CPU or with the run on it.
 fn details(file: &ResultFile, text: &mut String) {
     let mut lines = String::new();
-    for case in file.cases.iter().filter(|case| matches!(case.verdict, Class::Fail | Class::Error)) {
-        bad_case(case, &mut lines);
-    }
-    for control in file.controls.iter().filter(|control| !control.held) {
-        lines += &format!("  control {}\n    not held: it {}\n", control.id, control.expected);
+    let is_bad = |case: &&CaseResult| matches!(case.verdict, Class::Fail | Class::Error);
+    let bad: Vec<&CaseResult> = file.cases.iter().filter(is_bad).collect();
+    bad.iter().for_each(|case| bad_case(case, &mut lines));
+    // What failed stands above already; what is left are controls that the platform hid.
+    let failed: HashSet<&str> = bad.iter().map(|case| case.id.as_str()).collect();
+    let hidden: Vec<&ControlResult> =
+        file.controls.iter().filter(|control| !control.held && !failed.contains(control.id.as_str())).collect();
+    if let Some(first) = hidden.first() {
+        lines +=
+            &format!("  {} controls did not hold here; the first: {} {}\n", hidden.len(), first.id, first.expected);
     }
     let done = file.cases.len() as u64;
     if done < file.run.planned {

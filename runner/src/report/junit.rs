@@ -17,7 +17,8 @@ use crate::{
 pub fn write(files: &[ResultFile], out: &mut dyn io::Write) -> io::Result<()> {
     let mut report = Report::new("shatter");
     report.add_test_suites(files.iter().map(suite));
-    report.serialize(out).map_err(io::Error::other)
+    let text = report.to_string().map_err(io::Error::other)?;
+    out.write_all(text.as_bytes())
 }
 
 fn suite(file: &ResultFile) -> TestSuite {

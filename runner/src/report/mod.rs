@@ -193,7 +193,7 @@ fn csv(files: &[ResultFile], out: &mut dyn io::Write) -> io::Result<()> {
         conflicts: u64,
         outcomes: String,
     }
-    let mut writer = csv::Writer::from_writer(out);
+    let mut writer = csv::Writer::from_writer(Vec::new());
     for file in files {
         for case in &file.cases {
             writer.serialize(Line {
@@ -213,7 +213,8 @@ fn csv(files: &[ResultFile], out: &mut dyn io::Write) -> io::Result<()> {
             })?;
         }
     }
-    writer.flush()
+    let lines = writer.into_inner().map_err(csv::IntoInnerError::into_error)?;
+    out.write_all(&lines)
 }
 
 /// The verdicts in the order in which tables have them.

@@ -141,8 +141,8 @@ fn compile(root: &Path, out: &Path) -> Result<PathBuf> {
     Ok(target_dir.join(TARGET).join("release"))
 }
 
-/// Whether a variable of this build would change the guests' build. What says where cargo lives and how it reaches
-/// the network, and the jobserver that keeps both builds within one number of jobs, stay.
+/// Whether a variable of this build would change the guests' build. What says which rustc and cargo these are and how
+/// they reach the network, and the jobserver that keeps both builds within one number of jobs, stay.
 fn leaks(name: &str) -> bool {
     const PREFIXES: [&str; 9] = [
         "CARGO_PKG_",
@@ -153,7 +153,7 @@ fn leaks(name: &str) -> bool {
         "CARGO_PROFILE_",
         "CARGO_TARGET_",
         "CARGO_INCREMENTAL",
-        "RUSTC",
+        "RUSTC_",
     ];
     PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         || matches!(name, "RUSTFLAGS" | "CARGO_ENCODED_RUSTFLAGS" | "RUSTDOC" | "RUSTDOCFLAGS" | "__CARGO_FIX_PLZ")

@@ -195,3 +195,68 @@ fn execute(command: Command, out: &mut dyn io::Write) -> Result<Exit, Error> {
     }
     Ok(Exit::Clean)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_command_that_repeats_a_run_asks_for_the_same() {
+        let args = |words: &[&str]| match Cli::try_parse_from(words).expect("a valid command line").command {
+            Some(Command::Run(args)) => args,
+            other => panic!("{other:?} is not a run"),
+        };
+        for words in [
+            &["shatter", "run"][..],
+            &[
+                "shatter",
+                "run",
+                "split",
+                "remap",
+                "--cpu",
+                "all",
+                "--rounds",
+                "7",
+                "--seed",
+                "9",
+                "--timeout-ms",
+                "1000",
+            ],
+            &[
+                "shatter",
+                "run",
+                "--cpu",
+                "max,a64fx",
+                "--gic",
+                "2",
+                "--mem",
+                "512M",
+                "--smp",
+                "1",
+                "--out",
+                "elsewhere",
+            ],
+        ] {
+            let command = args(words).command();
+            let again = args(&command.replace('\'', "").split(' ').collect::<Vec<_>>());
+            assert_eq!(again.command(), command);
+            assert_eq!((again.filters, again.seed, again.rounds), {
+                let first = args(words);
+                (first.filters, first.seed, first.rounds)
+            });
+        }
+    }
+
+    #[test]
+    fn a_forbidden_outcome_is_not_hidden_by_a_failed_platform() {
+        assert!(Exit::Forbidden > Exit::Interrupted && Exit::Interrupted > Exit::Platform);
+        assert!(Exit::Platform > Exit::Clean);
+    }
+}

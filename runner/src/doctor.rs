@@ -86,3 +86,22 @@ fn os_release(key: &str) -> Option<String> {
     let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
     Some(value.trim_matches('"').to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_advice_has_a_command_or_says_where_to_put_another_qemu() {
+        let program = std::path::PathBuf::from("qemu");
+        let found = qemu::Version { major: 5, minor: 2, micro: 0 };
+        for error in [
+            qemu::Error::Missing { program: program.clone() },
+            qemu::Error::Broken { program: program.clone(), why: "it says nothing".to_owned() },
+            qemu::Error::TooOld { program, found },
+        ] {
+            let advice = advice(&error);
+            assert!(advice.contains(" install ") || advice.contains(qemu::VARIABLE), "{advice}");
+        }
+    }
+}

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, path::Path};
 use vmsa::{
     geometry::BbmLevel,
     instance::{IdError, Instance},
-    outcome::{Count, End, Phase},
+    outcome::{Count, Phase},
     verdict::{self, Class, Control, Seen},
 };
 use wire::record::{self, Finished, Place, Recovery, Trouble};
@@ -187,7 +187,7 @@ fn registers(seen: &record::Registers) -> BTreeMap<String, Hex> {
 
 #[cfg(test)]
 mod tests {
-    use vmsa::outcome::Kind;
+    use vmsa::outcome::{End, Kind};
     use wire::record::{Id, Report, Text};
 
     use super::*;

@@ -73,3 +73,19 @@ impl Drop for Bar {
         self.bar.finish_and_clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_are_made_as_on_a_terminal() {
+        let progress = Progress { bars: Some(MultiProgress::new()) };
+        let mut bar = progress.cpu("max", 2);
+        bar.started("selftest.quiet");
+        bar.finished(Class::Fail);
+        assert_eq!((bar.bar.position(), bar.bar.length(), bar.bad), (1, Some(2), 1));
+        bar.started("selftest.clean");
+        assert_eq!(bar.bar.message(), "1 bad; selftest.clean");
+    }
+}

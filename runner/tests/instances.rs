@@ -31,11 +31,16 @@ const ROUNDS: NonZeroU64 = NonZeroU64::new(16).expect("not 0");
 const TIMEOUT_MS: NonZeroU64 = NonZeroU64::new(10_000).expect("not 0");
 const SEED: u64 = 0x2a;
 
-static QEMU: LazyLock<Result<Qemu, String>> =
-    LazyLock::new(|| Qemu::find().map_err(|error| format!("{error}\n\n{}", doctor::advice(&error))));
+/// QEMU, found when the first test needs it; or what to do about it. Shared, and no static: it has files to remove.
+type SharedQemu = Arc<LazyLock<Result<Qemu, String>>>;
+
+fn find_qemu() -> Result<Qemu, String> {
+    Qemu::find().map_err(|error| format!("{error}\n\n{}", doctor::advice(&error)))
+}
 
 /// The tests of one CPU.
 struct Boot {
+    qemu: SharedQemu,
     cpu: String,
     selected: Mutex<Vec<Instance>>,
     /// What came of them, by id; or why nothing came. Filled by the first test that asks.
@@ -45,7 +50,7 @@ struct Boot {
 impl Boot {
     fn run(&self) -> (HashMap<String, CaseResult>, Option<String>) {
         let mut results = HashMap::new();
-        let qemu = match &*QEMU {
+        let qemu = match &**self.qemu {
             Ok(qemu) => qemu,
             Err(error) => return (results, Some(error.clone())),
         };
@@ -78,9 +83,15 @@ impl Boot {
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let cpus = std::env::var("SHATTER_TEST_CPUS").unwrap_or_else(|_| "max,cortex-a57".to_owned());
+    let qemu: SharedQemu = Arc::new(LazyLock::new(find_qemu));
     let mut trials = vec![];
     for cpu in cpus.split(',') {
-        let boot = Arc::new(Boot { cpu: cpu.to_owned(), selected: Mutex::default(), results: OnceLock::new() });
+        let boot = Arc::new(Boot {
+            qemu: Arc::clone(&qemu),
+            cpu: cpu.to_owned(),
+            selected: Mutex::default(),
+            results: OnceLock::new(),
+        });
         for instance in cases::all() {
             let id = instance.to_string();
             let shared = Arc::clone(&boot);

@@ -1,7 +1,7 @@
 // Probes: accesses that may fault. Each has exactly one instruction at which an exception is expected, so that the
-// handler can tell a probe by its address, write the syndrome to x1 and go on behind it.
+// handler can tell a probe by its address, write 0 to x0 and the syndrome to x1, and go on behind it.
 //
-// All return the value in x0 and the syndrome in x1, 0 where nothing was taken.
+// All return the value (of a store, 0) in x0 and the syndrome in x1, 0 where nothing was taken.
 
         .text
         .balign 4
@@ -19,11 +19,13 @@ probe_load_at:
         .global probe_store
         .type   probe_store, %function
 probe_store:                                    // x0 = VA, x1 = value
-        mov     x2, x1
+        mov     x2, x0
+        mov     x3, x1
+        mov     x0, xzr
         mov     x1, xzr
         .global probe_store_at
 probe_store_at:
-        str     x2, [x0]
+        str     x3, [x2]
         ret
         .size   probe_store, . - probe_store
 

@@ -1,8 +1,8 @@
 //! Accesses that may fault, and what an exception handler does about them.
 //!
 //! A probe is the only place where a payload expects an exception. The handler asks [`resume`] whether the
-//! exception belongs to a probe; if so it writes the syndrome to x1 of the interrupted context and goes on at
-//! the address it was given. Everything else is unexpected.
+//! exception belongs to a probe; if so it writes 0 to x0 and the syndrome to x1 of the interrupted context, a
+//! [`Probed`], and goes on at the address it was given. Everything else is unexpected.
 
 use core::arch::global_asm;
 
@@ -12,7 +12,7 @@ global_asm!(include_str!("probe.S"));
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Probed {
-    /// The value loaded, or returned by what was called; meaningless where `esr` is not 0.
+    /// The value loaded, or returned by what was called; 0 for a store, and where `esr` is not 0.
     pub value: u64,
     /// ESR_EL1 of the exception that the access took, 0 if it took none.
     pub esr: u64,

@@ -1,6 +1,6 @@
 //! TLB invalidation. Nothing here waits: a TLBI is complete only after a DSB (R_PSMWS).
 //!
-//! Addresses are given in bytes; the operand, VA[55:12] in bits [43:0] with TTL 0, is made here and nowhere else.
+//! Addresses are given in bytes; the operand, `VA[55:12]` in bits 43 to 0 with TTL 0, is made here and nowhere else.
 
 use core::arch::asm;
 

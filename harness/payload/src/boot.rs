@@ -133,6 +133,17 @@ pub(crate) fn pa_bits() -> u32 {
     }
 }
 
+/// Whether stage 1 of this CPU has the granule.
+pub(crate) fn has(granule: Granule) -> bool {
+    /// TGran4 and TGran64 of a CPU without it; TGran16 is 0 then.
+    const NONE: u64 = 0xf;
+    match granule {
+        Granule::K4 => ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::TGran4) != NONE,
+        Granule::K16 => ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::TGran16) != 0,
+        Granule::K64 => ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::TGran64) != NONE,
+    }
+}
+
 /// A payload's VM, seen from inside.
 #[derive(Debug)]
 pub struct Vm {

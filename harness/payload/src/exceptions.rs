@@ -59,7 +59,7 @@ extern "C" fn synchronous(frame: &mut Frame, esr: u64, far: u64) -> bool {
     let Some(pc) = probe::resume(frame.elr, frame.x[30]) else { return false };
     cpu.fault_pc.store(frame.elr, Relaxed);
     cpu.fault_address.store(far, Relaxed);
-    frame.x[1] = esr;
+    [frame.x[0], frame.x[1]] = [0, esr];
     frame.elr = pc;
     true
 }

@@ -33,7 +33,7 @@ mod tables;
 mod tally;
 mod window;
 
-/// The whole of a payload binary: its [`Family`](vmsa::instance::Family) and the function that runs an instance of
+/// The whole of a payload binary: its [`Family`] and the function that runs an instance of
 /// it, `fn(boot::Vm) -> !`.
 #[macro_export]
 macro_rules! family {

@@ -35,10 +35,10 @@ use vmsa::{
 use wire::record::{First, Report, Trouble};
 
 use crate::{
-    boot::Vm,
+    boot::{self, Vm},
     cpu::{self, Cpu},
     hypercall, tally,
-    window::{Spot, Window, token},
+    window::{SPOT_BITS, Spot, Window, token},
 };
 
 /// Accesses of an observer in a round's `before` and in its `after`.
@@ -104,9 +104,12 @@ static WORK: AtomicPtr<Work<'static>> = AtomicPtr::new(core::ptr::null_mut());
 /// Runs the instance of a family of cases.
 pub fn run(mut vm: Vm) -> ! {
     let Instance::Case(case) = vm.instance else { panic!("{} is not a case", vm.instance) };
+    if !boot::has(case.granule) {
+        finish(&tally::report(0, Some(Trouble::Unsupported)));
+    }
     let access = case.observer.access;
     let window = Window::new(&mut vm, case.granule, case.change, access == Access::Fetch);
-    let (sequence, restore) = (Sequence::of(case.method, case.change), Sequence::restore(case.change));
+    let (sequence, restore) = (Sequence::of(case.method, case.change), Sequence::restore());
     let work = Work::new(&window, sequence.steps(), restore.steps(), [access; 2], vm.info.seed);
     finish(&work.run(&vm, case.observer.place))
 }
@@ -189,16 +192,17 @@ impl<'a> Work<'a> {
             return tally::report(0, Some(Trouble::NoSecondCpu));
         }
         let limits = Limits { pause: counter::ticks(PAUSE_MS), silence: counter::ticks(SILENCE_MS) };
-        let cpu = cpu::this();
+        let mut observer = Observer::new(self, cpu::this());
         let mut random = Random(self.seed | 1);
         let start = counter::now();
         let mut rounds = 0;
         let mut trouble = None;
         while rounds < vm.info.rounds && trouble.is_none() {
             let round = rounds + 1;
+            observer.begin(round);
             match place {
-                Place::Local => self.round_locally(cpu, round),
-                Place::Remote => trouble = self.round_remotely(cpu, round, &mut random, &limits).err(),
+                Place::Local => self.round_locally(&mut observer),
+                Place::Remote => trouble = self.round_remotely(&observer, &mut random, &limits).err(),
             }
             let undo = self.window.live.reversed();
             self.restore.iter().for_each(|step| undo.step(*step));
@@ -236,10 +240,9 @@ impl<'a> Work<'a> {
         wait(counter::ticks(START_MS), || self.up.read() != 0)
     }
 
-    fn round_locally(&self, cpu: &Cpu, round: u64) {
-        let mut observer = Observer::new(self, cpu, round);
+    fn round_locally(&self, observer: &mut Observer<'_>) {
         observer.still(Phase::Before);
-        cpu.enter(Phase::During);
+        observer.cpu.enter(Phase::During);
         let mut steps = self.steps.iter().peekable();
         while let Some(step) = steps.next() {
             self.window.live.step(*step);
@@ -248,14 +251,13 @@ impl<'a> Work<'a> {
                 observer.access(Phase::During);
             }
         }
-        if self.steps.len() > 1 {
-            cpu.overlap.store(cpu.overlap.load(Relaxed) + 1, Release);
-        }
+        observer.overlapped(self.steps.len() > 1);
         observer.still(Phase::After);
     }
 
-    fn round_remotely(&self, cpu: &Cpu, round: u64, random: &mut Random, limits: &Limits) -> Result<(), Trouble> {
-        Observer::new(self, cpu, round).prime();
+    fn round_remotely(&self, changer: &Observer<'_>, random: &mut Random, limits: &Limits) -> Result<(), Trouble> {
+        let round = changer.round;
+        changer.prime();
         self.go.publish(round);
         let silent = |ok: bool| if ok { Ok(()) } else { Err(Trouble::ObserverSilent) };
         silent(wait(limits.silence, || self.armed.read() == round))?;
@@ -263,7 +265,7 @@ impl<'a> Work<'a> {
         for _ in 0..random.below(DELAY) {
             barrier::spin();
         }
-        cpu.enter(Phase::During);
+        changer.cpu.enter(Phase::During);
         self.stage.publish(round);
         for (step, number) in self.steps.iter().zip(0..) {
             if number == pause_at {
@@ -273,26 +275,25 @@ impl<'a> Work<'a> {
             self.window.live.step(*step);
         }
         self.done.publish(round);
-        cpu.enter(Phase::Before);
+        changer.cpu.enter(Phase::Before);
         silent(wait(limits.silence, || self.ack.read() == round))
     }
 
     fn observe_remotely(&self, cpu: &Cpu) {
         self.up.publish(1);
-        let mut last = 0;
+        let mut observer = Observer::new(self, cpu);
         let mut during = 0;
         loop {
             // Not bounded: if the changer is gone, so is the VM.
             let mut round = self.go.read();
-            while round == last {
+            while round == observer.round {
                 barrier::spin();
                 round = self.go.read();
             }
             if round == STOP {
                 return;
             }
-            last = round;
-            let mut observer = Observer::new(self, cpu, round);
+            observer.begin(round);
             // Behind the change back, as behind the change itself.
             barrier::dsb_sy();
             barrier::isb();
@@ -310,34 +311,44 @@ impl<'a> Work<'a> {
             barrier::dsb_sy();
             barrier::isb();
             observer.still(Phase::After);
-            cpu.overlap.store(cpu.overlap.load(Relaxed) + u64::from(overlapped), Release);
+            observer.overlapped(overlapped);
             self.ack.publish(round);
         }
     }
 }
 
-/// Makes the accesses of one vCPU in one round, all at the same spot, and counts them.
+/// Makes the accesses of one vCPU, in each round all at the same spot, and counts them.
 struct Observer<'a> {
-    window: &'a Window,
+    work: &'a Work<'a>,
+    cpu: &'a Cpu,
+    /// 0 before the first.
+    round: u64,
     spot: &'a Spot,
     access: Access,
-    cpu: &'a Cpu,
-    round: u64,
-    tokens: u64,
+    /// Whether this round has shown the new mapping's effect.
+    seen_new: bool,
+    /// Accesses so far: no two stores of a vCPU store the same.
+    made: u64,
 }
 
 impl<'a> Observer<'a> {
-    fn new(work: &'a Work<'_>, cpu: &'a Cpu, round: u64) -> Self {
+    fn new(work: &'a Work<'a>, cpu: &'a Cpu) -> Self {
+        let (spot, [access, _]) = (work.window.spot(0), work.accesses);
+        Self { work, cpu, round: 0, spot, access, seen_new: false, made: 0 }
+    }
+
+    fn begin(&mut self, round: u64) {
+        self.round = round;
         // Both vCPUs go to the same spot: the number is a hash of what both know.
-        let number = (round ^ work.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60;
-        Self {
-            window: work.window,
-            spot: work.window.spot(number),
-            access: work.accesses[(round & 1) as usize],
-            cpu,
-            round,
-            tokens: 0,
-        }
+        let hash = (round ^ self.work.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.spot = self.work.window.spot(hash >> (u64::BITS - SPOT_BITS));
+        self.access = self.work.accesses[(round & 1) as usize];
+        self.seen_new = false;
+    }
+
+    /// Counts the round if it overlapped the change.
+    fn overlapped(&self, yes: bool) {
+        self.cpu.overlap.store(self.cpu.overlap.load(Relaxed) + u64::from(yes), Release);
     }
 
     /// The accesses of a phase in which nothing changes.
@@ -361,8 +372,8 @@ impl<'a> Observer<'a> {
     #[inline]
     fn access(&mut self, phase: Phase) {
         let va = self.spot.va;
-        self.tokens += 1;
-        let token = token(self.tokens);
+        self.made += 1;
+        let token = token(self.made);
         // SAFETY: the vectors of every vCPU resume probes. The spot is in the window, behind which are frames that
         // hold nothing but contents; where they are called, they are code that changes x0 and returns.
         let (probed, pc) = unsafe {
@@ -374,23 +385,24 @@ impl<'a> Observer<'a> {
         };
         self.cpu.conflicts.settle();
         let kind = if probed.esr == 0 {
-            self.window.tell(self.access, phase, self.spot, probed, token)
+            self.work.window.tell(self.access, phase, self.spot, probed, token)
         } else {
             Kind::from_esr(probed.esr)
         };
-        self.count(phase, kind, probed, pc);
+        self.seen_new |= kind == Kind::New;
+        // Afterwards the old mapping's effect is wrong in itself, whatever was seen before it.
+        let back = kind == Kind::Old && self.seen_new && phase == Phase::During;
+        self.count(phase, if back { Kind::Reordered } else { kind }, probed, pc);
     }
 
     #[inline]
     fn count(&self, phase: Phase, kind: Kind, probed: probe::Probed, pc: u64) {
         self.cpu.tally.count(phase, kind, || {
-            let first = First { round: self.round - 1, ..First::default() };
-            if probed.esr == 0 {
-                First { far: self.spot.va, pc, value: probed.value, ..first }
-            } else {
-                let far = self.cpu.fault_address.load(Relaxed);
-                First { esr: probed.esr, far, pc: self.cpu.fault_pc.load(Relaxed), ..first }
-            }
+            let (far, pc) = match probed.esr {
+                0 => (self.spot.va, pc),
+                _ => (self.cpu.fault_address.load(Relaxed), self.cpu.fault_pc.load(Relaxed)),
+            };
+            First { esr: probed.esr, far, pc, round: self.round - 1, value: probed.value, ..First::default() }
         });
     }
 }

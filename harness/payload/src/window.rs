@@ -118,6 +118,8 @@ impl Window {
                     (true, _) if one_frame => self.tell_by_permission(access),
                     (true, _) if phase == Phase::After => Kind::Late,
                     (true, _) => Kind::Old,
+                    // Another store's token: it was looked up before it landed.
+                    (false, true) if old != spot.old.contents => Kind::Late,
                     (false, true) => Kind::New,
                     (false, false)
                         if is_mixture(old, token, spot.old.contents) || is_mixture(new, token, spot.new.contents) =>
@@ -189,7 +191,7 @@ fn signature(seed: u64, frame: u64, offset: u64) -> u64 {
     (x ^ x >> 31) & !(1 | 1 << 32) | frame | frame << 32 | SIGNED
 }
 
-/// The `n`th value to be stored: `n` in both halves, with the top bit of neither.
+/// The `n`th value that a vCPU stores: `n` in both halves, with the top bit of neither.
 #[inline]
 pub(crate) fn token(n: u64) -> u64 {
     let n = n & 0x7fff_ffff;

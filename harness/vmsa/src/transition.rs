@@ -566,7 +566,7 @@ mod tests {
             for change in testing::changes(granule) {
                 let bbm = guarantee(Method::Bbm, change, granule, BbmLevel::L0);
                 assert_eq!(bbm.map(|met| met.need), Ok(Need::Tlbi), "{change}");
-                assert!(walk(Sequence::restore(change).steps(), change, granule, BbmLevel::L0).is_ok(), "{change}");
+                assert!(walk(Sequence::restore().steps(), change, granule, BbmLevel::L0).is_ok(), "{change}");
                 // A table has no Access flag, so nothing is broken.
                 let by_af = guarantee(Method::BbmAf, change, granule, BbmLevel::L0);
                 assert_eq!(by_af.is_ok(), !matches!(change, Change::Merge { .. }), "{change}");

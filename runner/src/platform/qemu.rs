@@ -430,3 +430,55 @@ fn version(greeting: &Value) -> Option<Version> {
     let number = |name| greeting.pointer(&format!("/version/qemu/{name}")).and_then(Value::as_u64);
     Some(Version { major: number("major")?, minor: number("minor")?, micro: number("micro")? })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Running {
+        let file = tempfile::NamedTempFile::new().expect("a writable temporary directory");
+        Running::start(Command::new("sh").args(["-c", script]), file).expect("there is a shell")
+    }
+
+    /// All that the machine says, and how it went off.
+    fn listen(machine: &mut Running) -> (String, Off) {
+        let mut text = String::new();
+        loop {
+            match machine.listen(Duration::from_secs(10)) {
+                Heard::Bytes(bytes) => text += &String::from_utf8_lossy(&bytes),
+                Heard::Silence => panic!("it neither speaks nor ends"),
+                Heard::Off(off) => return (text, off),
+            }
+        }
+    }
+
+    #[test]
+    fn a_machine_that_fails_says_what_qemu_said() {
+        let (text, off) = listen(&mut shell("echo a record; echo no such CPU >&2; exit 3"));
+        assert_eq!(text, "a record\n");
+        assert_eq!(off, Off { how: "QEMU's exit status: 3: no such CPU".to_owned(), killed: false });
+    }
+
+    #[test]
+    fn a_kill_is_told_from_a_crash() {
+        assert!(listen(&mut shell("kill -KILL $$")).1.killed);
+        assert!(!listen(&mut shell("kill -SEGV $$")).1.killed);
+    }
+
+    #[test]
+    fn a_dropped_machine_is_gone() {
+        let machine = shell("exec sleep 1000");
+        let process = PathBuf::from(format!("/proc/{}", machine.child.id()));
+        assert!(process.exists() || !cfg!(target_os = "linux"));
+        drop(machine);
+        assert!(!process.exists());
+    }
+
+    #[test]
+    fn versions_are_ordered_as_qemu_counts_them() {
+        let greeting = json!({"version": {"qemu": {"major": 10, "minor": 0, "micro": 2}, "package": "Debian"}});
+        let version = version(&greeting).expect("a greeting");
+        assert_eq!(version.to_string(), "10.0.2");
+        assert!(version > OLDEST);
+    }
+}

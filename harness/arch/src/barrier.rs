@@ -43,3 +43,10 @@ pub fn spin() {
     // SAFETY: YIELD is a hint.
     unsafe { asm!("yield", options(nostack, preserves_flags, nomem)) }
 }
+
+/// Lets a moment pass: one instruction, which neither the compiler nor the PE may drop.
+#[inline(always)]
+pub fn pass() {
+    // SAFETY: NOP does nothing.
+    unsafe { asm!("nop", options(nostack, preserves_flags, nomem)) }
+}

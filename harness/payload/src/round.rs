@@ -263,7 +263,8 @@ impl<'a> Work<'a> {
         silent(wait(limits.silence, || self.armed.read() == round))?;
         let pause_at = if round & PAUSE_MASK == 0 || round == 1 { random.below(self.steps.len() as u64) } else { STOP };
         for _ in 0..random.below(DELAY) {
-            barrier::spin();
+            // Not the hint of a spin loop: this PE has something to do, the other one need not be let in.
+            barrier::pass();
         }
         changer.cpu.enter(Phase::During);
         self.stage.publish(round);

@@ -66,12 +66,14 @@ fn install() -> &'static str {
 
 /// How to get a newer QEMU than the distribution's.
 fn newer() -> String {
-    if os_release("VERSION_CODENAME").as_deref() == Some("bookworm") {
-        return "Debian bookworm has QEMU 10.0 in its backports:\n\n    \
-                echo 'deb http://deb.debian.org/debian bookworm-backports main' | \
-                sudo tee /etc/apt/sources.list.d/backports.list\n    \
-                sudo apt-get update && sudo apt-get install --yes -t bookworm-backports qemu-system-arm"
-            .to_owned();
+    if let Some(codename) = os_release("VERSION_CODENAME").filter(|_| os_release("ID").as_deref() == Some("debian")) {
+        // The system's own source with another suite, so that whatever mirror it uses is used for this too.
+        return format!(
+            "Debian has newer versions in its backports:\n\n    \
+             sed 's/^Suites:.*/Suites: {codename}-backports/' /etc/apt/sources.list.d/debian.sources | \
+             sudo tee /etc/apt/sources.list.d/backports.sources\n    \
+             sudo apt-get update && sudo apt-get install --yes -t {codename}-backports qemu-system-arm"
+        );
     }
     format!(
         "A newer release of this system has a newer QEMU; on Debian its backports may have one too. One built from \

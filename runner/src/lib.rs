@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod explain;
 pub mod guest;
 pub mod judge;
+pub mod known;
 pub mod list;
 pub mod plan;
 pub mod platform;

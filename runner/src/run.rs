@@ -26,7 +26,7 @@ use crate::{
     doctor, guest,
     judge::judge,
     plan::{self, NothingMatches, Plan},
-    platform::qemu::{self, Gic, Hardware, Qemu},
+    platform::qemu::{self, Gic, Hardware, Qemu, Threads},
     progress::Progress,
     report::{self, RunFormat},
     results::{self, Hex, ResultFile, Run, Tool, Writer},
@@ -90,6 +90,9 @@ pub struct HardwareArgs {
     /// Its RAM; a remap of 1 GiB blocks needs 3G
     #[arg(long, value_name = "SIZE", default_value = "3G", value_parser = memory)]
     pub mem: String,
+    /// How QEMU runs its CPUs: in turn on one host thread, or each on its own
+    #[arg(long, value_enum, default_value = "single")]
+    pub threads: Threads,
 }
 
 impl HardwareArgs {
@@ -97,7 +100,7 @@ impl HardwareArgs {
     #[must_use]
     pub fn hardware(&self) -> Hardware {
         let cpus = self.smp.unwrap_or(if cores() >= 4 { 4 } else { 2 });
-        Hardware { cpus, gic: self.gic, memory: self.mem.clone() }
+        Hardware { cpus, gic: self.gic, memory: self.mem.clone(), threads: self.threads }
     }
 }
 
@@ -275,7 +278,7 @@ impl Args {
     pub fn command(&self) -> String {
         let hardware = self.hardware.hardware();
         let mut command = format!(
-            "shatter run {}--on qemu --cpu {} --rounds {} --seed {:#x} --timeout-ms {} --smp {} --gic {} --mem {}",
+            "shatter run {}--on qemu --cpu {} --rounds {} --seed {:#x} --timeout-ms {} --smp {} --gic {} --mem {} --threads {}",
             self.filters.iter().map(|filter| format!("{filter} ")).collect::<String>(),
             self.cpu.join(","),
             self.rounds,
@@ -284,6 +287,7 @@ impl Args {
             hardware.cpus,
             hardware.gic.number(),
             hardware.memory,
+            hardware.threads.name(),
         );
         if self.out.as_os_str() != "results" {
             command += &format!(" --out '{}'", self.out.display());

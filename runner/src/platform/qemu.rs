@@ -103,6 +103,29 @@ impl Gic {
     }
 }
 
+/// How TCG runs the machine's CPUs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum Threads {
+    /// In turn on one host thread, changing where one waits for another. What a round costs does not depend on how
+    /// busy the host is.
+    #[default]
+    Single,
+    /// Each on a host thread of its own. Accesses really happen at the same time, but wherever a host core is not
+    /// free at once, a round takes as long as the host's scheduler likes.
+    Multi,
+}
+
+impl Threads {
+    /// QEMU's word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Single => "single",
+            Self::Multi => "multi",
+        }
+    }
+}
+
 /// The machine's hardware besides the kind of its CPUs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hardware {
@@ -112,6 +135,8 @@ pub struct Hardware {
     pub gic: Gic,
     /// RAM, in QEMU's notation: `3G`.
     pub memory: String,
+    /// Host threads.
+    pub threads: Threads,
 }
 
 /// A QEMU that works.
@@ -191,9 +216,10 @@ impl QemuTarget<'_> {
         let Self { cpu, hardware, .. } = self;
         let machine = format!("virt,virtualization=on,gic-version={}", hardware.gic.number());
         let cpus = hardware.cpus.to_string();
+        let accelerator = format!("tcg,thread={}", hardware.threads.name());
         [
             ["-machine", &machine],
-            ["-accel", "tcg,thread=multi"],
+            ["-accel", &accelerator],
             ["-cpu", cpu],
             ["-smp", &cpus],
             ["-m", &hardware.memory],
@@ -243,7 +269,7 @@ impl Target for QemuTarget<'_> {
             let mut file = tempfile::Builder::new().prefix("bundle-").tempfile_in(dir)?;
             file.write_all(bundle)?;
             let path = |path: &Path| path.display().to_string();
-            let mut command = Command::new(&self.qemu.program);
+            let mut command = dies_with_us(&self.qemu.program);
             command.args(self.arguments(&path(&dir.join("Image")), &path(file.path())));
             Running::start(&mut command, file)
         };
@@ -251,6 +277,20 @@ impl Target for QemuTarget<'_> {
             Ok(running) => Ok(Box::new(running)),
             Err(source) => Err(BootError { what: self.qemu.program.display().to_string(), source }),
         }
+    }
+}
+
+/// The command that starts `program` so that the kernel ends it when this process ends, however that happens: by way
+/// of `setpriv` (util-linux), where there is one. Without it a killed runner leaves its QEMU to finish the plan.
+fn dies_with_us(program: &Path) -> Command {
+    const SETPRIV: &str = "setpriv";
+    let path = env::var_os("PATH").unwrap_or_default();
+    if env::split_paths(&path).any(|dir| dir.join(SETPRIV).is_file()) {
+        let mut command = Command::new(SETPRIV);
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+        command
+    } else {
+        Command::new(program)
     }
 }
 

@@ -6,7 +6,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Lin
 use vmsa::verdict::Class;
 
 use crate::{
-    cpu_names,
+    cpu_names, known,
     report::{CLASSES, Conflicts, controls, count, histogram, honesty, mark, weak_evidence},
     results::{CaseResult, ControlResult, Evidence, ResultFile},
 };
@@ -65,11 +65,17 @@ fn details(file: &ResultFile, text: &mut String) {
     let mut lines = String::new();
     let is_bad = |case: &&CaseResult| matches!(case.verdict, Class::Fail | Class::Error);
     let bad: Vec<&CaseResult> = file.cases.iter().filter(is_bad).collect();
-    bad.iter().for_each(|case| bad_case(case, &mut lines));
+    bad.iter().for_each(|case| bad_case(&file.platform.kind, case, &mut lines));
     // What failed stands above already; what is left are controls that the platform hid.
     let failed: HashSet<&str> = bad.iter().map(|case| case.id.as_str()).collect();
-    let hidden: Vec<&ControlResult> =
-        file.controls.iter().filter(|control| !control.held && !failed.contains(control.id.as_str())).collect();
+    let (excused, hidden): (Vec<&ControlResult>, Vec<&ControlResult>) = file
+        .controls
+        .iter()
+        .filter(|control| !control.held && !failed.contains(control.id.as_str()))
+        .partition(|control| cannot_show(&file.platform.kind, &control.id).is_some());
+    if let Some(note) = excused.first().and_then(|control| cannot_show(&file.platform.kind, &control.id)) {
+        lines += &format!("  {} controls did not show a missing TLBI: {}\n", excused.len(), note.what);
+    }
     if let Some(first) = hidden.first() {
         lines +=
             &format!("  {} controls did not hold here; the first: {} {}\n", hidden.len(), first.id, first.expected);
@@ -86,8 +92,15 @@ fn details(file: &ResultFile, text: &mut String) {
     }
 }
 
-fn bad_case(case: &CaseResult, lines: &mut String) {
+fn cannot_show(platform: &str, control: &str) -> Option<known::Note> {
+    known::cannot_show(platform, &control.parse().ok()?)
+}
+
+fn bad_case(platform: &str, case: &CaseResult, lines: &mut String) {
     *lines += &format!("  {} {}\n    {}\n    {}\n", case.verdict, case.id, case.reason, histogram(case));
+    if let Some(note) = case.id.parse().ok().and_then(|instance| known::defect(platform, &instance)) {
+        *lines += &format!("    {}\n", note.what);
+    }
     if let Some(note) = &case.note {
         *lines += &format!("    {note}\n");
     }

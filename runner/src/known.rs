@@ -1,0 +1,72 @@
+//! What is known of the platforms themselves, so that a report can say whose fault something is.
+//!
+//! Nothing here changes a verdict: a forbidden outcome stays a `fail`, and a control that showed nothing stays
+//! unshown. A note is printed beside it, and the tests under `cargo test` expect exactly this.
+
+use vmsa::{
+    Instance, Level,
+    instance::{Access, Change, Method, Protection},
+};
+
+/// Something known of a platform, with the date of the finding.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Note {
+    /// A short name.
+    pub name: &'static str,
+    /// What it is, and how it is known.
+    pub what: &'static str,
+}
+
+/// QEMU's TLB flush of one page inside a large page drops every TLB entry, as it must, but clears the jump cache of
+/// translated code only for that page and the one before. Code in other pages of the block that was called before
+/// goes on to run without a look at the TLB. CPUs with FEAT_BTI escape, since their branches look the page up.
+pub const QEMU_JUMP_CACHE: Note = Note {
+    name: "qemu-jump-cache",
+    what: "known defect of QEMU (found 2026-11-22 with 10.0.2): after a TLBI by address inside a block, code in the \
+           block's other pages that ran before still runs without a look at the TLB",
+};
+
+/// QEMU does not cache a translation that lacks a permission: it walks again, and finds the new one.
+pub const QEMU_REWALKS: Note =
+    Note { name: "qemu-rewalks", what: "QEMU cannot show this: it walks again where a permission was lacking" };
+
+/// The defect of the platform `kind` that makes this instance fail there, if one is known.
+#[must_use]
+pub fn defect(kind: &str, instance: &Instance) -> Option<Note> {
+    let Instance::Case(case) = instance else { return None };
+    let large = |level: Level| level != Level::L3;
+    match case.change {
+        Change::Protect { level, kind: Protection::XXn }
+            if kind == "qemu" && large(level) && case.observer.access == Access::Fetch =>
+        {
+            Some(QEMU_JUMP_CACHE)
+        }
+        _ => None,
+    }
+}
+
+/// Why the platform `kind` cannot show what this control must show, if that is known.
+#[must_use]
+pub fn cannot_show(kind: &str, control: &Instance) -> Option<Note> {
+    let Instance::Case(case) = control else { return None };
+    let gives = matches!(case.change, Change::Protect { kind: Protection::RoRw | Protection::XnX, .. });
+    (kind == "qemu" && gives && case.method == Method::DirectNotlbi).then_some(QEMU_REWALKS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_for_their_platform_only() {
+        let id = "el1.protect.4k-l2-x-xn.bbm.fetch-local".parse().expect("an id");
+        assert_eq!(defect("qemu", &id), Some(QEMU_JUMP_CACHE));
+        assert_eq!(defect("board", &id), None);
+        let page = "el1.protect.4k-l3-x-xn.bbm.fetch-local".parse().expect("an id");
+        assert_eq!(defect("qemu", &page), None);
+        let control = "el1.protect.4k-l3-ro-rw.direct-notlbi.store-local".parse().expect("an id");
+        assert_eq!(cannot_show("qemu", &control), Some(QEMU_REWALKS));
+        let shown = "el1.protect.4k-l3-rw-ro.direct-notlbi.store-local".parse().expect("an id");
+        assert_eq!(cannot_show("qemu", &shown), None);
+    }
+}

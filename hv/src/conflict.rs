@@ -3,9 +3,11 @@
 //! The recovery is the one that R_BLRKC and I_JCCRT guarantee. Smaller invalidations may do on a given CPU, but
 //! nothing here relies on them: the access is tried again after the guaranteed one, a bounded number of times.
 
+use aarch64_cpu::registers::{Readable, TPIDR_EL0};
 use arrayvec::ArrayVec;
 use spin::Mutex;
-use wire::record::{Conflict, MAX_CONFLICTS, Place, Recovery};
+use vmsa::outcome::{Count, Kind, Phase};
+use wire::record::{Conflict, First, MAX_CONFLICTS, MAX_OUTCOMES, Outcome, Place, Recovery};
 
 use crate::platform::MAX_CPUS;
 
@@ -14,7 +16,7 @@ pub(crate) const MAX_RETRIES: u8 = 8;
 
 /// Whether `esr` is a TLB conflict abort: an instruction or data abort with FSC 0b110000.
 pub(crate) fn is_conflict(esr: u64) -> bool {
-    vmsa::outcome::Kind::from_esr(esr) == vmsa::outcome::Kind::Conflict
+    Kind::from_esr(esr) == Kind::Conflict
 }
 
 /// The access that a CPU's last conflict abort stopped, by which the same one is known again.
@@ -31,6 +33,8 @@ struct Attempt {
 pub(crate) struct List {
     entries: ArrayVec<Conflict, MAX_CONFLICTS>,
     total: u64,
+    /// Those of EL1&0 by the phase the vCPU was in.
+    of_el1: [u64; Phase::ALL.len()],
     attempts: [Option<(Attempt, u8)>; MAX_CPUS],
 }
 
@@ -39,7 +43,7 @@ pub(crate) static TAKEN: Mutex<List> = Mutex::new(List::new());
 
 impl List {
     const fn new() -> Self {
-        Self { entries: ArrayVec::new_const(), total: 0, attempts: [None; MAX_CPUS] }
+        Self { entries: ArrayVec::new_const(), total: 0, of_el1: [0; Phase::ALL.len()], attempts: [None; MAX_CPUS] }
     }
 
     /// Notes a conflict abort and recovers from it by `recovery`. Returns whether the access is worth another try.
@@ -69,20 +73,52 @@ impl List {
             }
         } else {
             self.total += 1;
+            if let (Place::El2ForEl1, Some(phase), false) = (conflict.place, conflict.phase, conflict.injected) {
+                self.of_el1[usize::from(phase) % Phase::ALL.len()] += 1;
+            }
             // A full list keeps the first ones, which explain most; `total` counts them all.
             let _ = self.entries.try_push(conflict);
         }
         retries < MAX_RETRIES
     }
 
-    /// Hands list and total over and starts a new list.
-    pub(crate) fn drain(&mut self) -> (ArrayVec<Conflict, MAX_CONFLICTS>, u64) {
-        let old = core::mem::replace(self, Self::new());
-        (old.entries, old.total)
+    /// Hands the list over and starts a new one.
+    pub(crate) fn drain(&mut self) -> Self {
+        core::mem::replace(self, Self::new())
+    }
+
+    /// The first of them.
+    pub(crate) fn entries(&self) -> &ArrayVec<Conflict, MAX_CONFLICTS> {
+        &self.entries
+    }
+
+    /// How many there were, those not listed included.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Adds those of EL1&0 to the histogram of the payload, which cannot see them: an observer's access met them.
+    pub(crate) fn add_to(&self, outcomes: &mut ArrayVec<Outcome, MAX_OUTCOMES>) {
+        for (phase, count) in Phase::ALL.into_iter().zip(self.of_el1).filter(|(_, count)| *count > 0) {
+            let of_phase = |c: &&Conflict| c.place == Place::El2ForEl1 && c.phase == Some(phase as u8);
+            let first = self.entries.iter().find(of_phase).map_or(First::default(), |c| First {
+                esr: c.esr,
+                far: c.far,
+                pc: c.pc,
+                cpu: c.cpu,
+                ..First::default()
+            });
+            let known = outcomes.iter_mut().find(|o| (o.count.phase, o.count.kind) == (phase, Kind::Conflict));
+            match known {
+                Some(outcome) => outcome.count.count += count,
+                // There is one slot for each phase and kind that a payload can report.
+                None => drop(outcomes.try_push(Outcome { count: Count { phase, kind: Kind::Conflict, count }, first })),
+            }
+        }
     }
 }
 
-/// A conflict at `place` with the given registers, not yet cleared.
+/// A conflict at `place` with the given registers, not yet cleared. TPIDR_EL0 still holds what the vCPU keeps there.
 pub(crate) fn conflict(place: Place, esr: u64, far: u64, hpfar: Option<u64>, pc: u64, cpu: u8) -> Conflict {
     Conflict {
         place,
@@ -97,6 +133,6 @@ pub(crate) fn conflict(place: Place, esr: u64, far: u64, hpfar: Option<u64>, pc:
         cleared_by: Recovery::None,
         retries: 0,
         injected: false,
-        phase: None,
+        phase: wire::abi::phase_of(TPIDR_EL0.get()).filter(|_| place == Place::El2ForEl1).map(|phase| phase as u8),
     }
 }

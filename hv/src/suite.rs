@@ -248,7 +248,7 @@ impl Suite {
                 &self.memory,
             ),
         };
-        let (el2_conflicts, el2_total) = conflict::TAKEN.lock().drain();
+        let conflicts = conflict::TAKEN.lock().drain();
         // What holds for a translation that several CPUs share is what the least of them allows.
         let of_cpu = |n: &usize| BbmLevel::from_mmfr2(CPUS[*n].mmfr2.load(Ordering::Relaxed));
         let bbm = cpus.iter().take(needs.cpus).map(of_cpu).min().unwrap_or(BbmLevel::L0);
@@ -259,7 +259,7 @@ impl Suite {
             end: End::Skipped,
             bbm: needs.cap.map_or(bbm, |cap| cap.min(bbm)).number(),
             report: Report::default(),
-            el2_conflicts,
+            el2_conflicts: conflicts.entries().clone(),
             registers: None,
             contained: 0,
             setup_ns: 0,
@@ -275,8 +275,13 @@ impl Suite {
                 finished.setup_ns = outcome.setup_ns;
                 finished.run_ns = outcome.run_ns;
                 finished.reason = outcome.note;
-                if finished.reason.is_none() && el2_total > finished.el2_conflicts.len() as u64 {
-                    finished.reason = Some(text(format_args!("{el2_total} conflict aborts at EL2 in all")));
+                conflicts.add_to(&mut finished.report.outcomes);
+                if finished.reason.is_none() && conflicts.total() > finished.el2_conflicts.len() as u64 {
+                    finished.reason = Some(text(format_args!("{} conflict aborts at EL2 in all", conflicts.total())));
+                }
+                if finished.report.trouble == Some(Trouble::Unsupported) {
+                    finished.end = End::Skipped;
+                    finished.reason = Some(text(format_args!("the CPU's ID registers say that it lacks the granule")));
                 }
             }
             Err(not_run) => {

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use aarch64_cpu::registers::{Readable, TPIDR_EL1, Writeable};
+use aarch64_cpu::registers::{Readable, TPIDR_EL0, TPIDR_EL1, Writeable};
 use vmsa::outcome::Phase;
 use wire::abi::MAX_VCPUS;
 
@@ -16,9 +16,10 @@ pub(crate) struct Cpu {
     pub(crate) conflicts: Conflicts,
     /// Rounds in which an access of this vCPU overlapped the change.
     pub(crate) overlap: AtomicU64,
-    /// ELR_EL1 and FAR_EL1 of the last probe that took an exception.
+    /// ELR_EL1, FAR_EL1 and ESR_EL1 of the last expected exception.
     pub(crate) fault_pc: AtomicU64,
     pub(crate) fault_address: AtomicU64,
+    pub(crate) fault_syndrome: AtomicU64,
     /// Number of the [`Phase`] that this vCPU is in.
     pub(crate) phase: AtomicU64,
     /// 1 while this vCPU has asked for a conflict abort.
@@ -39,15 +40,17 @@ impl Cpu {
             overlap: zero(),
             fault_pc: zero(),
             fault_address: zero(),
+            fault_syndrome: zero(),
             phase: zero(),
             injecting: zero(),
         }
     }
 
-    /// What this vCPU does from now on belongs to `phase`.
+    /// What this vCPU does from now on belongs to `phase`, which hv reads in TPIDR_EL0.
     #[inline]
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.store(phase as u64, Relaxed);
+        TPIDR_EL0.set(wire::abi::phase_word(phase));
     }
 }
 

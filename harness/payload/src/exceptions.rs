@@ -40,7 +40,13 @@ struct Frame {
 /// Whether the exception is dealt with; the context goes on where `frame` says.
 extern "C" fn synchronous(frame: &mut Frame, esr: u64, far: u64) -> bool {
     let cpu = cpu::this();
+    let note = || {
+        cpu.fault_pc.store(frame.elr, Relaxed);
+        cpu.fault_address.store(far, Relaxed);
+        cpu.fault_syndrome.store(esr, Relaxed);
+    };
     if Kind::from_esr(esr) == Kind::Conflict {
+        note();
         let injected = cpu.injecting.load(Relaxed) != 0;
         match cpu.conflicts.taken(esr, far, frame.elr, cpu.phase.load(Relaxed), injected) {
             Remedy::Vmalle1 => {
@@ -57,8 +63,7 @@ extern "C" fn synchronous(frame: &mut Frame, esr: u64, far: u64) -> bool {
         }
     }
     let Some(pc) = probe::resume(frame.elr, frame.x[30]) else { return false };
-    cpu.fault_pc.store(frame.elr, Relaxed);
-    cpu.fault_address.store(far, Relaxed);
+    note();
     [frame.x[0], frame.x[1]] = [0, esr];
     frame.elr = pc;
     true

@@ -364,9 +364,19 @@ impl<'a> Observer<'a> {
     fn prime(&self) {
         // SAFETY: as in `access`.
         let probed = unsafe { probe::load(self.spot.va) };
-        self.cpu.conflicts.settle();
+        self.settle(Phase::Before, &probed);
         if probed.esr != 0 {
             self.count(Phase::Before, Kind::from_esr(probed.esr), probed, 0);
+        }
+    }
+
+    /// Counts the conflict abort that an access met and that was recovered. One that could not be is what the access
+    /// saw in the end, and counted as that.
+    #[inline]
+    fn settle(&self, phase: Phase, probed: &probe::Probed) {
+        if self.cpu.conflicts.settle() && Kind::from_esr(probed.esr) != Kind::Conflict {
+            let esr = self.cpu.fault_syndrome.load(Relaxed);
+            self.count(phase, Kind::Conflict, probe::Probed { esr, ..*probed }, 0);
         }
     }
 
@@ -384,7 +394,7 @@ impl<'a> Observer<'a> {
                 Access::Fetch => (probe::fetch(va), va),
             }
         };
-        self.cpu.conflicts.settle();
+        self.settle(phase, &probed);
         let kind = if probed.esr == 0 {
             self.work.window.tell(self.access, phase, self.spot, probed, token)
         } else {

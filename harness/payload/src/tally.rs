@@ -150,12 +150,14 @@ impl Conflicts {
         remedy
     }
 
-    /// The access went through, or was given up: the next conflict is another one.
+    /// The access went through, or was given up: the next conflict is another one. Says whether it met one.
     #[inline]
-    pub(crate) fn settle(&self) {
-        if self.tries.load(Relaxed) != 0 {
+    pub(crate) fn settle(&self) -> bool {
+        let met = self.tries.load(Relaxed) != 0;
+        if met {
             self.tries.store(0, Relaxed);
         }
+        met
     }
 
     /// The slot of the conflict with this number, counted from 1.

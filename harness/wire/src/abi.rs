@@ -5,6 +5,8 @@
 //! its [`VmInfo`] in x0. IPA equals PA in every stage 2 mode, so that a payload runs the same with stage 2
 //! off. It calls hv by HVC, with SMCCC numbers in the vendor hypervisor service range.
 
+use vmsa::outcome::Phase;
+
 /// First bytes of a payload image: magic and format version.
 pub const HEADER_MAGIC: [u8; 8] = *b"SHPAYLD1";
 /// Bytes of the header: magic, then five little-endian u64, then the CRC-32 of all that follows the header.
@@ -128,6 +130,19 @@ pub struct VmInfo {
 impl VmInfo {
     /// First word of a valid page.
     pub const MAGIC: u64 = u64::from_le_bytes(*b"SHVMINF1");
+}
+
+/// What a vCPU keeps in TPIDR_EL0, so that hv knows the phase of a conflict abort that is taken at EL2: 0 before
+/// any phase, then the phase's number plus one.
+#[must_use]
+pub const fn phase_word(phase: Phase) -> u64 {
+    phase as u64 + 1
+}
+
+/// The phase of a [`phase_word`].
+#[must_use]
+pub fn phase_of(word: u64) -> Option<Phase> {
+    Phase::from_number(u8::try_from(word.checked_sub(1)?).ok()?)
 }
 
 /// Hypercalls: SMCCC fast calls, 64-bit, vendor hypervisor service range. Arguments in x1.., result in x0:

@@ -1,0 +1,222 @@
+//! RAM, the instructions decoded from it, and what a table walker may not see yet.
+//!
+//! Decoded instructions are kept by physical page and decoded again, word by word, when they are stored to: the
+//! model has no instruction caches, so IC is only a hint to it. That is stronger than the architecture; missing
+//! cache maintenance of code is not what this machine is there to find.
+//!
+//! A store is visible to every PE's loads at once, but a table walker may see the value before it until the storing PE
+//! has executed a DSB (R_LRKTH): those stores are kept in [`Unwalked`].
+
+use crate::a64::{Op, Size, decode};
+
+/// Physical address of the first byte of RAM. Not where QEMU's `virt` has it, on purpose.
+pub const RAM_BASE: u64 = 0x8000_0000;
+/// Bytes of the pages by which instructions are decoded.
+pub const PAGE: u64 = 4096;
+const PAGE_SHIFT: u32 = PAGE.trailing_zeros();
+/// Instructions in a page.
+const OPS: usize = PAGE as usize / 4;
+
+/// RAM with its decoded instructions.
+pub struct Memory {
+    ram: Vec<u8>,
+    /// For each page: 0, or one more than the number of its decoded instructions' block in `ops`.
+    decoded: Vec<u32>,
+    ops: Vec<Op>,
+}
+
+impl Memory {
+    /// `bytes` of zeros, rounded up to whole pages; host memory is used only for what is touched.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        let bytes = bytes.next_multiple_of(PAGE) as usize;
+        Self { ram: vec![0; bytes], decoded: vec![0; bytes >> PAGE_SHIFT], ops: Vec::new() }
+    }
+
+    /// Bytes of RAM.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.ram.len() as u64
+    }
+
+    /// Reads an element that does not leave RAM; `None` where there is none.
+    #[inline(always)]
+    #[must_use]
+    pub fn read(&self, pa: u64, size: Size) -> Option<u64> {
+        let bytes = self.ram.get(pa.wrapping_sub(RAM_BASE) as usize..)?;
+        Some(match size {
+            Size::B1 => u64::from(*bytes.first()?),
+            Size::B2 => u64::from(u16::from_le_bytes(*bytes.first_chunk()?)),
+            Size::B4 => u64::from(u32::from_le_bytes(*bytes.first_chunk()?)),
+            Size::B8 => u64::from_le_bytes(*bytes.first_chunk()?),
+        })
+    }
+
+    /// Writes an element that does not leave its page; `None`, without effect, where there is no RAM.
+    #[inline(always)]
+    pub fn write(&mut self, pa: u64, size: Size, value: u64) -> Option<()> {
+        let offset = pa.wrapping_sub(RAM_BASE) as usize;
+        let bytes = self.ram.get_mut(offset..)?;
+        match size {
+            Size::B1 => *bytes.first_mut()? = value as u8,
+            Size::B2 => *bytes.first_chunk_mut()? = (value as u16).to_le_bytes(),
+            Size::B4 => *bytes.first_chunk_mut()? = (value as u32).to_le_bytes(),
+            Size::B8 => *bytes.first_chunk_mut()? = value.to_le_bytes(),
+        }
+        if self.decoded[offset >> PAGE_SHIFT] != 0 {
+            self.decode_again(offset, size);
+        }
+        Some(())
+    }
+
+    /// Copies `bytes` to `pa`; `None`, without effect, if they do not fit.
+    pub fn load(&mut self, pa: u64, bytes: &[u8]) -> Option<()> {
+        let start = pa.wrapping_sub(RAM_BASE) as usize;
+        self.ram.get_mut(start..start.checked_add(bytes.len())?)?.copy_from_slice(bytes);
+        for page in start >> PAGE_SHIFT..(start + bytes.len()).div_ceil(PAGE as usize) {
+            if self.decoded[page] != 0 {
+                self.decode_page(page);
+            }
+        }
+        Some(())
+    }
+
+    /// The number to give [`op`](Self::op) for the instructions of the page at `pa`, which are decoded if need be;
+    /// `None` where there is no RAM.
+    pub fn code(&mut self, pa: u64) -> Option<usize> {
+        let page = (pa.wrapping_sub(RAM_BASE) >> PAGE_SHIFT) as usize;
+        if *self.decoded.get(page)? == 0 {
+            self.ops.resize(self.ops.len() + OPS, decode(0));
+            self.decoded[page] = (self.ops.len() / OPS) as u32;
+            self.decode_page(page);
+        }
+        Some((self.decoded[page] as usize - 1) * OPS)
+    }
+
+    /// The instruction at address `pc` in the page that [`code`](Self::code) gave `page` for.
+    #[inline(always)]
+    #[must_use]
+    pub fn op(&self, page: usize, pc: u64) -> Op {
+        self.ops[page + (pc as usize >> 2) % OPS]
+    }
+
+    fn decode_page(&mut self, page: usize) {
+        let block = (self.decoded[page] as usize - 1) * OPS;
+        let words = self.ram[page << PAGE_SHIFT..][..PAGE as usize].as_chunks().0;
+        for (op, word) in self.ops[block..][..OPS].iter_mut().zip(words) {
+            *op = decode(u32::from_le_bytes(*word));
+        }
+    }
+
+    #[cold]
+    fn decode_again(&mut self, offset: usize, size: Size) {
+        let page = offset >> PAGE_SHIFT;
+        let block = (self.decoded[page] as usize - 1) * OPS;
+        let first = offset & !3;
+        let last = (offset + size.bytes() as usize - 1) & !3;
+        for at in (first..=last).step_by(4) {
+            if let Some(word) = self.ram[at..].first_chunk() {
+                self.ops[block + (at >> 2) % OPS] = decode(u32::from_le_bytes(*word));
+            }
+        }
+    }
+}
+
+/// Stores to doublewords that a table walker need not see yet.
+///
+/// Bounded: the oldest becomes visible when there are too many, which is one of the times it may.
+#[derive(Clone, Debug, Default)]
+pub struct Unwalked {
+    stores: [Store; Self::MOST],
+    used: usize,
+    /// Where the next one goes once all are in use.
+    next: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Store {
+    pa: u64,
+    before: u64,
+}
+
+impl Unwalked {
+    const MOST: usize = 16;
+
+    /// Notes a store to the doubleword at `pa`, which held `before`.
+    #[inline]
+    pub fn note(&mut self, pa: u64, before: u64) {
+        let at = if self.used < Self::MOST {
+            self.used += 1;
+            self.used - 1
+        } else {
+            self.next = (self.next + 1) % Self::MOST;
+            self.next
+        };
+        self.stores[at] = Store { pa, before };
+    }
+
+    /// All are visible: a DSB.
+    #[inline]
+    pub fn complete(&mut self) {
+        self.used = 0;
+    }
+
+    /// Values that the doubleword at `pa` held before the stores that are not complete.
+    pub fn before(&self, pa: u64) -> impl Iterator<Item = u64> {
+        self.stores[..self.used].iter().filter(move |store| store.pa == pa).map(|store| store.before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_elements_of_every_size() {
+        let mut memory = Memory::new(PAGE);
+        memory.write(RAM_BASE + 8, Size::B8, 0x1122_3344_5566_7788).expect("RAM");
+        memory.write(RAM_BASE + 9, Size::B1, 0xaa).expect("RAM");
+        memory.write(RAM_BASE + 10, Size::B2, 0xbbcc).expect("RAM");
+        memory.write(RAM_BASE + 12, Size::B4, 0xdead_beef).expect("RAM");
+        assert_eq!(memory.read(RAM_BASE + 8, Size::B8), Some(0xdead_beef_bbcc_aa88));
+    }
+
+    #[test]
+    fn ends_where_it_ends() {
+        let mut memory = Memory::new(PAGE);
+        assert_eq!(memory.read(RAM_BASE - 1, Size::B1), None);
+        assert_eq!(memory.read(RAM_BASE + PAGE - 4, Size::B8), None);
+        assert_eq!(memory.write(RAM_BASE + PAGE, Size::B1, 0), None);
+        assert_eq!(memory.load(RAM_BASE + 1, &[0; PAGE as usize]), None);
+        assert_eq!(memory.code(RAM_BASE + PAGE), None);
+    }
+
+    #[test]
+    fn a_store_to_code_is_executed() {
+        const NOP: u32 = 0xd503_201f;
+        const RET: u32 = 0xd65f_03c0;
+        let mut memory = Memory::new(2 * PAGE);
+        memory.load(RAM_BASE + PAGE, &NOP.to_le_bytes()).expect("RAM");
+        let page = memory.code(RAM_BASE + PAGE + 4).expect("RAM");
+        assert_eq!(memory.op(page, PAGE), decode(NOP));
+        memory.write(RAM_BASE + PAGE, Size::B4, u64::from(RET)).expect("RAM");
+        assert_eq!(memory.op(page, PAGE), decode(RET));
+        memory.write(RAM_BASE + PAGE + 1, Size::B1, 0).expect("RAM");
+        assert_eq!(memory.op(page, PAGE), decode(RET & !0xff00));
+    }
+
+    #[test]
+    fn a_walker_may_see_what_was_before_until_the_barrier() {
+        let mut stores = Unwalked::default();
+        stores.note(8, 1);
+        stores.note(8, 2);
+        stores.note(16, 3);
+        assert_eq!(stores.before(8).collect::<Vec<_>>(), [1, 2]);
+        for pa in 0..Unwalked::MOST as u64 {
+            stores.note(1000 + 8 * pa, 0);
+        }
+        assert_eq!(stores.before(8).count(), 0, "the oldest give way");
+        stores.complete();
+        assert_eq!(stores.before(1000).count(), 0);
+    }
+}

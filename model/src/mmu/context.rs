@@ -1,0 +1,282 @@
+//! Registers that control translation, and what they mean.
+
+use vmsa::{Granule, Level};
+
+use crate::choice::{Choices, Odds, Point};
+
+macro_rules! context {
+    ($($(#[$meta:meta])* $field:ident),+ $(,)?) => {
+        /// The registers that translation reads, as they stand in one PE. Fields are named after the registers.
+        #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+        pub struct Context {
+            $($(#[$meta])* pub $field: u64,)+
+        }
+
+        impl Context {
+            /// Between a register's write and a context synchronisation either value may be used (R_VNRFW and the
+            /// rules on System register synchronisation): one choice a register.
+            pub(super) fn between(synchronised: &Self, written: &Self, odds: Odds, choices: &mut Choices) -> Self {
+                let mut context = *written;
+                $(if synchronised.$field != written.$field && choices.chance(Point::Register, odds) {
+                    context.$field = synchronised.$field;
+                })+
+                context
+            }
+        }
+    };
+}
+
+context! {
+    /// M, C, I, WXN are used.
+    sctlr_el1,
+    /// Base and ASID of the lower range.
+    ttbr0_el1,
+    /// Base and ASID of the upper range.
+    ttbr1_el1,
+    /// Sizes, granules, EPD, HPD, TBI, A1, AS, IPS, HA, HD of EL1&0.
+    tcr_el1,
+    /// Memory attributes of EL1&0.
+    mair_el1,
+    /// As [`sctlr_el1`](Self::sctlr_el1), for EL2.
+    sctlr_el2,
+    /// Base of EL2.
+    ttbr0_el2,
+    /// Size, granule, HPD, TBI, PS, HA, HD of EL2 (E2H=0).
+    tcr_el2,
+    /// Memory attributes of EL2.
+    mair_el2,
+    /// VM, FB, DC are used.
+    hcr_el2,
+    /// Size, start level, granule, PS, VS, HA, HD of stage 2.
+    vtcr_el2,
+    /// Base of stage 2 and VMID.
+    vttbr_el2,
+}
+
+/// HCR_EL2.VM: stage 2 is on for EL1&0.
+const HCR_VM: u64 = 1 << 0;
+/// HCR_EL2.FB: TLBI by EL1 is broadcast.
+const HCR_FB: u64 = 1 << 9;
+/// HCR_EL2.DC: stage 1 is off, Normal write-back, and stage 2 is on.
+const HCR_DC: u64 = 1 << 12;
+const SCTLR_M: u64 = 1 << 0;
+const SCTLR_WXN: u64 = 1 << 19;
+
+/// A translation regime that the machine has. EL2&0 and EL3's own are not modelled.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Regime {
+    /// EL1&0: one or two stages, ASID and VMID.
+    El10,
+    /// EL2: one stage, neither ASID nor VMID.
+    El2,
+}
+
+impl Context {
+    /// Whether stage 1 of `regime` is on.
+    pub(super) const fn stage1_on(&self, regime: Regime) -> bool {
+        match regime {
+            Regime::El10 => self.sctlr_el1 & SCTLR_M != 0 && self.hcr_el2 & HCR_DC == 0,
+            Regime::El2 => self.sctlr_el2 & SCTLR_M != 0,
+        }
+    }
+
+    /// Whether stage 2 is on for `regime`.
+    pub(super) const fn stage2_on(&self, regime: Regime) -> bool {
+        matches!(regime, Regime::El10) && self.hcr_el2 & (HCR_VM | HCR_DC) != 0
+    }
+
+    /// HCR_EL2.DC.
+    pub(super) const fn default_cacheable(&self) -> bool {
+        self.hcr_el2 & HCR_DC != 0
+    }
+
+    /// HCR_EL2.FB.
+    pub(super) const fn force_broadcast(&self) -> bool {
+        self.hcr_el2 & HCR_FB != 0
+    }
+
+    /// SCTLR.WXN: writable is never executable.
+    pub(super) const fn wxn(&self, regime: Regime) -> bool {
+        let sctlr = match regime {
+            Regime::El10 => self.sctlr_el1,
+            Regime::El2 => self.sctlr_el2,
+        };
+        sctlr & SCTLR_WXN != 0
+    }
+
+    /// MAIR_ELx.Attr`index`.
+    pub(super) const fn mair(&self, regime: Regime, index: u8) -> u8 {
+        let mair = match regime {
+            Regime::El10 => self.mair_el1,
+            Regime::El2 => self.mair_el2,
+        };
+        (mair >> (index as u32 * 8)) as u8
+    }
+
+    /// The current ASID: of the TTBR that TCR_EL1.A1 names, 8 or 16 bits by TCR_EL1.AS.
+    pub(super) const fn asid(&self, regime: Regime) -> u16 {
+        if matches!(regime, Regime::El2) {
+            return 0;
+        }
+        let ttbr = if self.tcr_el1 & 1 << 22 != 0 { self.ttbr1_el1 } else { self.ttbr0_el1 };
+        let asid = (ttbr >> 48) as u16;
+        if self.tcr_el1 & 1 << 36 != 0 { asid } else { asid & 0xff }
+    }
+
+    /// The current VMID, which tags EL1&0 even with stage 2 off (R_TLJCY); 8 or 16 bits by VTCR_EL2.VS.
+    pub(super) const fn vmid(&self) -> u16 {
+        let vmid = (self.vttbr_el2 >> 48) as u16;
+        if self.vtcr_el2 & 1 << 19 != 0 { vmid } else { vmid & 0xff }
+    }
+
+    /// Whether the top byte of `va` plays no part in translation (TCR.TBI, TBI0, TBI1).
+    pub(super) const fn ignores_top_byte(&self, regime: Regime, va: u64) -> bool {
+        match regime {
+            Regime::El10 => self.tcr_el1 >> (37 + (va >> 55 & 1)) & 1 != 0,
+            Regime::El2 => self.tcr_el2 >> 20 & 1 != 0,
+        }
+    }
+
+    /// Bits of physical address of stage 1's output: TCR_EL1.IPS or TCR_EL2.PS.
+    pub(super) const fn output_bits(&self, regime: Regime) -> u32 {
+        physical_bits(match regime {
+            Regime::El10 => self.tcr_el1 >> 32 & 7,
+            Regime::El2 => self.tcr_el2 >> 16 & 7,
+        })
+    }
+
+    /// The tables in which stage 1 of `regime` looks up `va`, if its range has any: TTBR by VA bit 55, EPD, and the
+    /// bits above the range, which must all equal bit 55 (TBI apart).
+    pub(super) const fn stage1(&self, regime: Regime, va: u64) -> Option<Tables> {
+        let (tcr, upper) = match regime {
+            Regime::El10 => (self.tcr_el1, va >> 55 & 1 != 0),
+            Regime::El2 => (self.tcr_el2, false),
+        };
+        let field = if upper { tcr >> 16 } else { tcr };
+        let granule = match (upper, field >> 14 & 3) {
+            (false, 0) | (true, 2) => Granule::K4,
+            (false, 2) | (true, 1) => Granule::K16,
+            // 0b11 of TG0 and 0b00 of TG1 are reserved; an implemented size is used.
+            _ => Granule::K64,
+        };
+        if matches!(regime, Regime::El10) && field >> 7 & 1 != 0 {
+            return None;
+        }
+        let bits = input_bits(field & 0x3f);
+        let top = if self.ignores_top_byte(regime, va) { 56 } else { 64 };
+        // Bits [top-1:bits] of the address, all ones in the upper range and all zeros in the lower.
+        let above = va << (64 - top) >> (64 - top) >> bits;
+        let expected = if upper { u64::MAX >> (64 - top) >> bits } else { 0 };
+        if above != expected {
+            return None;
+        }
+        let (ttbr, hpd) = match (regime, upper) {
+            (Regime::El10, false) => (self.ttbr0_el1, self.tcr_el1 >> 41 & 1),
+            (Regime::El10, true) => (self.ttbr1_el1, self.tcr_el1 >> 42 & 1),
+            (Regime::El2, _) => (self.ttbr0_el2, self.tcr_el2 >> 24 & 1),
+        };
+        let (ha, hd) = match regime {
+            Regime::El10 => (self.tcr_el1 >> 39 & 1, self.tcr_el1 >> 40 & 1),
+            Regime::El2 => (self.tcr_el2 >> 21 & 1, self.tcr_el2 >> 22 & 1),
+        };
+        let index = granule.index_bits();
+        let levels = (bits - granule.page_shift()).div_ceil(index);
+        let Some(start) = Level::new(4 - levels as i8) else { return None };
+        Some(Tables {
+            granule,
+            start,
+            base: table_base(ttbr, granule, start, bits),
+            input_bits: bits,
+            output_bits: self.output_bits(regime),
+            hardware_af: ha != 0,
+            hardware_dirty: ha != 0 && hd != 0,
+            hierarchical: hpd == 0,
+        })
+    }
+
+    /// The tables of stage 2 for `ipa`, if it is within VTCR_EL2.T0SZ.
+    pub(super) const fn stage2(&self, ipa: u64) -> Option<Tables> {
+        let vtcr = self.vtcr_el2;
+        let granule = match vtcr >> 14 & 3 {
+            0 => Granule::K4,
+            2 => Granule::K16,
+            _ => Granule::K64,
+        };
+        let bits = input_bits(vtcr & 0x3f);
+        let start = match (granule, vtcr >> 6 & 3) {
+            (Granule::K4, 3) => 3,
+            (Granule::K4, sl0) => 2 - sl0 as i8,
+            (_, sl0) => 3 - sl0 as i8,
+        };
+        if ipa >> bits != 0 {
+            return None;
+        }
+        let Some(start) = Level::new(start) else { return None };
+        // Up to 16 tables may stand in a row at the start level; more or fewer bits are a misprogramming, and fault.
+        let span = start.shift(granule) + granule.index_bits();
+        if bits > span + 4 || bits <= start.shift(granule) {
+            return None;
+        }
+        Some(Tables {
+            granule,
+            start,
+            base: table_base(self.vttbr_el2, granule, start, bits),
+            input_bits: bits,
+            output_bits: physical_bits(vtcr >> 16 & 7),
+            hardware_af: vtcr >> 21 & 1 != 0,
+            hardware_dirty: vtcr >> 21 & 3 == 3,
+            hierarchical: false,
+        })
+    }
+}
+
+/// 64 - TxSZ. Sizes beyond 16..=39 are not implemented here and taken as the nearest.
+const fn input_bits(size: u64) -> u32 {
+    64 - (if size < 16 { 16 } else if size > 39 { 39 } else { size as u32 })
+}
+
+/// Address bits of an encoding of IPS or PS; 52 bits would need FEAT_LPA2 or 52-bit 64K tables, which are not modelled.
+const fn physical_bits(encoding: u64) -> u32 {
+    match encoding {
+        0 => 32,
+        1 => 36,
+        2 => 40,
+        3 => 42,
+        4 => 44,
+        _ => 48,
+    }
+}
+
+/// BADDR of a TTBR, aligned to the table (at least 64 bytes) as the start level needs it.
+const fn table_base(ttbr: u64, granule: Granule, start: Level, input_bits: u32) -> u64 {
+    let log2 = input_bits - start.shift(granule) + 3;
+    let log2 = if log2 < 6 { 6 } else { log2 };
+    ttbr & ((1 << 48) - 1) & !((1 << log2) - 1)
+}
+
+/// One set of translation tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Tables {
+    pub(super) granule: Granule,
+    pub(super) start: Level,
+    /// Address of the table at the start level: an IPA where stage 2 is on, else a PA.
+    pub(super) base: u64,
+    pub(super) input_bits: u32,
+    pub(super) output_bits: u32,
+    pub(super) hardware_af: bool,
+    pub(super) hardware_dirty: bool,
+    /// Table descriptors restrict what is below them (HPD=0).
+    pub(super) hierarchical: bool,
+}
+
+impl Tables {
+    /// Address of the descriptor for `address` in the table `table` at `level`.
+    pub(super) const fn slot(&self, table: u64, level: Level, address: u64) -> u64 {
+        let shift = level.shift(self.granule);
+        let address = address & ((1 << self.input_bits) - 1);
+        // Only the start level of stage 2 may index more than one table's worth.
+        let index =
+            if level.number() == self.start.number() { address >> shift } else { level.index(self.granule, address) as u64 };
+        table + index * 8
+    }
+}

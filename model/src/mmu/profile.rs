@@ -1,0 +1,335 @@
+//! Profiles: each a CPU that the architecture allows. Defects: each one mistake on top of a profile. Both are data.
+//!
+//! A profile says what the CPU claims (MIDR_EL1, ID_AA64MMFR2_EL1.BBM), how it treats nT, what it does when several
+//! entries match, and how likely it uses each freedom. The likelihoods carry no meaning: they only decide how many
+//! seeds it takes to see something.
+
+use std::fmt;
+
+use vmsa::BbmLevel;
+
+use crate::choice::Odds;
+
+/// What a Block with nT=1 does (R_MRRPW).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Nt {
+    /// The bit is RES0 and ignored: the CPU has no FEAT_BBML1.
+    Ignored,
+    /// An access takes a Translation fault.
+    Fault,
+    /// An access walks; the result is never cached, and a conflict abort is possible if something else matches.
+    Walk,
+}
+
+/// What a lookup that several entries match may give.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Answers {
+    /// A TLB conflict abort.
+    pub abort: bool,
+    /// What any one of them gives.
+    pub either: bool,
+    /// A mixture of them (R_FVQCK), contained by stage 2.
+    pub amalgam: bool,
+}
+
+impl Answers {
+    /// Any one of the matching entries.
+    pub const EITHER: Self = Self { abort: false, either: true, amalgam: false };
+    /// Any one of them, or a conflict abort.
+    pub const OR_ABORT: Self = Self { abort: true, either: true, amalgam: false };
+    /// Whatever R_FVQCK allows.
+    pub const ANY: Self = Self { abort: true, either: true, amalgam: true };
+}
+
+/// A CPU.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Profile {
+    /// The name on the command line.
+    pub name: &'static str,
+    /// MIDR_EL1. Implementer 0x00 is reserved for software use, so no CPU has such a value.
+    pub midr: u64,
+    /// ID_AA64MMFR2_EL1.BBM.
+    pub bbm: BbmLevel,
+    /// Blocks with nT=1.
+    pub nt: Nt,
+    /// Entries that differ in nothing but block size or the Contiguous bit.
+    pub size: Answers,
+    /// Entries that differ in something that needs break-before-make.
+    pub other: Answers,
+    /// Entries of one PE.
+    pub capacity: usize,
+    /// At a step: one entry is given up.
+    pub evict: Odds,
+    /// At a step: a walk that nobody asked for.
+    pub speculate: Odds,
+    /// At a step: one TLBI under way takes effect. [`Odds::ALWAYS`] means at its issue.
+    pub invalidate: Odds,
+    /// With a TLBI that takes effect: one more entry goes.
+    pub over_invalidate: Odds,
+    /// A walk reads what stood there before a store that no DSB has completed.
+    pub early_walk: Odds,
+    /// An unsynchronised register's old value is used.
+    pub early_register: Odds,
+    /// A walk keeps a Table descriptor it meets.
+    pub keep_table: Odds,
+    /// A walk starts from a cached Table descriptor, if there is one.
+    pub use_table: Odds,
+    /// A Contiguous group is kept as one entry.
+    pub coalesce: Odds,
+    /// A block is kept as an entry of one page of it.
+    pub fracture: Odds,
+    /// The stages of a two-stage translation are kept apart, instead of combined. Both at once is a further choice.
+    pub split_stages: Odds,
+    /// The mistake it makes, if it makes one.
+    pub defect: Option<Defect>,
+}
+
+impl Profile {
+    const BENIGN: Self = Self {
+        name: "benign",
+        midr: 0x001f_b000,
+        bbm: BbmLevel::L2,
+        nt: Nt::Walk,
+        size: Answers::EITHER,
+        other: Answers::EITHER,
+        capacity: 256,
+        evict: Odds::NEVER,
+        speculate: Odds::NEVER,
+        invalidate: Odds::ALWAYS,
+        over_invalidate: Odds::NEVER,
+        early_walk: Odds::NEVER,
+        early_register: Odds::NEVER,
+        keep_table: Odds::NEVER,
+        use_table: Odds::NEVER,
+        coalesce: Odds::NEVER,
+        fracture: Odds::ALWAYS,
+        split_stages: Odds::NEVER,
+        defect: None,
+    };
+
+    const IDEAL: Self = Self {
+        capacity: 96,
+        evict: Odds::one_in(6),
+        speculate: Odds::one_in(2),
+        invalidate: Odds::one_in(3),
+        over_invalidate: Odds::one_in(8),
+        early_walk: Odds::one_in(2),
+        early_register: Odds::one_in(2),
+        keep_table: Odds::one_in(2),
+        use_table: Odds::one_in(2),
+        coalesce: Odds::one_in(2),
+        fracture: Odds::one_in(3),
+        split_stages: Odds::one_in(3),
+        ..Self::BENIGN
+    };
+
+    /// Every profile. The benign one is QEMU's kind: one entry a page, nothing speculative, everything at once.
+    pub const ALL: [Self; 7] = [
+        Self::BENIGN,
+        Self {
+            name: "ideal-l0",
+            midr: 0x001f_b010,
+            bbm: BbmLevel::L0,
+            nt: Nt::Ignored,
+            size: Answers::ANY,
+            other: Answers::ANY,
+            ..Self::IDEAL
+        },
+        Self {
+            name: "ideal-l1-fault",
+            midr: 0x001f_b020,
+            bbm: BbmLevel::L1,
+            nt: Nt::Fault,
+            size: Answers::ANY,
+            other: Answers::ANY,
+            ..Self::IDEAL
+        },
+        Self {
+            name: "ideal-l1-walk",
+            midr: 0x001f_b030,
+            bbm: BbmLevel::L1,
+            nt: Nt::Walk,
+            size: Answers::ANY,
+            other: Answers::ANY,
+            ..Self::IDEAL
+        },
+        Self {
+            name: "ideal-l2-abort",
+            midr: 0x001f_b040,
+            size: Answers::OR_ABORT,
+            other: Answers::ANY,
+            ..Self::IDEAL
+        },
+        Self {
+            name: "ideal-l2-quiet",
+            midr: 0x001f_b050,
+            nt: Nt::Fault,
+            size: Answers::EITHER,
+            other: Answers::EITHER,
+            ..Self::IDEAL
+        },
+        Self {
+            name: "ideal-l3",
+            midr: 0x001f_b060,
+            bbm: BbmLevel::L3,
+            size: Answers::EITHER,
+            other: Answers::OR_ABORT,
+            ..Self::IDEAL
+        },
+    ];
+
+    /// The profile of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|profile| profile.name == name)
+    }
+
+    /// The same CPU with one mistake.
+    #[must_use]
+    pub const fn with(self, defect: Defect) -> Self {
+        Self { defect: Some(defect), ..self }
+    }
+
+    /// Whether it makes this mistake.
+    #[inline]
+    #[must_use]
+    pub fn has(&self, defect: Defect) -> bool {
+        self.defect == Some(defect)
+    }
+}
+
+macro_rules! defects {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal on $profile:literal),+ $(,)?) => {
+        /// One mistake of a CPU.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Defect {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Defect {
+            /// Every defect.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// The name on the command line.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)+
+                }
+            }
+
+            /// The name of a profile on which the mistake makes a difference.
+            #[must_use]
+            pub const fn profile(self) -> &'static str {
+                match self {
+                    $(Self::$name => $profile,)+
+                }
+            }
+        }
+    };
+}
+
+defects! {
+    /// A conflict abort for a pure size change, in spite of FEAT_BBML3.
+    ConflictAtLevel3 = "conflict-at-level-3" on "ideal-l3",
+    /// Of a block and a page that match, the block's base is used with the page's offset.
+    AmalgamatedOa = "amalgamated-oa" on "ideal-l2-quiet",
+    /// If entries of several sizes match, neither's write permission counts.
+    AmalgamatedPermission = "amalgamated-permission" on "ideal-l2-quiet",
+    /// A TLBI by VA removes a block only if it names the block's first page.
+    BlockAfterVa = "block-after-va" on "ideal-l2-quiet",
+    /// A range TLBI stops one page short.
+    RangeLastPage = "range-last-page" on "ideal-l2-quiet",
+    /// A TTL hint is taken for the next level.
+    TtlMisread = "ttl-misread" on "ideal-l2-quiet",
+    /// A broadcast does not reach the PE with the highest number.
+    BroadcastMissesPe = "broadcast-misses-pe" on "ideal-l2-quiet",
+    /// A TLBI by ASID leaves that ASID's entries if the ASID is odd.
+    AsidKept = "asid-kept" on "ideal-l2-quiet",
+    /// A TLBI by VMID leaves that VMID's entries if the VMID is odd.
+    VmidKept = "vmid-kept" on "ideal-l2-quiet",
+    /// VMALLE1 and its kin leave cached Table descriptors.
+    VmallKeepsTables = "vmall-keeps-tables" on "ideal-l2-quiet",
+    /// A TLBI by VA leaves cached Table descriptors although it is not a last-level form.
+    VaKeepsTables = "va-keeps-tables" on "ideal-l2-quiet",
+    /// IPAS2E1 leaves stage 2 Table descriptors.
+    IpaKeepsTables = "ipa-keeps-tables" on "ideal-l2-quiet",
+    /// VMALLE1 leaves combined entries.
+    CombinedKept = "combined-kept" on "ideal-l2-quiet",
+    /// IPAS2E1 removes nothing but pages.
+    IpaKeepsBlocks = "ipa-keeps-blocks" on "ideal-l2-quiet",
+    /// A DSB does not wait for other PEs (E1).
+    EarlyDsb = "early-dsb" on "ideal-l2-quiet",
+    /// An access that entries of several sizes match never ends (E2).
+    NoProgress = "no-progress" on "ideal-l2-quiet",
+    /// Blocks with nT=1 are cached as any other, in spite of FEAT_BBML1.
+    NtIgnored = "nt-ignored" on "ideal-l1-walk",
+    /// The fault for nT=1 is reported as a Permission fault.
+    NtWrongStatus = "nt-wrong-status" on "ideal-l1-fault",
+    /// The entry of a Contiguous group also covers the group after it.
+    ContiguousPastGroup = "contiguous-past-group" on "ideal-l2-quiet",
+    /// Whatever TLBI removes the entry of a Contiguous group leaves its last page.
+    ContiguousPartKept = "contiguous-part-kept" on "ideal-l2-quiet",
+    /// A TLBI by VA leaves entries that forbid writing.
+    ReadOnlyKept = "read-only-kept" on "ideal-l2-quiet",
+    /// A TLBI by VA leaves executable entries to instruction fetches.
+    ExecuteKept = "execute-kept" on "ideal-l2-quiet",
+    /// Hardware updates of AF and dirty state are stores of the descriptor as it was walked, some time later (E5).
+    UpdateMisplaced = "update-misplaced" on "ideal-l2-quiet",
+    /// If several entries match, the halves of an access may use different ones.
+    Torn = "torn" on "ideal-l2-quiet",
+    /// A store-exclusive succeeds although the VA has another PA by now.
+    ExclusiveAcrossRemap = "exclusive-across-remap" on "ideal-l2-quiet",
+    /// A load may be served from before a TLBI, once, after a later one was served from after it.
+    Reordered = "reordered" on "ideal-l2-quiet",
+    /// A conflict abort for a size change goes to EL1 although stage 2 is on (R_FWRMB).
+    ConflictWrongEl = "conflict-wrong-el" on "ideal-l2-abort",
+    /// A conflict abort is reported as a Translation fault at level 3.
+    ConflictWrongFsc = "conflict-wrong-fsc" on "ideal-l2-abort",
+    /// FAR of a conflict abort holds the address of the page before.
+    ConflictWrongFar = "conflict-wrong-far" on "ideal-l2-abort",
+    /// If several entries match, stage 2 is left out.
+    Stage2Escape = "stage2-escape" on "ideal-l2-quiet",
+    /// A context synchronisation may leave old register values in use.
+    IsbIneffective = "isb-ineffective" on "ideal-l2-quiet",
+    /// Entries that fault are cached: an invalid descriptor faults until a TLBI.
+    FaultCached = "fault-cached" on "ideal-l2-quiet",
+}
+
+impl Defect {
+    /// The defect of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|defect| defect.name() == name)
+    }
+}
+
+impl fmt::Display for Defect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_and_midrs_tell_profiles_and_defects_apart() {
+        let names: BTreeSet<_> = Profile::ALL.iter().map(|profile| profile.name).collect();
+        let midrs: BTreeSet<_> = Profile::ALL.iter().map(|profile| profile.midr).collect();
+        assert_eq!((names.len(), midrs.len()), (Profile::ALL.len(), Profile::ALL.len()));
+        for profile in Profile::ALL {
+            assert_eq!(Profile::named(profile.name), Some(profile));
+            assert_eq!(profile.midr >> 24, 0, "an implementer of our own");
+            assert_eq!(profile.nt == Nt::Ignored, profile.bbm == BbmLevel::L0);
+        }
+        for defect in Defect::ALL {
+            assert_eq!(Defect::named(defect.name()), Some(*defect));
+            assert!(Profile::named(defect.profile()).is_some());
+        }
+        assert!(Defect::ALL.len() >= 25);
+    }
+}

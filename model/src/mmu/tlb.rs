@@ -1,0 +1,243 @@
+//! What a TLB holds, which entries match, and how far matching entries disagree.
+
+use vmsa::{Granule, Level};
+
+use super::context::Regime;
+
+/// Permissions of one stage, by who accesses.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Permissions(pub(super) u8);
+
+impl Permissions {
+    pub(super) const READ: u8 = 1;
+    pub(super) const WRITE: u8 = 2;
+    pub(super) const EXECUTE: u8 = 4;
+
+    /// `privileged` and `unprivileged` are sets of [`READ`](Self::READ), [`WRITE`](Self::WRITE), [`EXECUTE`](Self::EXECUTE).
+    pub(super) const fn new(privileged: u8, unprivileged: u8) -> Self {
+        Self(privileged | unprivileged << 4)
+    }
+
+    pub(super) const fn of(self, privileged: bool) -> u8 {
+        if privileged { self.0 & 7 } else { self.0 >> 4 }
+    }
+
+    /// Nobody may write.
+    const fn read_only(self) -> bool {
+        self.0 & (Self::WRITE | Self::WRITE << 4) == 0
+    }
+
+    pub(super) const fn without_write(self) -> Self {
+        Self(self.0 & !(Self::WRITE | Self::WRITE << 4))
+    }
+
+    const fn executable(self) -> bool {
+        self.0 & (Self::EXECUTE | Self::EXECUTE << 4) != 0
+    }
+}
+
+/// One stage's translation, from one Block or Page descriptor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Leaf {
+    /// First input address that the descriptor maps, and log2 of how many bytes.
+    pub(super) start: u64,
+    pub(super) shift: u32,
+    /// Output address minus input address.
+    pub(super) delta: u64,
+    pub(super) level: Level,
+    pub(super) granule: Granule,
+    pub(super) contiguous: bool,
+    pub(super) nt: bool,
+    pub(super) not_global: bool,
+    /// What is permitted; if `clean`, writing only after the descriptor has been made dirty.
+    pub(super) permissions: Permissions,
+    pub(super) clean: bool,
+    /// The byte of MAIR, or MemAttr of stage 2 widened to one.
+    pub(super) attr: u8,
+    pub(super) shareability: u8,
+}
+
+impl Leaf {
+    pub(super) const fn output(&self, input: u64) -> u64 {
+        input.wrapping_add(self.delta)
+    }
+}
+
+/// How far two translations of one address disagree.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Disagreement {
+    /// In nothing, or in what may be changed without break-before-make: permissions, and the OA of read-only memory
+    /// of equal contents (R_GPPYH, R_WHZWS).
+    Harmless,
+    /// In block size or the Contiguous bit alone (R_KFLJB, R_KHRBC, R_PVTFW).
+    Size,
+    /// In something that needs break-before-make (R_WHZWS).
+    Break,
+}
+
+/// Compares two translations of one address by one stage. `same_contents`: the memory at both OAs holds the same.
+pub(super) fn disagreement(a: &Leaf, b: &Leaf, same_contents: impl FnOnce() -> bool) -> Disagreement {
+    if (a.attr, a.shareability, a.not_global) != (b.attr, b.shareability, b.not_global) {
+        return Disagreement::Break;
+    }
+    let same_size = (a.level, a.contiguous) == (b.level, b.contiguous);
+    if a.delta == b.delta {
+        return match same_size {
+            true => Disagreement::Harmless,
+            false if a.permissions == b.permissions => Disagreement::Size,
+            false => Disagreement::Break,
+        };
+    }
+    if same_size && a.permissions.read_only() && b.permissions.read_only() && same_contents() {
+        return Disagreement::Harmless;
+    }
+    Disagreement::Break
+}
+
+/// What an entry translates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// VA to PA: stage 1, and stage 2 if it is on.
+    Combined,
+    /// VA to IPA.
+    Stage1,
+    /// IPA to PA.
+    Stage2,
+    /// A Table descriptor of stage 1.
+    Table1,
+    /// A Table descriptor of stage 2.
+    Table2,
+    /// An invalid descriptor of stage 1; only [`Defect::FaultCached`](super::Defect::FaultCached) makes such entries.
+    Invalid,
+}
+
+/// One entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Entry {
+    pub(super) kind: Kind,
+    pub(super) regime: Regime,
+    /// Any ASID matches. A Table descriptor is never global: what lies below it is not known.
+    pub(super) global: bool,
+    pub(super) asid: u16,
+    pub(super) vmid: u16,
+    /// Made with stage 1 off, and matching only then.
+    pub(super) flat: bool,
+    /// First input address the entry matches, and how many bytes; within, or for a Contiguous group around, what its
+    /// descriptor maps.
+    pub(super) start: u64,
+    pub(super) size: u64,
+    pub(super) one: Leaf,
+    /// Stage 2 of a combined entry, or of a Table descriptor's next table.
+    pub(super) two: Option<Leaf>,
+    /// Next table, and what its Table descriptor forbids below; 0 in other entries.
+    pub(super) table: u64,
+    pub(super) restrictions: u8,
+    /// Only instruction fetches match; only [`Defect::ExecuteKept`](super::Defect::ExecuteKept) makes such entries.
+    pub(super) fetch_only: bool,
+}
+
+/// Who looks something up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tags {
+    pub(super) regime: Regime,
+    pub(super) asid: u16,
+    pub(super) vmid: u16,
+    pub(super) flat: bool,
+}
+
+impl Entry {
+    /// Whether it belongs to `tags`; the VMID tags EL1&0 only, the ASID stage 1 only.
+    fn belongs(&self, tags: &Tags) -> bool {
+        self.regime == tags.regime
+            && (tags.regime == Regime::El2 || self.vmid == tags.vmid)
+            && (matches!(self.kind, Kind::Stage2 | Kind::Table2)
+                || self.flat == tags.flat && (self.global || self.asid == tags.asid))
+    }
+
+    fn covers(&self, input: u64) -> bool {
+        input.wrapping_sub(self.start) < self.size
+    }
+
+    /// Whether a lookup of `input` by `tags` finds it.
+    pub(super) fn matches(&self, tags: &Tags, input: u64) -> bool {
+        self.covers(input) && self.belongs(tags)
+    }
+
+    /// Whether it, or the descriptor it was made from, translates anything in `[start, start + size)`: what a TLBI
+    /// of that range must reach, also where a block is kept in pieces.
+    pub(super) fn touches(&self, start: u64, size: u64) -> bool {
+        let meets = |s: u64, n: u64| s < start.saturating_add(size) && start < s.saturating_add(n);
+        meets(self.start, self.size) || meets(self.one.start, 1 << self.one.shift)
+    }
+
+    /// Whether a by-VA TLBI that leaves executable entries to fetches would leave this one.
+    pub(super) fn executable(&self) -> bool {
+        self.one.permissions.executable()
+    }
+
+    /// Whether nobody may write through it, and no update of dirty state would change that.
+    pub(super) fn read_only(&self) -> bool {
+        self.one.permissions.read_only()
+    }
+
+    pub(super) const fn is_table(&self) -> bool {
+        matches!(self.kind, Kind::Table1 | Kind::Table2)
+    }
+}
+
+/// The entries of one PE.
+#[derive(Clone, Debug)]
+pub(super) struct Tlb {
+    entries: Vec<Entry>,
+    capacity: usize,
+    /// Which entry a new one replaces when the TLB is full.
+    victim: usize,
+}
+
+impl Tlb {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { entries: Vec::with_capacity(capacity), capacity, victim: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn matching<'a>(&'a self, tags: &'a Tags, input: u64) -> impl Iterator<Item = &'a Entry> + 'a {
+        self.entries.iter().filter(move |entry| entry.matches(tags, input))
+    }
+
+    /// Keeps `entry`. True if what a lookup gives may have changed for an address that some entry matched already.
+    pub(super) fn insert(&mut self, entry: Entry) -> bool {
+        let mut disturbs = entry.kind == Kind::Stage2;
+        for other in &self.entries {
+            if *other == entry {
+                return false;
+            }
+            disturbs |= other.touches(entry.start, entry.size);
+        }
+        if self.entries.len() < self.capacity {
+            self.entries.push(entry);
+        } else {
+            self.entries[self.victim] = entry;
+            self.victim = (self.victim + 1) % self.capacity;
+        }
+        disturbs
+    }
+
+    /// Gives up the entry at `index`.
+    pub(super) fn evict(&mut self, index: usize) {
+        self.entries.swap_remove(index);
+    }
+
+    /// Keeps what `keep` says, which may change an entry it keeps.
+    pub(super) fn retain(&mut self, keep: impl FnMut(&mut Entry) -> bool) {
+        self.entries.retain_mut(keep);
+        self.victim = 0;
+    }
+
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+}

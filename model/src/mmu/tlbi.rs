@@ -1,0 +1,325 @@
+//! TLB maintenance: what an instruction names, and which entries that must remove (DDI 0487 D8.17, C5.5).
+
+use vmsa::Granule;
+
+use super::{
+    context::{Context, Regime},
+    profile::{Defect, Profile},
+    tlb::{Entry, Kind},
+};
+
+/// Which PEs a TLBI reaches, and which DSB completes it; ordered by reach.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Scope {
+    /// This PE; DSB NSH.
+    NonShareable,
+    /// The Inner Shareable domain, which is all PEs; DSB ISH.
+    Inner,
+    /// The Outer Shareable domain, which is the same PEs; DSB OSH.
+    Outer,
+    /// The full system, for a DSB only.
+    System,
+}
+
+/// A DSB, as far as it completes TLBIs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Dsb {
+    /// Its domain.
+    pub scope: Scope,
+    /// It orders loads and stores; LD and ST forms complete no TLBI (R_PSMWS).
+    pub loads_and_stores: bool,
+    /// DSB nXS: completes only the nXS forms.
+    pub nxs: bool,
+}
+
+/// What a TLBI names.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Target {
+    /// By VA: `asid` `None` is all ASIDs; `last`: not Table descriptors.
+    Va { regime: Regime, asid: Option<u16>, last: bool, range: Range },
+    /// By IPA, stage 2 only.
+    Ipa { last: bool, range: Range },
+    /// One ASID's.
+    Asid(u16),
+    /// Stage 1 of the VMID, combined entries included.
+    Vmall,
+    /// Both stages of the VMID.
+    VmallS12,
+    /// Everything of EL1&0.
+    All1,
+    /// Everything of EL2.
+    All2,
+    /// Everything of EL3, which this machine never translates for.
+    El3,
+}
+
+/// A range of addresses with its hints.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Range {
+    start: u64,
+    size: u64,
+    /// TG of a TTL or range operand: entries of another granule need not be removed (R_XKMMX).
+    granule: Option<Granule>,
+    /// TTL: leaf entries of another level need not be removed (R_SQXYZ).
+    level: Option<i8>,
+    /// From a range form.
+    many: bool,
+}
+
+/// A TLBI as decoded, before it is bound to a VMID.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct TlbiOp {
+    target: Target,
+    scope: Scope,
+    nxs: bool,
+}
+
+const fn granule(tg: u64) -> Option<Granule> {
+    match tg & 3 {
+        1 => Some(Granule::K4),
+        2 => Some(Granule::K16),
+        3 => Some(Granule::K64),
+        _ => None,
+    }
+}
+
+impl Range {
+    /// The operand of a form by one address: ASID or NS in the top bits, TTL in [47:44], address bits from 12 up.
+    const fn one(operand: u64, address_bits: u32) -> Self {
+        let start = (operand & ((1 << address_bits) - 1)) << 12;
+        let (tg, level) = (operand >> 46, (operand >> 44 & 3) as i8);
+        // Without LPA2, level 0 of any granule and level 1 of 16K and 64K are reserved, which means no hint.
+        let (granule, level) = match (granule(tg), level) {
+            (None, _) | (_, 0) | (Some(Granule::K16 | Granule::K64), 1) => (None, None),
+            (granule, level) => (granule, Some(level)),
+        };
+        Self { start, size: 1 << 12, granule, level, many: false }
+    }
+
+    /// The operand of a range form; `None` if its TG is reserved, and nothing need be removed.
+    const fn many(operand: u64) -> Option<Self> {
+        let Some(granule) = granule(operand >> 46) else { return None };
+        let (scale, num, ttl) = (operand >> 44 & 3, operand >> 39 & 31, operand >> 37 & 3);
+        let pages = (num + 1) << (5 * scale + 1);
+        // BaseADDR is signed: the upper VA range has all its bits set.
+        let base = ((operand << 27) as i64 >> 27) as u64;
+        Some(Self {
+            start: base << granule.page_shift() & ((1 << 56) - 1),
+            size: pages << granule.page_shift(),
+            granule: Some(granule),
+            level: if ttl == 0 { None } else { Some(ttl as i8) },
+            many: true,
+        })
+    }
+}
+
+impl TlbiOp {
+    /// Decodes SYS `op1`, C`crn`, C`crm`, `op2` with `operand` in Xt. `None` if it is no TLBI. CRn 9 is the nXS form.
+    #[must_use]
+    pub fn decode(op1: u8, crn: u8, crm: u8, op2: u8, operand: u64) -> Option<Self> {
+        let nxs = match crn {
+            8 => false,
+            9 => true,
+            _ => return None,
+        };
+        // Stage 2 by IPA has a table of its own; everywhere else CRm tells scope and whether it is a range.
+        let (scope, ranged) = match (op1, crm, op2) {
+            (4, 0, 1 | 5) => (Scope::Inner, false),
+            (4, 0, 2 | 6) => (Scope::Inner, true),
+            (4, 4, 0 | 4) => (Scope::Outer, false),
+            (4, 4, 1 | 5) => (Scope::NonShareable, false),
+            (4, 4, 2 | 6) => (Scope::NonShareable, true),
+            (4, 4, 3 | 7) => (Scope::Outer, true),
+            (4, 0 | 4, _) => return None,
+            (_, 1, _) => (Scope::Outer, false),
+            (_, 2, _) => (Scope::Inner, true),
+            (_, 3, _) => (Scope::Inner, false),
+            (_, 5, _) => (Scope::Outer, true),
+            (_, 6, _) => (Scope::NonShareable, true),
+            (_, 7, _) => (Scope::NonShareable, false),
+            _ => return None,
+        };
+        let done = |target| Some(Self { target, scope, nxs });
+        // A reserved TG names nothing.
+        let nothing = done(Target::El3);
+        if op1 == 4 && matches!(crm, 0 | 4) {
+            let range = if ranged { Range::many(operand) } else { Some(Range::one(operand, 40)) };
+            return range.map_or(nothing, |range| done(Target::Ipa { last: op2 >= 4, range }));
+        }
+        let asid = (operand >> 48) as u16;
+        let by_va = |regime, asid| {
+            let range = if ranged { Range::many(operand) } else { Some(Range::one(operand, 44)) };
+            range.map_or(nothing, |range| done(Target::Va { regime, asid, last: op2 >= 5, range }))
+        };
+        match (op1, op2, ranged) {
+            (0, 1 | 5, _) => by_va(Regime::El10, Some(asid)),
+            (0, 3 | 7, _) => by_va(Regime::El10, None),
+            (0, 0, false) => done(Target::Vmall),
+            (0, 2, false) => done(Target::Asid(asid)),
+            (4, 1 | 5, _) => by_va(Regime::El2, None),
+            (4, 0, false) => done(Target::All2),
+            (4, 4, false) => done(Target::All1),
+            (4, 6, false) => done(Target::VmallS12),
+            (6, 1 | 5, _) | (6, 0, false) => nothing,
+            _ => None,
+        }
+    }
+
+    /// Binds it to the VMID of `context`; `el1`: it was executed at EL1, where HCR_EL2.FB broadcasts it.
+    pub(super) fn issue(self, context: &Context, el1: bool) -> Issued {
+        let broadcast = el1 && context.force_broadcast();
+        let scope = if broadcast { self.scope.max(Scope::Inner) } else { self.scope };
+        Issued { target: self.target, vmid: context.vmid(), scope, nxs: self.nxs }
+    }
+}
+
+/// A TLBI under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Issued {
+    target: Target,
+    vmid: u16,
+    pub(super) scope: Scope,
+    nxs: bool,
+}
+
+impl Issued {
+    /// Whether `dsb` completes it (R_PSMWS).
+    pub(super) fn completed_by(&self, dsb: Dsb) -> bool {
+        dsb.loads_and_stores && dsb.scope >= self.scope && (self.nxs || !dsb.nxs)
+    }
+
+    /// Whether it must remove `entry`; the rest is over-invalidation. `profile` only matters for its defect.
+    pub(super) fn must_remove(&self, entry: &Entry, profile: &Profile) -> bool {
+        let stage2 = matches!(entry.kind, Kind::Stage2 | Kind::Table2);
+        let el1 = entry.regime == Regime::El10;
+        let mine = el1 && entry.vmid == self.vmid && !(profile.has(Defect::VmidKept) && self.vmid & 1 != 0);
+        let odd = profile.has(Defect::AsidKept);
+        let of_asid = |asid: u16| entry.asid == asid && !(odd && asid & 1 != 0);
+        match self.target {
+            Target::El3 => false,
+            Target::All1 => el1,
+            Target::All2 => !el1,
+            Target::VmallS12 => mine && !self.vmall_keeps(entry, profile),
+            Target::Vmall => mine && !stage2 && !self.vmall_keeps(entry, profile),
+            Target::Asid(asid) => mine && !stage2 && !entry.global && of_asid(asid),
+            Target::Va { regime, asid, last, range } => {
+                entry.regime == regime
+                    && !stage2
+                    && (regime == Regime::El2 || mine)
+                    // A Table descriptor counts as its ASID's, whatever is below it.
+                    && asid.is_none_or(|asid| entry.global || of_asid(asid))
+                    && !(last && entry.is_table())
+                    && range.names(entry, profile)
+                    && !(profile.has(Defect::VaKeepsTables) && entry.is_table())
+                    && !(profile.has(Defect::ReadOnlyKept) && !entry.is_table() && entry.read_only())
+            }
+            // Stage 2 only: entries that combine both stages need not go (R_TVTYQ).
+            Target::Ipa { last, range } => {
+                mine && stage2
+                    && !(last && entry.is_table())
+                    && range.names(entry, profile)
+                    && !(profile.has(Defect::IpaKeepsTables) && entry.is_table())
+                    && !(profile.has(Defect::IpaKeepsBlocks) && !entry.is_table() && entry.one.level.number() < 3)
+            }
+        }
+    }
+
+    fn vmall_keeps(&self, entry: &Entry, profile: &Profile) -> bool {
+        profile.has(Defect::VmallKeepsTables) && entry.is_table()
+            || profile.has(Defect::CombinedKept) && entry.kind == Kind::Combined && entry.two.is_some()
+    }
+
+    /// Whether it goes by address.
+    pub(super) const fn by_va(&self) -> bool {
+        matches!(self.target, Target::Va { .. })
+    }
+}
+
+impl Range {
+    /// Whether the range with its hints names `entry`.
+    fn names(&self, entry: &Entry, profile: &Profile) -> bool {
+        let leaf = &entry.one;
+        let level = leaf.level.number();
+        let level_named = match self.level {
+            None => true,
+            Some(hint) => {
+                let hint = if profile.has(Defect::TtlMisread) { hint + 1 } else { hint };
+                // The hint is the leaf's level; the Table descriptors on the way to it are above.
+                if entry.is_table() { level < hint } else { level == hint }
+            }
+        };
+        let size = match self.granule {
+            Some(granule) if self.many && profile.has(Defect::RangeLastPage) => self.size - granule.page_size(),
+            _ => self.size,
+        };
+        let named = level_named
+            && self.granule.is_none_or(|granule| granule == leaf.granule)
+            && entry.touches(self.start, size);
+        if profile.has(Defect::BlockAfterVa) && !entry.is_table() && level < 3 {
+            return named && self.start.wrapping_sub(leaf.start) < leaf.granule.page_size();
+        }
+        named
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Encodings of DDI 0487 C5.5, by hand: op1, CRm, op2, and what they stand for.
+    #[test]
+    fn known_encodings() {
+        let decode = |op1, crm, op2| TlbiOp::decode(op1, 8, crm, op2, 1 << 46);
+        let scope = |op1, crm, op2| decode(op1, crm, op2).map(|op| op.scope);
+        assert_eq!(decode(0, 3, 0).map(|op| op.target), Some(Target::Vmall));
+        assert_eq!(decode(4, 3, 6).map(|op| op.target), Some(Target::VmallS12));
+        assert_eq!(decode(4, 7, 4).map(|op| op.target), Some(Target::All1));
+        assert_eq!(decode(4, 1, 0).map(|op| op.target), Some(Target::All2));
+        assert_eq!(decode(6, 3, 0).map(|op| op.target), Some(Target::El3));
+        for (crm, expected) in [(1, Scope::Outer), (3, Scope::Inner), (7, Scope::NonShareable)] {
+            assert_eq!(scope(0, crm, 1), Some(expected));
+        }
+        for (crm, expected) in [(5, Scope::Outer), (2, Scope::Inner), (6, Scope::NonShareable)] {
+            assert_eq!(scope(0, crm, 3), Some(expected));
+        }
+        let stage2 = [(0, 1, Scope::Inner), (4, 0, Scope::Outer), (4, 1, Scope::NonShareable), (4, 7, Scope::Outer)];
+        for (crm, op2, expected) in stage2 {
+            let op = decode(4, crm, op2).expect("a stage 2 form");
+            assert_eq!(op.scope, expected);
+            assert!(matches!(op.target, Target::Ipa { .. }));
+        }
+        for (op1, crm, op2) in [(0, 3, 4), (0, 2, 0), (4, 0, 0), (4, 0, 3), (4, 3, 2), (3, 3, 0), (0, 4, 1), (0, 8, 0)] {
+            assert_eq!(decode(op1, crm, op2), None, "{op1} {crm} {op2}");
+        }
+        assert_eq!(TlbiOp::decode(0, 9, 3, 0, 0).map(|op| op.nxs), Some(true));
+        assert_eq!(TlbiOp::decode(0, 7, 3, 0, 0), None);
+    }
+
+    #[test]
+    fn operands() {
+        let one = Range::one(0x0042_0000_0000_0000 | 0b0111 << 44 | 0xffff_f000_1234, 44);
+        assert_eq!((one.start, one.size), (0xff_fff0_0012_34 << 12 & ((1 << 56) - 1), 4096));
+        assert_eq!((one.granule, one.level), (Some(Granule::K4), Some(3)));
+        assert_eq!(Range::one(0b1001 << 44, 44).level, None, "16K has no blocks at level 1 without LPA2");
+        assert_eq!(Range::one(0b0011 << 44, 44).level, None, "no granule, no hint");
+        // 4K, scale 1, num 3, level 2, base -1: 4 << 6 pages.
+        let many = Range::many(1 << 46 | 1 << 44 | 3 << 39 | 2 << 37 | ((1 << 37) - 1)).expect("a granule");
+        assert_eq!((many.start, many.size, many.level), (0xff_ffff_ffff_f000, 256 * 4096, Some(2)));
+        assert_eq!(Range::many(1 << 44), None);
+    }
+
+    #[test]
+    fn a_dsb_completes_what_it_reaches() {
+        let issued = |scope, nxs| Issued { target: Target::All1, vmid: 0, scope, nxs };
+        let dsb = |scope| Dsb { scope, loads_and_stores: true, nxs: false };
+        let scopes = [Scope::NonShareable, Scope::Inner, Scope::Outer, Scope::System];
+        for wide in scopes {
+            for scope in &scopes[..3] {
+                assert_eq!(issued(*scope, false).completed_by(dsb(wide)), *scope <= wide);
+                assert!(!issued(*scope, false).completed_by(Dsb { loads_and_stores: false, ..dsb(wide) }));
+                assert!(!issued(*scope, false).completed_by(Dsb { nxs: true, ..dsb(wide) }));
+                assert_eq!(issued(*scope, true).completed_by(Dsb { nxs: true, ..dsb(wide) }), *scope <= wide);
+            }
+        }
+    }
+}

@@ -43,6 +43,7 @@ boot_start:
         orr     x0, x0, #(1 << 38)              // HXEn
 11:     msr     scr_el3, x0
         msr     cptr_el3, xzr
+        msr     mdcr_el3, xzr
         mrs     x0, id_aa64pfr0_el1
         ubfx    x0, x0, #24, #4                 // GIC system registers?
         cbz     x0, 1f
@@ -62,7 +63,13 @@ boot_start:
         isb
         eret
 
-2:      mov     x0, x21                         // whatever a cache holds of our range goes to memory
+2:      mrs     x0, CurrentEL
+        cmp     x0, #(2 << 2)
+        b.ne    3f
+        mov     x0, #(1 << 31)                  // HCR_EL2.RW; E2H=0, or the registers below would be others
+        msr     hcr_el2, x0
+        isb
+3:      mov     x0, x21                         // whatever a cache holds of our range goes to memory
         bl      boot_cache_civac
         adrp    x0, __rela_start
         add     x0, x0, :lo12:__rela_start
@@ -72,9 +79,9 @@ boot_start:
         bl      {RELOCATE}
         adrp    x0, __bss_start
         add     x0, x0, :lo12:__bss_start
-3:      stp     xzr, xzr, [x0], #16
+4:      stp     xzr, xzr, [x0], #16
         cmp     x0, x22
-        b.lo    3b
+        b.lo    4b
 
         adrp    x0, {STACKS}
         add     x0, x0, :lo12:{STACKS}
@@ -116,14 +123,15 @@ boot_mmu_on:
 // Cleans and invalidates / invalidates [x0, x22) by lines. Clobbers x1, x2.
         .macro  boot_cache_op name, op
         .type   \name, %function
-\name:  mrs     x1, ctr_el0
+\name:  dsb     sy                              // stores with the MMU off come before maintenance only by this
+        mrs     x1, ctr_el0
         ubfx    x1, x1, #16, #4
         mov     x2, #4
         lsl     x1, x2, x1
-4:      dc      \op, x0
+5:      dc      \op, x0
         add     x0, x0, x1
         cmp     x0, x22
-        b.lo    4b
+        b.lo    5b
         dsb     sy
         ret
         .size   \name, . - \name
@@ -139,10 +147,13 @@ boot_secondary:
         msr     spsel, #1
         msr     daifset, #0xf
         mov     x19, x0
+        mov     x0, #(1 << 31)                  // HCR_EL2.RW, E2H=0
+        msr     hcr_el2, x0
+        isb
         adrp    x1, {STACKS}
         add     x1, x1, :lo12:{STACKS}
         mov     x2, #{STACK_SIZE}
-        madd    x1, x0, x2, x1
+        madd    x1, x19, x2, x1
         add     sp, x1, x2
         adrp    x0, {MMU_REGISTERS}
         add     x0, x0, :lo12:{MMU_REGISTERS}

@@ -2,6 +2,8 @@
 
 use core::cell::UnsafeCell;
 
+use aarch64_cpu::registers::{HCR_EL2, Readable};
+
 use crate::{
     console,
     mmu::{Builder, MmuRegisters, Use},
@@ -83,6 +85,22 @@ extern "C" fn discover(dtb: u64, entered_at: u64, start: u64, end: u64) -> &'sta
         );
         crate::power::off_early(&machine);
     }
+    // With E2H stuck at 1 the EL2 registers used from here on mean something else.
+    const E2H: u64 = 1 << 34;
+    if HCR_EL2.get() & E2H != 0 {
+        console::print_early(
+            machine.uart,
+            "Bail out! shatter: this CPU has EL2 with VHE only (no FEAT_E2H0), which hv does not drive yet\r\n",
+        );
+        crate::power::off_early(&machine);
+    }
+    if machine.reserved_left_out {
+        console::print_early(
+            machine.uart,
+            "Bail out! shatter: the DTB reserves more memory ranges than hv has room for; it cannot know what to avoid\r\n",
+        );
+        crate::power::off_early(&machine);
+    }
     let mut map = Builder::new();
     if build(&mut map, &machine, image).is_err() {
         console::print_early(machine.uart, "Bail out! shatter: no room for EL2's tables: RAM is too scattered.\r\n");
@@ -108,6 +126,11 @@ fn build(map: &mut Builder, machine: &Machine, image: Range) -> Result<(), crate
     map.map(Range { start: image.start, end: text_end }, Use::Code)?;
     map.map(Range { start: text_end, end: rodata_end }, Use::Constants)?;
     map.map(Range { start: rodata_end, end: image.end }, Use::Data)?;
+    // The lowest page of each stack stays unmapped: an overflow faults instead of reaching the next CPU's stack.
+    for stack in 0..platform::MAX_CPUS {
+        let guard = &raw const smp::STACKS as u64 + (stack * smp::STACK_SIZE) as u64;
+        map.map(Range::of(guard, 0x1000), Use::Nothing)?;
+    }
     if let Some(uart) = machine.uart {
         map.map(Range::of(uart.base, 0x1000), Use::Device)?;
     }

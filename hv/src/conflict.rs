@@ -60,7 +60,8 @@ impl List {
         let attempt = Attempt { pc: conflict.pc, far: conflict.far, fingerprint };
         let slot = &mut self.attempts[usize::from(conflict.cpu) % MAX_CPUS];
         let retries = match slot {
-            Some((known, retries)) if *known == attempt => retries.saturating_add(1),
+            // Injected ones are all alike: same instruction, same registers.
+            Some((known, retries)) if *known == attempt && !conflict.injected => retries.saturating_add(1),
             _ => 0,
         };
         *slot = Some((attempt, retries));

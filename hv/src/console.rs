@@ -72,6 +72,18 @@ pub(crate) fn use_semihosting() {
 pub(crate) fn print_early(info: Option<UartInfo>, text: &str) {
     if let Some(mut uart) = info.and_then(uart) {
         put(&mut uart, text.as_bytes());
+        while uart.is_busy() {
+            core::hint::spin_loop();
+        }
+    }
+}
+
+/// Waits until the last byte is on the wire: what comes next may take the UART's clock or power away.
+pub(crate) fn drain() {
+    if let Sink::Uart(uart) = &CONSOLE.lock().sink {
+        while uart.is_busy() {
+            core::hint::spin_loop();
+        }
     }
 }
 
@@ -144,6 +156,8 @@ pub(crate) fn fatal(args: fmt::Arguments<'_>) {
     // The panic may have come while this CPU held the lock; the machine is at its end, so the lock is taken over.
     // SAFETY: nobody else needs the console any more; at worst two last lines mix.
     unsafe { CONSOLE.force_unlock() };
+    // It may have come in the middle of a line.
+    CONSOLE.lock().used = 0;
     let text: Text = wire::record::text(args);
     line(format_args!("Bail out! {text}"));
     record(&Record::Fatal { text });

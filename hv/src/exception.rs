@@ -1,11 +1,11 @@
 //! Exceptions that EL2 takes from itself: TLB conflict aborts are recovered, everything else is the end.
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use aarch64_cpu::registers::{ESR_EL2, FAR_EL2, HPFAR_EL2, Readable};
 use wire::record::{Place, Recovery};
 
-use crate::{conflict, smp};
+use crate::{conflict, platform::MAX_CPUS, smp};
 
 /// Registers at the exception, as vectors.S stores and restores them.
 #[repr(C)]
@@ -18,33 +18,78 @@ pub(crate) struct OwnFrame {
 /// Bytes that vectors.S makes room for: the frame, rounded up to SP's alignment.
 pub(crate) const OWN_FRAME_SIZE: usize = (size_of::<OwnFrame>() + 15) & !15;
 
-/// Set while hv raises a conflict abort by itself.
-static INJECTING: AtomicBool = AtomicBool::new(false);
+/// What a CPU does by itself that ends in an exception.
+struct Expected {
+    /// It raises a conflict abort.
+    conflict: AtomicBool,
+    /// It lets a pending SError in.
+    serror: AtomicBool,
+    /// Conflict aborts in a row that could not be noted.
+    unnoted: AtomicU8,
+}
+
+static EXPECTED: [Expected; MAX_CPUS] = [const {
+    Expected { conflict: AtomicBool::new(false), serror: AtomicBool::new(false), unnoted: AtomicU8::new(0) }
+}; MAX_CPUS];
+
+/// Takes the SError that is pending on the calling CPU, whose number is `cpu`, if there is one, and says so.
+pub(crate) fn drain_serror(cpu: usize) -> bool {
+    const ISR_A: u64 = 1 << 8;
+    if arch::read_sysreg!("isr_el1") & ISR_A == 0 {
+        return false;
+    }
+    EXPECTED[cpu].serror.store(true, Ordering::Relaxed);
+    // SAFETY: with SError unmasked for these instructions only, it goes to `own_exception`, which expects it.
+    unsafe { core::arch::asm!("msr daifclr, #4", "isb", "msr daifset, #4", options(nostack)) }
+    EXPECTED[cpu].serror.store(false, Ordering::Relaxed);
+    true
+}
 
 unsafe extern "C" {
+    static vcpu_enter_window: u8;
+    static vcpu_enter_window_end: u8;
+    static vec_guest_window: u8;
+    static vec_guest_window_end: u8;
     /// As if the instruction after the call had taken the exception; see vectors.S.
     fn own_inject(esr: u64, far: u64);
 }
 
 /// Raises a conflict abort at EL2 for EL2's own translation, through the real vector.
 pub(crate) fn inject_own(esr: u64, far: u64) {
-    INJECTING.store(true, Ordering::Relaxed);
+    let injecting = &EXPECTED[smp::own_index()].conflict;
+    injecting.store(true, Ordering::Relaxed);
     // SAFETY: the vector's handler recognises the conflict abort by `esr`, recovers and returns behind the call with
     // every register as it was; ELR_EL2 and SPSR_EL2 hold nothing across a call from Rust.
     unsafe { own_inject(esr, far) }
-    INJECTING.store(false, Ordering::Relaxed);
+    injecting.store(false, Ordering::Relaxed);
+}
+
+/// Addresses of the instructions in vectors.S between which EL2's exception registers are a vCPU's.
+fn switch_windows() -> [core::ops::Range<u64>; 2] {
+    [
+        &raw const vcpu_enter_window as u64..&raw const vcpu_enter_window_end as u64,
+        &raw const vec_guest_window as u64..&raw const vec_guest_window_end as u64,
+    ]
 }
 
 /// Called by the vectors; returns only where the instruction is to be tried again.
 pub(crate) extern "C" fn own_exception(frame: &mut OwnFrame, kind: u64) {
     const SYNCHRONOUS: u64 = 0;
+    const SERROR: u64 = 3;
     let (esr, far) = (ESR_EL2.get(), FAR_EL2.get());
-    if kind == SYNCHRONOUS && conflict::is_conflict(esr) {
-        let cpu = smp::own_index() as u8;
-        let mut taken = conflict::conflict(Place::El2, esr, far, Some(HPFAR_EL2.get()), frame.elr, cpu);
-        taken.injected = INJECTING.load(Ordering::Relaxed);
+    let cpu = smp::own_index();
+    let expected = &EXPECTED[cpu];
+    if kind == SERROR && expected.serror.load(Ordering::Relaxed) {
+        return;
+    }
+    // In the middle of the switch to or from a vCPU, ELR_EL2 and its like hold what is lost now: nothing to go back to.
+    let in_switch = switch_windows().iter().any(|window| window.contains(&frame.elr));
+    if kind == SYNCHRONOUS && conflict::is_conflict(esr) && !in_switch {
+        let mut taken = conflict::conflict(Place::El2, esr, far, Some(HPFAR_EL2.get()), frame.elr, cpu as u8);
+        taken.injected = expected.conflict.load(Ordering::Relaxed);
         match conflict::TAKEN.try_lock() {
             Some(mut list) => {
+                expected.unnoted.store(0, Ordering::Relaxed);
                 if list.take(taken, Recovery::Alle2, &frame.x) {
                     return;
                 }
@@ -54,7 +99,9 @@ pub(crate) extern "C" fn own_exception(frame: &mut OwnFrame, kind: u64) {
                 arch::tlbi::alle2is();
                 arch::barrier::dsb_ish();
                 arch::barrier::isb();
-                return;
+                if expected.unnoted.fetch_add(1, Ordering::Relaxed) < conflict::MAX_RETRIES {
+                    return;
+                }
             }
         }
     }

@@ -44,6 +44,9 @@ pub(crate) struct Gic {
 
 static GIC: Once<Gic> = Once::new();
 
+/// ICH_HCR_EL2: TC, TALL0 and TALL1, by which EL1's accesses to the CPU interface trap; the virtual one is off.
+const ICH_HCR_TRAPS: u64 = 7 << 10;
+
 /// Size of the RD_base and SGI_base frames of one redistributor.
 const REDISTRIBUTOR: u64 = 0x2_0000;
 
@@ -60,7 +63,10 @@ pub(crate) fn init(machine: &Machine) -> &'static Gic {
             GicInfo::V3 { distributor, .. } => {
                 if let Some(base) = NonNull::new(*distributor as *mut _) {
                     // SAFETY: as above.
-                    GicDistributor::new(unsafe { UniqueMmioPointer::new(base) }).configure_default_settings();
+                    let mut distributor = GicDistributor::new(unsafe { UniqueMmioPointer::new(base) });
+                    // Firmware may have left interrupts enabled; what is enabled must not be configured.
+                    distributor.enable_all_interrupts(false);
+                    distributor.configure_default_settings();
                 }
                 Driver::V3
             }
@@ -108,6 +114,11 @@ impl Gic {
             (Driver::V2(gic), _) => {
                 let mut gic = gic.lock();
                 gic.setup();
+                // With Security Extensions the driver sets bit 1, but in the Non-secure view, the only one that EL2
+                // has, bit 0 enables Group 1. Without them bit 0 is Group 0, where everything is.
+                gic.enable_group0(true);
+                // Firmware may have left interrupts enabled that nobody here would ever serve.
+                gic.enable_all_interrupts(false);
                 for id in [WAKE, self.timer] {
                     // An interrupt that cannot be enabled leaves the CPU without watchdog, which the runner's
                     // deadline makes up for.
@@ -118,6 +129,12 @@ impl Gic {
                 GicCpuInterface::enable_system_register_el2(false);
                 arch::barrier::isb();
                 GicCpuInterface::enable_system_register_el1();
+                // SAFETY: the CPU interface of this CPU, which only hv uses: ending an interrupt also deactivates it,
+                // and EL1 is kept out of the virtual interface, where nothing is ever delivered.
+                unsafe {
+                    arch::write_sysreg!("S3_0_C12_C12_4", 0); // ICC_CTLR_EL1
+                    arch::write_sysreg!("S3_4_C12_C11_0", ICH_HCR_TRAPS); // ICH_HCR_EL2
+                }
                 if let Some(base) = redistributor(redistributors, mpidr) {
                     // SAFETY: this CPU's own redistributor, which only this CPU drives.
                     let mut redistributor = GicRedistributor::new(unsafe { UniqueMmioPointer::new(base) });
@@ -139,10 +156,15 @@ impl Gic {
     pub(crate) fn own_interface(&self) -> u8 {
         const ITARGETSR: u64 = 0x800;
         match &self.info {
-            // SAFETY: a read-only register of the distributor, mapped as Device memory.
-            GicInfo::V2 { distributor, .. } => unsafe {
-                (((distributor + ITARGETSR) as *const u32).read_volatile() as u8).trailing_zeros().min(7) as u8
-            },
+            GicInfo::V2 { distributor, .. } => {
+                // Each byte is an SGI's or PPI's target as this CPU sees it: itself, or 0 where it is not there.
+                let targets = (0..8).fold(0, |all, word| {
+                    // SAFETY: read-only registers of the distributor, mapped as Device memory; reading has no effect.
+                    all | unsafe { ((distributor + ITARGETSR + word * 4) as *const u32).read_volatile() }
+                });
+                let mask = targets.to_le_bytes().into_iter().fold(0, |all, byte| all | byte);
+                mask.trailing_zeros().min(7) as u8
+            }
             _ => 0,
         }
     }
@@ -193,6 +215,9 @@ impl Gic {
             }),
             Driver::None => None,
         };
+        // What the other CPU stored before it sent the interrupt must not be read before the interrupt was taken, or a
+        // wake-up would be used up and its reason missed.
+        arch::barrier::dsb_sy();
         match taken {
             Some(id) if id == u32::from(self.timer) => Interrupt::Timer,
             Some(id) if id == u32::from(WAKE) => Interrupt::Wake,

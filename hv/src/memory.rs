@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 use wire::abi::MAX_PRIVATE_SIZE;
 
-use crate::platform::{Machine, Range};
+use crate::platform::{MAX_RESERVED, Machine, Range};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -40,7 +40,7 @@ fn find(ram: &[Range], taken: &[Range], size: u64, align: u64) -> Option<Range> 
 impl Memory {
     /// Places the VMs' memory; `None` if there is not even room for the private part.
     pub(crate) fn plan(machine: &Machine, image: Range) -> Option<Self> {
-        let mut taken: ArrayVec<Range, 64> = machine.reserved.iter().copied().collect();
+        let mut taken: ArrayVec<Range, { MAX_RESERVED + 5 }> = machine.reserved.iter().copied().collect();
         for range in [Some(image), Some(machine.dtb), machine.initrd].into_iter().flatten() {
             taken.push(range.pages());
         }

@@ -14,7 +14,7 @@ use vmsa::{
 use crate::platform::Range;
 
 const GRANULE: Granule = Granule::K4;
-const TABLES: usize = 48;
+const TABLES: usize = 64;
 
 #[repr(C, align(4096))]
 struct Table([AtomicU64; 512]);

@@ -13,6 +13,9 @@ use dtoolkit::{
 /// Most CPUs that hv drives.
 pub(crate) const MAX_CPUS: usize = 8;
 
+/// Most ranges of memory that firmware may keep for itself.
+pub(crate) const MAX_RESERVED: usize = 96;
+
 /// A range of physical addresses, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Range {
@@ -39,7 +42,7 @@ impl Range {
 
     /// Widened to whole pages of 4 KiB.
     pub(crate) const fn pages(self) -> Self {
-        Self { start: self.start & !0xfff, end: (self.end + 0xfff) & !0xfff }
+        Self { start: self.start & !0xfff, end: self.end.saturating_add(0xfff) & !0xfff }
     }
 }
 
@@ -100,9 +103,9 @@ pub(crate) struct Machine {
     pub(crate) model: ArrayString<64>,
     pub(crate) ram: ArrayVec<Range, 16>,
     /// Not to be used, though it may be mapped: memory reservations and /reserved-memory.
-    pub(crate) reserved: ArrayVec<Range, 48>,
+    pub(crate) reserved: ArrayVec<Range, MAX_RESERVED>,
     /// Of these, those that must not even be mapped.
-    pub(crate) no_map: ArrayVec<Range, 16>,
+    pub(crate) no_map: ArrayVec<Range, MAX_RESERVED>,
     /// The console.
     pub(crate) uart: Option<UartInfo>,
     pub(crate) psci: Conduit,
@@ -116,8 +119,10 @@ pub(crate) struct Machine {
     pub(crate) bootargs: &'static str,
     pub(crate) initrd: Option<Range>,
     pub(crate) dtb: Range,
-    /// A list was longer than hv has room for; the rest was dropped.
-    pub(crate) truncated: bool,
+    /// There was more RAM than hv has room to list.
+    pub(crate) ram_left_out: bool,
+    /// There were more reservations than hv has room to list, so that it does not know what it must not touch.
+    pub(crate) reserved_left_out: bool,
 }
 
 /// Why the DTB cannot be used.
@@ -218,13 +223,14 @@ fn find_uart(fdt: Fdt<'static>, root: &Bus<'_>) -> Option<UartInfo> {
 }
 
 fn find_gic(root: &Bus<'_>) -> GicInfo {
-    if let Some((_, reg)) = root.find(&["arm,gic-v3"])
+    if let Some((node, reg)) = root.find(&["arm,gic-v3"])
         && let [distributor, redistributors @ ..] = reg.as_slice()
     {
-        // More than the redistributor regions may follow; what is no redistributor is told by its ID later.
+        // The redistributor regions come first; GICC, GICH and GICV, for old guests, may follow.
+        let regions = node.property("#redistributor-regions").and_then(|p| p.value_as::<u32>().ok()).unwrap_or(1);
         return GicInfo::V3 {
             distributor: distributor.start,
-            redistributors: redistributors.iter().copied().take(4).collect(),
+            redistributors: redistributors.iter().copied().take((regions as usize).min(4)).collect(),
         };
     }
     if let Some((_, reg)) = root.find(&["arm,gic-400", "arm,cortex-a15-gic", "arm,cortex-a9-gic"])
@@ -265,6 +271,8 @@ fn dtb_at(address: u64) -> Option<Range> {
     if address == 0 || !address.is_multiple_of(8) {
         return None;
     }
+    // The boot protocol says of the Image alone that it is in memory; a DTB may still be in its loader's caches.
+    arch::cache::clean_invalidate_poc(address as usize, 8);
     let header = address as *const u32;
     // SAFETY: the boot protocol makes this the address of a DTB in memory; the fallback is the base of the memory
     // that this Image stands in. Both are readable with the MMU off, and aligned.
@@ -277,6 +285,7 @@ fn dtb_at(address: u64) -> Option<Range> {
 /// the Image, where QEMU leaves it for images that are no Linux kernels.
 pub(crate) fn discover(dtb: u64, image: Range) -> Result<Machine, Error> {
     let range = dtb_at(dtb).or_else(|| dtb_at(image.start & !((1 << 30) - 1))).ok_or(Error::NoDtb)?;
+    arch::cache::clean_invalidate_poc(range.start as usize, range.size() as usize);
     // SAFETY: `dtb_at` saw a header there; the memory is not written while hv runs (it is reserved from use).
     let data = unsafe { core::slice::from_raw_parts(range.start as *const u8, range.size() as usize) };
     let fdt = Fdt::new(data).map_err(|_| Error::BadDtb)?;
@@ -296,7 +305,8 @@ pub(crate) fn discover(dtb: u64, image: Range) -> Result<Machine, Error> {
         bootargs: "",
         initrd: None,
         dtb: range,
-        truncated: false,
+        ram_left_out: false,
+        reserved_left_out: false,
     };
     let model = root.node.property("model").or_else(|| root.node.property("compatible"));
     let model = model.and_then(|p| p.value_as::<&'static str>().ok()).unwrap_or("");
@@ -308,21 +318,22 @@ pub(crate) fn discover(dtb: u64, image: Range) -> Result<Machine, Error> {
     for node in root.node.children() {
         let is_memory = node.property("device_type").is_some_and(|p| p.value() == b"memory\0");
         if is_memory {
+            // What lies beyond the addresses that the tables here can hold is not used either.
             for range in root.reg(node).into_iter().filter(|r| r.size() > 0) {
-                machine.truncated |= machine.ram.try_push(range).is_err();
+                machine.ram_left_out |= range.end > 1 << 48 || machine.ram.try_push(range).is_err();
             }
         }
     }
     for entry in fdt.memory_reservations() {
-        machine.truncated |= machine.reserved.try_push(Range::of(entry.address(), entry.size())).is_err();
+        machine.reserved_left_out |= machine.reserved.try_push(Range::of(entry.address(), entry.size())).is_err();
     }
     if let Some(node) = fdt.find_node("/reserved-memory") {
         let bus = Bus { node, parent: Some(&root) };
         for child in node.children() {
             for range in bus.reg(child) {
-                machine.truncated |= machine.reserved.try_push(range).is_err();
+                machine.reserved_left_out |= machine.reserved.try_push(range).is_err();
                 if child.property("no-map").is_some() {
-                    machine.truncated |= machine.no_map.try_push(range).is_err();
+                    machine.reserved_left_out |= machine.no_map.try_push(range).is_err();
                 }
             }
         }

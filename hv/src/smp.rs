@@ -5,8 +5,10 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
-use aarch64_cpu::registers::{ID_AA64MMFR2_EL1, MIDR_EL1, MPIDR_EL1, Readable, VBAR_EL2, Writeable};
-use smccc::{Hvc, Smc, psci};
+use aarch64_cpu::registers::{
+    CNTHP_CTL_EL2, CNTPCT_EL0, ID_AA64MMFR2_EL1, MIDR_EL1, MPIDR_EL1, Readable, VBAR_EL2, Writeable,
+};
+use smccc::{Smc, psci};
 
 use crate::{
     gic, mmu,
@@ -14,8 +16,8 @@ use crate::{
     suite, vcpu, vm,
 };
 
-/// Bytes of stack of each CPU; the asm that sets SP multiplies by it.
-pub(crate) const STACK_SIZE: usize = 64 << 10;
+/// Bytes of stack of each CPU, its lowest page left unmapped so that an overflow faults; the asm that sets SP multiplies by it.
+pub(crate) const STACK_SIZE: usize = 128 << 10;
 
 #[repr(C, align(4096))]
 pub(crate) struct Stacks([core::cell::UnsafeCell<[u8; STACK_SIZE]>; MAX_CPUS]);
@@ -38,6 +40,8 @@ pub(crate) struct PerCpu {
     pub(crate) mmfr2: AtomicU64,
     /// Number of its GICv2 interface.
     pub(crate) interface: AtomicU8,
+    /// Whether its timer interrupt was seen to arrive; without, it must not sleep, and has no watchdog.
+    pub(crate) interrupts: AtomicBool,
     /// Set by the CPU itself when it can take work.
     pub(crate) online: AtomicBool,
     /// vCPU to run, plus one, or [`DESCRIBE`]; 0 is none. Cleared by the CPU when it is done.
@@ -50,6 +54,7 @@ pub(crate) static CPUS: [PerCpu; MAX_CPUS] = [const {
         midr: AtomicU64::new(0),
         mmfr2: AtomicU64::new(0),
         interface: AtomicU8::new(0),
+        interrupts: AtomicBool::new(false),
         online: AtomicBool::new(false),
         job: AtomicUsize::new(0),
     }
@@ -87,8 +92,39 @@ pub(crate) fn init_this_cpu(index: usize) {
     if let Some(gic) = gic::get() {
         gic.init_cpu(own_mpidr());
         cpu.interface.store(gic.own_interface(), Ordering::Relaxed);
+        cpu.interrupts.store(gic.present() && timer_arrives(gic), Ordering::Relaxed);
     }
     cpu.online.store(true, Ordering::Release);
+}
+
+/// Whether the timer's interrupt gets through to the calling CPU. What firmware or the DTB left wrong shows here and
+/// not as a CPU that sleeps for ever.
+fn timer_arrives(gic: &gic::Gic) -> bool {
+    /// Time for it to arrive, in ms: long for an emulator on a busy host.
+    const PATIENCE: u64 = 500;
+    let deadline = arch::counter::now() + arch::counter::ticks(PATIENCE);
+    arm_timer(CNTPCT_EL0.get());
+    let arrived = loop {
+        // ISR_EL1 shows pending interrupts though they are masked; I is bit 7, F bit 6.
+        if arch::read_sysreg!("isr_el1") & (3 << 6) != 0 && gic.acknowledge() == gic::Interrupt::Timer {
+            break true;
+        }
+        if arch::counter::now() > deadline {
+            break false;
+        }
+        arch::barrier::spin();
+    };
+    CNTHP_CTL_EL2.set(0);
+    arch::barrier::isb();
+    arrived
+}
+
+/// Has the EL2 timer of this CPU raise its interrupt when the physical counter reaches `at`.
+pub(crate) fn arm_timer(at: u64) {
+    // SAFETY: the EL2 timer's compare value; its interrupt is only looked for where hv waits for it.
+    unsafe { arch::write_sysreg!("cnthp_cval_el2", at) }
+    CNTHP_CTL_EL2.set(1);
+    arch::barrier::isb();
 }
 
 /// Starts every CPU of the machine besides the calling one. Returns how many are online then, the caller included.
@@ -103,8 +139,8 @@ pub(crate) fn start_secondaries(machine: &Machine) -> usize {
         let entry = boot_secondary as *const () as u64;
         let started = match machine.psci {
             Conduit::Smc => psci::cpu_on::<Smc>(mpidr, entry, next as u64),
-            Conduit::Hvc => psci::cpu_on::<Hvc>(mpidr, entry, next as u64),
-            Conduit::None => {
+            // HVC at EL2 is a call to hv itself: no way to firmware.
+            Conduit::Hvc | Conduit::None => {
                 crate::console::log(format_args!("cpu {mpidr:#x}: no PSCI, not started"));
                 continue;
             }
@@ -135,10 +171,16 @@ pub(crate) fn wake(index: usize) {
     }
 }
 
-/// Waits until `ready`, asleep where an interrupt can wake this CPU.
-pub(crate) fn wait(ready: impl Fn() -> bool) {
-    let gic = gic::get().filter(|g| g.present());
-    while !ready() {
+/// Waits on CPU `index`, the calling one, until `ready`, asleep where an interrupt can wake it; or until the physical
+/// counter reaches `limit`. Returns whether `ready` holds.
+pub(crate) fn wait(index: usize, limit: Option<u64>, ready: impl Fn() -> bool) -> bool {
+    let gic = gic::get().filter(|_| CPUS[index].interrupts.load(Ordering::Relaxed));
+    if let Some(limit) = limit {
+        arm_timer(limit);
+    }
+    let late = || limit.is_some_and(|limit| CNTPCT_EL0.get() >= limit);
+    let mut is_ready = ready();
+    while !is_ready && !late() {
         match gic {
             // A wake-up that came between the test and WFI is pending, so that WFI falls through.
             Some(gic) => {
@@ -147,7 +189,12 @@ pub(crate) fn wait(ready: impl Fn() -> bool) {
             }
             None => arch::barrier::spin(),
         }
+        is_ready = ready();
     }
+    if limit.is_some() {
+        CNTHP_CTL_EL2.set(0);
+    }
+    is_ready
 }
 
 /// Has CPU `index` write its own record, and waits until it did.
@@ -158,7 +205,7 @@ pub(crate) fn describe(index: usize) {
     let job = &CPUS[index].job;
     job.store(DESCRIBE, Ordering::Release);
     wake(index);
-    wait(|| job.load(Ordering::Acquire) == 0);
+    wait(0, None, || job.load(Ordering::Acquire) == 0);
 }
 
 /// Where secondary CPUs end up, with the MMU on: runs the vCPUs that it is given, forever.
@@ -166,7 +213,7 @@ pub(crate) extern "C" fn secondary_main(index: usize) -> ! {
     init_this_cpu(index);
     let job = &CPUS[index].job;
     loop {
-        wait(|| job.load(Ordering::Acquire) != 0);
+        wait(index, None, || job.load(Ordering::Acquire) != 0);
         let work = job.load(Ordering::Acquire);
         if work == DESCRIBE {
             suite::record_cpu(index);

@@ -5,7 +5,7 @@ use core::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use aarch64_cpu::registers::{CNTFRQ_EL0, HCR_EL2, ID_AA64MMFR2_EL1, MIDR_EL1, MPIDR_EL1, Readable, Writeable};
+use aarch64_cpu::registers::{CNTFRQ_EL0, ID_AA64MMFR2_EL1, MIDR_EL1, MPIDR_EL1, Readable};
 use arrayvec::{ArrayString, ArrayVec};
 use vmsa::{
     BbmLevel, Instance,
@@ -90,13 +90,8 @@ pub(crate) fn run(boot: &'static Boot) -> ! {
         switch_to_semihosting();
     }
     hello(boot);
-    // With HCR_EL2.E2H stuck at 1 the registers used here mean something else.
-    HCR_EL2.set(1 << 31);
-    if HCR_EL2.get() & 1 << 34 != 0 {
-        fail(format_args!("this CPU has EL2 with VHE only (no FEAT_E2H0), which hv does not drive yet"));
-    }
-    if boot.machine.truncated {
-        console::log(format_args!("the DTB lists more memory ranges than hv has room for; some are not used"));
+    if boot.machine.ram_left_out {
+        console::log(format_args!("the DTB lists more RAM ranges than hv has room for; some are not used"));
     }
     if boot.machine.cpus_left_out > 0 {
         console::log(format_args!("{} CPUs are left out; hv drives {MAX_CPUS}", boot.machine.cpus_left_out));
@@ -105,6 +100,11 @@ pub(crate) fn run(boot: &'static Boot) -> ! {
     machine(boot, online);
     for damaged in &bundle.damaged {
         console::log(format_args!("payload {}: damaged: {}", damaged.family, damaged.error));
+    }
+    for (index, cpu) in CPUS.iter().enumerate().take(online) {
+        if !cpu.interrupts.load(Ordering::Relaxed) {
+            console::log(format_args!("cpu {index}: the EL2 timer's interrupt does not arrive: it has no watchdog"));
+        }
     }
     let Some(memory) = Memory::plan(&boot.machine, boot.image) else {
         fail(format_args!("too little RAM: no free 4 MiB for a VM and 4 MiB for its frames"));
@@ -266,6 +266,7 @@ impl Suite {
             run_ns: 0,
             reason: None,
         };
+        let mut silent_cpu = None;
         match outcome {
             Ok(outcome) => {
                 finished.end = outcome.end;
@@ -275,6 +276,10 @@ impl Suite {
                 finished.setup_ns = outcome.setup_ns;
                 finished.run_ns = outcome.run_ns;
                 finished.reason = outcome.note;
+                silent_cpu = outcome.silent_cpu;
+                if let Some(cpu) = silent_cpu {
+                    finished.reason = Some(text(format_args!("CPU {cpu} did not come back from its vCPU")));
+                }
                 conflicts.add_to(&mut finished.report.outcomes);
                 if finished.reason.is_none() && conflicts.total() > finished.el2_conflicts.len() as u64 {
                     finished.reason = Some(text(format_args!("{} conflict aborts at EL2 in all", conflicts.total())));
@@ -293,6 +298,9 @@ impl Suite {
             }
         }
         self.report(&entry.instance, finished);
+        if let Some(cpu) = silent_cpu {
+            fail(format_args!("CPU {cpu} is lost: it may still run its vCPU, so no other VM can be built"));
+        }
     }
 
     fn report(&mut self, instance: &Instance, finished: Finished) {

@@ -44,17 +44,19 @@ pub(crate) fn id_register(frame: &mut Frame, cap: u8) -> bool {
     if let Some(x) = frame.x.get_mut(rt) {
         *x = value; // x31 is XZR
     }
-    frame.pc += 4;
+    frame.skip();
     true
 }
 
 /// Answers an access that stage 2 refused with a synchronous External abort at EL1, as a bus would.
 pub(crate) fn external_abort(frame: &mut Frame, ec_lower: u64) {
     const IL: u64 = 1 << 25;
-    const FSC_EXTERNAL: u64 = 0b01_0000;
     const WNR: u64 = 1 << 6;
+    const S1PTW: u64 = 1 << 7;
+    // On a table walk the code has the level in its low bits; that of the stage 2 fault stands in for it.
+    let fsc = if frame.esr & S1PTW != 0 { 0b01_0100 | frame.esr & 3 } else { 0b01_0000 };
     let from_el0 = frame.pstate & 0xf == 0;
     // The EC for an abort from the same EL is one above that from a lower one.
     let ec = if from_el0 { ec_lower } else { ec_lower + 1 };
-    frame.inject(ec << 26 | IL | frame.esr & WNR | FSC_EXTERNAL, frame.far);
+    frame.inject(ec << 26 | IL | frame.esr & WNR | fsc, frame.far);
 }

@@ -85,8 +85,17 @@ impl Frame {
         }
     }
 
-    /// Makes the vCPU take a synchronous exception at EL1 when it runs next, as the architecture would: with
-    /// `esr`'s EC for its current EL, `far`, the return address `pc`, and the vector for SP_ELx or a lower EL.
+    /// Goes on behind the instruction that trapped and was served.
+    pub(crate) fn skip(&mut self) {
+        /// SPSR: software step and BTYPE, which an instruction that completes leaves behind cleared.
+        const SS_BTYPE: u64 = 1 << 21 | 3 << 10;
+        self.pc += 4;
+        self.pstate &= !SS_BTYPE;
+    }
+
+    /// Makes the vCPU take a synchronous exception at EL1 when it runs next: with `esr`, which has the EC for its
+    /// current EL, `far`, the return address `pc`, and the vector for SP_ELx or a lower EL. PSTATE is as for a CPU
+    /// without PAN, SSBS and DIT, none of which payloads use.
     pub(crate) fn inject(&mut self, esr: u64, far: u64) {
         let from_el0 = self.pstate & 0xf == 0;
         ESR_EL1.set(esr);
@@ -147,8 +156,10 @@ pub(crate) fn reset_el1() {
 pub(crate) fn init_el2() {
     /// EL1 may use the physical counter and timer.
     const EL1_TIMER: u64 = 3;
-    /// CPTR_EL2's RES1 bits; nothing trapped.
+    /// CPTR_EL2's RES1 bits, two of which trap SVE and SME where they exist; FP and Advanced SIMD do not trap.
     const CPTR: u64 = 0x33ff;
+    /// MDCR_EL2: TPM, TDA, TDOSA and TDRA.
+    const MDCR_TRAPS: u64 = 1 << 6 | 7 << 9;
     CNTHCTL_EL2.set(EL1_TIMER);
     CNTVOFF_EL2.set(0);
     VMPIDR_EL2.set(aarch64_cpu::registers::MPIDR_EL1.get());
@@ -157,8 +168,9 @@ pub(crate) fn init_el2() {
         arch::write_sysreg!("vpidr_el2", MIDR_EL1.get());
         arch::write_sysreg!("cptr_el2", CPTR);
         arch::write_sysreg!("hstr_el2", 0);
-        // Keep HPMN: 0 is not a value that every CPU allows.
-        arch::write_sysreg!("mdcr_el2", arch::read_sysreg!("mdcr_el2") & 0x1f);
+        // EL1 is kept out of PMU and debug registers, which would outlive a VM. HPMN stays: 0 is not a value that
+        // every CPU allows.
+        arch::write_sysreg!("mdcr_el2", arch::read_sysreg!("mdcr_el2") & 0x1f | MDCR_TRAPS);
         arch::write_sysreg!("tpidr_el2", 0);
         let mmfr1 = ID_AA64MMFR1_EL1.get();
         if (mmfr1 >> 40) & 0xf != 0 {
@@ -166,7 +178,8 @@ pub(crate) fn init_el2() {
         }
         let mmfr0 = aarch64_cpu::registers::ID_AA64MMFR0_EL1.get();
         if (mmfr0 >> 56) & 0xf != 0 {
-            // FEAT_FGT: reset values are unknown; no fine-grained traps.
+            // FEAT_FGT: reset values are unknown. 0 lets through what Armv8.6 has, and traps what came later (its
+            // fields have negative polarity), which no payload uses.
             arch::write_sysreg!("S3_4_C1_C1_4", 0); // HFGRTR_EL2
             arch::write_sysreg!("S3_4_C1_C1_5", 0); // HFGWTR_EL2
             arch::write_sysreg!("S3_4_C1_C1_6", 0); // HFGITR_EL2

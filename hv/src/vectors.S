@@ -88,6 +88,8 @@ vec_own_common:
 
 // Stack: x0, x1 of the vCPU, then the address of its Frame. x1 = kind.
         .type   vec_guest_common, %function
+        .global vec_guest_window
+vec_guest_window:
 vec_guest_common:
         ldr     x0, [sp, #16]
         stp     x2, x3, [x0, #16]
@@ -114,6 +116,8 @@ vec_guest_common:
         mrs     x2, far_el2
         mrs     x3, hpfar_el2
         stp     x2, x3, [x0, #272]
+        .global vec_guest_window_end
+vec_guest_window_end:
         mrs     x2, sp_el1
         str     x2, [x0, #288]
         mov     x0, x1
@@ -140,6 +144,8 @@ vcpu_enter:
         ldr     x1, [x0, #288]
         msr     sp_el1, x1
         ldp     x30, x1, [x0, #240]
+        .global vcpu_enter_window
+vcpu_enter_window:
         msr     elr_el2, x1
         ldr     x1, [x0, #256]
         msr     spsr_el2, x1
@@ -159,6 +165,8 @@ vcpu_enter:
         ldp     x28, x29, [x0, #224]
         ldp     x0, x1, [x0]
         eret
+        .global vcpu_enter_window_end
+vcpu_enter_window_end:
         .size   vcpu_enter, . - vcpu_enter
 
 // extern "C" fn own_inject(esr: u64, far: u64): as if the next instruction of EL2 had taken this exception.

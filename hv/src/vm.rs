@@ -23,13 +23,12 @@ use vmsa::{
 use wire::{
     abi::{MAX_VCPUS, VmInfo, call},
     frame,
-    record::{Place, Recovery, Registers, Report, Text},
+    record::{MAX_TEXT, Place, Recovery, Registers, Report, Text},
 };
 
 use crate::{
     bundle::Payload,
     conflict, console, exception, gic,
-    gic::Interrupt,
     memory::Memory,
     platform::Range,
     smp::{self, CPUS},
@@ -52,7 +51,9 @@ const HCR_TSC: u64 = 1 << 19;
 const HCR_RW: u64 = 1 << 31;
 /// Pointer authentication keys and instructions do not trap.
 const HCR_APK_API: u64 = 3 << 40;
-const HCR: u64 = HCR_SWIO | HCR_FMO_IMO_AMO | HCR_TSC | HCR_RW | HCR_APK_API;
+/// Implementation defined registers trap, ACTLR_EL1 among them: what is in them would outlive the VM.
+const HCR_TIDCP_TACR: u64 = 3 << 20;
+const HCR: u64 = HCR_SWIO | HCR_FMO_IMO_AMO | HCR_TSC | HCR_TIDCP_TACR | HCR_RW | HCR_APK_API;
 
 const OFF: u8 = 0;
 const ON: u8 = 1;
@@ -77,6 +78,9 @@ struct Ending {
 struct Vm {
     vcpus: [Vcpu; MAX_VCPUS],
     count: AtomicUsize,
+    /// vCPUs that are on: counted up before one is handed to its CPU, and down when that CPU is done with it, so that
+    /// 0 means that nothing of the VM runs or will.
+    running: AtomicUsize,
     stop: AtomicBool,
     hcr: AtomicU64,
     vtcr: AtomicU64,
@@ -102,6 +106,7 @@ static VM: Vm = Vm {
         }
     }; MAX_VCPUS],
     count: AtomicUsize::new(0),
+    running: AtomicUsize::new(0),
     stop: AtomicBool::new(false),
     hcr: AtomicU64::new(0),
     vtcr: AtomicU64::new(0),
@@ -137,6 +142,9 @@ pub(crate) struct Outcome {
     pub(crate) report: Report,
     pub(crate) contained: u64,
     pub(crate) note: Option<Text>,
+    /// A CPU that did not come back from its vCPU even when the watchdog should have bitten. It may still run, so
+    /// that no other VM can be built.
+    pub(crate) silent_cpu: Option<usize>,
     pub(crate) setup_ns: u64,
     pub(crate) run_ns: u64,
 }
@@ -182,6 +190,9 @@ impl fmt::Display for NotRun {
     }
 }
 
+/// Time after the watchdog's within which every CPU must be back, in ms: long for an emulator on a busy host.
+const GRACE: u64 = 2000;
+
 /// Time within which a payload that is meant to hang is ended, in ms.
 const HANG_TIMEOUT: u64 = 100;
 
@@ -193,19 +204,31 @@ pub(crate) fn run(spec: &Spec<'_>, memory: &Memory) -> Result<Outcome, NotRun> {
 
     let timeout = if spec.needs.hangs { HANG_TIMEOUT } else { spec.timeout_ms };
     VM.deadline.store(built + arch::counter::ticks(timeout), Ordering::Relaxed);
-    let first = spec.cpus[0];
     VM.vcpus[0].state.store(ON, Ordering::Relaxed);
-    if first == 0 {
-        run_vcpu(0, 0);
-        finished(0);
-    } else {
-        CPUS[first].job.store(1, Ordering::Release);
-        smp::wake(first);
-    }
-    smp::wait(|| VM.vcpus.iter().all(|v| v.state.load(Ordering::Acquire) == OFF));
+    hand_over(0);
+    let own = &CPUS[0].job;
+    let limit = VM.deadline.load(Ordering::Relaxed) + arch::counter::ticks(GRACE);
+    let silent = loop {
+        let running = || VM.running.load(Ordering::Acquire);
+        // Another CPU's vCPU may be stuck where no interrupt reaches it.
+        if !smp::wait(0, Some(limit), || own.load(Ordering::Acquire) != 0 || running() == 0) {
+            break VM.vcpus.iter().find(|v| v.state.load(Ordering::Acquire) == ON);
+        }
+        match own.load(Ordering::Acquire) {
+            0 => break None,
+            job => {
+                run_vcpu(job - 1, 0);
+                own.store(0, Ordering::Release);
+                finished(job - 1);
+            }
+        }
+    };
     let ended = arch::counter::physical();
 
     let mut ending = VM.ending.lock();
+    if silent.is_some() {
+        ending.end = Some(End::Watchdog);
+    }
     Ok(Outcome {
         // All vCPUs switched themselves off one by one: an end without report or, had there been one, SYSTEM_OFF.
         end: ending.end.unwrap_or(End::NoReport),
@@ -213,6 +236,7 @@ pub(crate) fn run(spec: &Spec<'_>, memory: &Memory) -> Result<Outcome, NotRun> {
         report: ending.report.take().unwrap_or_default(),
         contained: VM.contained.load(Ordering::Relaxed),
         note: ending.note.take(),
+        silent_cpu: silent.map(|vcpu| vcpu.cpu.load(Ordering::Relaxed)),
         setup_ns: arch::counter::nanoseconds(built - start),
         run_ns: arch::counter::nanoseconds(ended - built),
     })
@@ -268,6 +292,8 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
     // SAFETY: the private memory was allocated for VMs only, is mapped as Normal memory, and no vCPU runs. VmInfo fits
     // its page, is plain data and aligned.
     unsafe {
+        // A payload that died with its MMU off has written past the caches, where lines of older contents may be.
+        arch::cache::clean_invalidate_poc(private.start as usize, private.size() as usize);
         fill(private, &spec.payload.image[..header.image_size as usize]);
         (info_page as *mut VmInfo).write(info);
     }
@@ -340,18 +366,28 @@ fn end(end: End, frame: Option<(&Frame, usize)>, note: Option<Text>) {
         ending.note = note;
     }
     drop(ending);
-    VM.stop.store(true, Ordering::Release);
+    // Sequentially consistent with a vCPU that is being switched on: either it sees `stop`, or it is seen here.
+    VM.stop.store(true, Ordering::SeqCst);
     for (number, vcpu) in VM.vcpus.iter().enumerate() {
         let cpu = vcpu.cpu.load(Ordering::Relaxed);
-        if frame.is_none_or(|(_, own)| own != number) && vcpu.state.load(Ordering::Acquire) == ON {
+        if frame.is_none_or(|(_, own)| own != number) && vcpu.state.load(Ordering::SeqCst) == ON {
             smp::wake(cpu);
         }
     }
 }
 
+/// Gives vCPU `number` to the CPU that it is pinned to.
+fn hand_over(number: usize) {
+    VM.running.fetch_add(1, Ordering::AcqRel);
+    let cpu = VM.vcpus[number].cpu.load(Ordering::Relaxed);
+    CPUS[cpu].job.store(number + 1, Ordering::Release);
+    smp::wake(cpu);
+}
+
 /// Marks a vCPU as off, once its CPU can take another job.
 pub(crate) fn finished(number: usize) {
     VM.vcpus[number].state.store(OFF, Ordering::Release);
+    VM.running.fetch_sub(1, Ordering::AcqRel);
 }
 
 /// Loads the VM's controls on this CPU.
@@ -363,26 +399,27 @@ fn load_controls() {
     arch::barrier::isb();
 }
 
-/// Arms this CPU's watchdog.
-fn arm() {
-    // SAFETY: the EL2 timer's compare value; its interrupt is only looked for where hv waits for it.
-    unsafe { arch::write_sysreg!("cnthp_cval_el2", VM.deadline.load(Ordering::Relaxed)) }
-    CNTHP_CTL_EL2.set(1);
-    arch::barrier::isb();
-}
-
 /// Runs vCPU `number` on this CPU, which has the number `cpu`, until it switches off or the VM ends.
 pub(crate) fn run_vcpu(number: usize, cpu: usize) {
     let vcpu = &VM.vcpus[number];
     let mut frame = Frame::start(vcpu.entry.load(Ordering::Relaxed), vcpu.context.load(Ordering::Relaxed));
     load_controls();
-    arm();
-    while !VM.stop.load(Ordering::Acquire) {
+    smp::arm_timer(VM.deadline.load(Ordering::Relaxed));
+    while !VM.stop.load(Ordering::SeqCst) {
+        // At every exit: interrupts that are not the timer's must not keep the watchdog from biting.
+        if CNTPCT_EL0.get() >= VM.deadline.load(Ordering::Relaxed) {
+            end(End::Watchdog, Some((&frame, number)), None);
+            break;
+        }
         // SAFETY: `load_controls` put the VM's controls into force on this CPU, and only this VM exists.
         let exit = unsafe { frame.run() };
         let go_on = match exit {
             Exit::Synchronous => synchronous(&mut frame, number, cpu),
-            Exit::Interrupt => interrupt(&frame, number),
+            Exit::Interrupt => {
+                // The timer's is answered at the head of the loop, a wake-up by a look at `stop`.
+                gic::get().map(gic::Gic::acknowledge);
+                true
+            }
             Exit::SError => {
                 end(End::SError, Some((&frame, number)), None);
                 false
@@ -397,21 +434,17 @@ pub(crate) fn run_vcpu(number: usize, cpu: usize) {
         }
     }
     CNTHP_CTL_EL2.set(0);
-    // Nothing of this VM may be in force, or be speculated with, when its memory is rebuilt.
+    // An SError that this vCPU caused is its own, not the next one's.
+    arch::barrier::dsb_sy();
+    arch::barrier::isb();
+    if exception::drain_serror(cpu) {
+        end(End::SError, Some((&frame, number)), None);
+    }
+    // Nothing of this VM may be in force, or be speculated with, when its memory is rebuilt: EL1's MMU goes off while
+    // stage 2 still holds.
+    vcpu::reset_el1();
     HCR_EL2.set(HCR_RW | HCR_FMO_IMO_AMO);
     arch::barrier::isb();
-}
-
-fn interrupt(frame: &Frame, number: usize) -> bool {
-    // Other CPUs' wake-ups only lead to a look at `stop`.
-    if gic::get().map(gic::Gic::acknowledge) == Some(Interrupt::Timer) {
-        if CNTPCT_EL0.get() >= VM.deadline.load(Ordering::Relaxed) {
-            end(End::Watchdog, Some((frame, number)), None);
-            return false;
-        }
-        arm();
-    }
-    true
 }
 
 fn synchronous(frame: &mut Frame, number: usize, cpu: usize) -> bool {
@@ -428,7 +461,7 @@ fn synchronous(frame: &mut Frame, number: usize, cpu: usize) -> bool {
         HVC64 => hypercall(frame, number, cpu),
         SMC64 => {
             // A trapped SMC returns to itself.
-            frame.pc += 4;
+            frame.skip();
             hypercall(frame, number, cpu)
         }
         SYSTEM_REGISTER if trap::id_register(frame, VM.cap.load(Ordering::Relaxed)) => true,
@@ -459,23 +492,67 @@ const INVALID_PARAMETERS: u64 = -2_i64 as u64;
 const ALREADY_ON: u64 = -4_i64 as u64;
 const INVALID_ADDRESS: u64 = -9_i64 as u64;
 
-/// The VM's memory at `[address, address + len)`, if all of it is private memory.
-fn guest_bytes(address: u64, len: u64) -> Option<&'static [u8]> {
+/// Whether `[address, address + len)` is the VM's private memory.
+fn is_private(address: u64, len: u64) -> bool {
     let private =
         Range { start: VM.private_start.load(Ordering::Relaxed), end: VM.private_end.load(Ordering::Relaxed) };
-    let end = address.checked_add(len)?;
-    private.contains(Range { start: address, end }).then(|| {
-        // SAFETY: inside the VM's private memory, mapped here as Normal memory. The payload may write it meanwhile;
-        // the bytes are copied or checked by CRC, and no value in them is trusted.
-        unsafe { core::slice::from_raw_parts(address as *const u8, len as usize) }
-    })
+    address.checked_add(len).is_some_and(|end| private.contains(Range { start: address, end }))
 }
 
+/// Copies the VM's memory from `address` to `to`, as far as that is its own. The VM may write it meanwhile: what
+/// was copied is looked at, never the original.
+fn copy_in(address: u64, to: &mut [u8]) -> bool {
+    if !is_private(address, to.len() as u64) {
+        return false;
+    }
+    for (byte, at) in to.iter_mut().zip(address..) {
+        // SAFETY: inside the VM's private memory, mapped here as Normal memory in which nothing of Rust lives. Volatile,
+        // since vCPUs on other CPUs may write it.
+        *byte = unsafe { (at as *const u8).read_volatile() };
+    }
+    true
+}
+
+/// Text of the VM, fit for one line: control characters, and what would start a record, are replaced.
 fn guest_text(address: u64, len: u64) -> Text {
-    match guest_bytes(address, len).map(core::str::from_utf8) {
-        Some(Ok(text)) => wire::record::text(format_args!("{text}")),
-        Some(Err(_)) => wire::record::text(format_args!("(text that is not UTF-8)")),
-        None => wire::record::text(format_args!("(text at {address:#x}, which is not the VM's)")),
+    let mut buffer = [0; MAX_TEXT];
+    let bytes = &mut buffer[..(len as usize).min(MAX_TEXT)];
+    if !copy_in(address, bytes) {
+        return wire::record::text(format_args!("(text at {address:#x}, which is not the VM's)"));
+    }
+    // The length may have cut a character in two.
+    let valid = match core::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => core::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default(),
+    };
+    let mut text = Text::new();
+    for c in valid.chars() {
+        let c = if c.is_control() || c == '@' { '.' } else { c };
+        if text.try_push(c).is_err() {
+            break;
+        }
+    }
+    text
+}
+
+/// Takes the report at `[address, address + len)` in.
+fn take_report(number: usize, address: u64, len: u64) -> u64 {
+    static BODY: Mutex<[u8; frame::MAX_BODY]> = Mutex::new([0; frame::MAX_BODY]);
+    let mut body = BODY.lock();
+    let body = &mut body[..(len as usize).min(frame::MAX_BODY)];
+    if !copy_in(address, body) {
+        return INVALID_ADDRESS;
+    }
+    match frame::decode_report(body) {
+        Ok(report) => {
+            VM.ending.lock().report = Some(report);
+            SUCCESS
+        }
+        Err(error) => {
+            // The payload may go on; what it handed in is not counted.
+            console::log(format_args!("vCPU {number}: damaged report: {error}"));
+            INVALID_PARAMETERS
+        }
     }
 }
 
@@ -499,18 +576,7 @@ fn hypercall(frame: &mut Frame, number: usize, cpu: usize) -> bool {
             end(how, registers, None);
             return false;
         }
-        call::REPORT => match guest_bytes(x1, x2.min(frame::MAX_BODY as u64)).map(frame::decode_report) {
-            Some(Ok(report)) => {
-                VM.ending.lock().report = Some(report);
-                SUCCESS
-            }
-            Some(Err(error)) => {
-                // The payload may go on; what it handed in is not counted.
-                console::log(format_args!("vCPU {number}: damaged report: {error}"));
-                INVALID_PARAMETERS
-            }
-            None => INVALID_ADDRESS,
-        },
+        call::REPORT => take_report(number, x1, x2),
         call::LOG => {
             console::log(format_args!("vCPU {number}: {}", guest_text(x1, x2)));
             SUCCESS
@@ -539,18 +605,16 @@ fn find(mpidr: u64) -> Option<usize> {
 
 fn cpu_on(mpidr: u64, entry: u64, context: u64) -> u64 {
     let Some(number) = find(mpidr) else { return INVALID_PARAMETERS };
-    if guest_bytes(entry, 4).is_none() || !entry.is_multiple_of(4) {
+    if !is_private(entry, 4) || !entry.is_multiple_of(4) {
         return INVALID_ADDRESS;
     }
     let vcpu = &VM.vcpus[number];
-    if vcpu.state.compare_exchange(OFF, ON, Ordering::AcqRel, Ordering::Acquire).is_err() {
+    if vcpu.state.compare_exchange(OFF, ON, Ordering::SeqCst, Ordering::SeqCst).is_err() {
         return ALREADY_ON;
     }
     vcpu.entry.store(entry, Ordering::Relaxed);
     vcpu.context.store(context, Ordering::Relaxed);
-    let cpu = vcpu.cpu.load(Ordering::Relaxed);
-    CPUS[cpu].job.store(number + 1, Ordering::Release);
-    smp::wake(cpu);
+    hand_over(number);
     SUCCESS
 }
 

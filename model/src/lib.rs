@@ -4,3 +4,5 @@
 //! architecture leaves open (which PE goes on, what a TLB keeps, what a walker sees, when a TLBI takes effect) is
 //! decided by one seeded source of choices, so that every run can be had again from its seed.
 #![forbid(unsafe_code)]
+
+pub mod a64;

@@ -51,8 +51,7 @@ fn qemu(dir: &Path, arguments: &[&str]) -> String {
         .spawn()
         .expect("QEMU was found");
     let start = Instant::now();
-    let read =
-        || fs::read(dir.join("console")).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
+    let read = || fs::read(dir.join("console")).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
     loop {
         // A machine without PSCI cannot switch itself off: its last line tells that it is done.
         let done = child.try_wait().expect("a child").is_some() || read().contains("# shatter: end");

@@ -31,6 +31,8 @@ macro_rules! by_line {
 
 /// Cleans and invalidates `[start, start + len)` to the Point of Coherency, and waits.
 pub fn clean_invalidate_poc(start: usize, len: usize) {
+    // Maintenance is ordered against accesses to Device memory, which all are with the MMU off, by a barrier only.
+    barrier::dsb_sy();
     by_line!("dc civac", data_line(), start, len);
     barrier::dsb_sy();
 }

@@ -35,12 +35,12 @@ global_asm!(
 );
 
 unsafe extern "C" {
-    /// Turns the MMU on.
+    /// Turns the MMU on, having dropped the caches' lines of `[start, end)`, which was written without them.
     ///
     /// # Safety
     /// The tables map this code and everything the program uses at its physical address; all of it is in memory,
-    /// and no cache holds anything older.
-    fn payload_mmu_on(mmu: *const Mmu);
+    /// and no cache holds anything older of it outside of the range, nor anything newer in it.
+    fn payload_mmu_on(mmu: *const Mmu, start: u64, end: u64);
     safe static payload_secondary: u8;
     safe static payload_stacks: u8;
     safe static __memory_end: u8;
@@ -215,11 +215,9 @@ extern "C" fn boot(info: &'static VmInfo, entry: &'static EntryState, image: u64
             | SCTLR_EL1::I::Cacheable.value
             | SCTLR_EL1::SA::Enable.value,
     };
-    // Nothing dirty can be in these lines: hv cleaned them, and accesses with the MMU off allocate none.
-    cache::clean_invalidate_poc(image as usize, (pool.rest().0 - image) as usize);
-    // SAFETY: the private memory, which is all that is used, is mapped at its physical address, and was just
-    // invalidated from the caches.
-    unsafe { payload_mmu_on(&raw const mmu) };
+    // SAFETY: the private memory, which is all that is used, is mapped at its physical address. All that was written
+    // is from the image to the pool's first free table; nothing dirty can be in its lines, since hv cleaned them.
+    unsafe { payload_mmu_on(&raw const mmu, image, pool.rest().0) };
     cpu::set_index(0);
 
     let frames = info.frames * info.frame_size;

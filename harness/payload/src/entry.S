@@ -31,6 +31,9 @@ payload_entry:
         mrs     x29, CurrentEL
         msr     daifset, #0xf
         msr     spsel, #1
+        adrp    x0, payload_vectors             // from here on a fault ends in this image
+        add     x0, x0, :lo12:payload_vectors
+        msr     vbar_el1, x0
 
         adr     x2, payload_head
         adrp    x0, __rela_start
@@ -64,6 +67,8 @@ payload_secondary:
         msr     daifset, #0xf
         msr     spsel, #1
         ldp     x19, x20, [x0, #{SECONDARY_STACK}] // top of its stack; its index
+        mov     x1, xzr                         // nothing was written
+        mov     x2, xzr
         bl      payload_mmu_on                  // struct Secondary starts with its struct Mmu
         mov     sp, x19
         mov     x0, x20
@@ -72,11 +77,24 @@ payload_secondary:
         brk     #0
         .size   payload_secondary, . - payload_secondary
 
-// x0 = struct Mmu, in memory. Turns this PE's MMU and caches on; whatever its TLBs and instruction caches hold of
-// former times is dropped.
+// x0 = struct Mmu, in memory; [x1, x2) = what was written with the MMU off, x1 aligned to a cache line. Turns this PE's
+// MMU and caches on; whatever its TLBs and instruction caches hold of former times is dropped. The data caches' lines
+// of the range are dropped here, behind the last store past them: other PEs, on which hv has this memory mapped, may
+// have fetched older contents meanwhile.
         .global payload_mmu_on
         .type   payload_mmu_on, %function
 payload_mmu_on:
+        dsb     sy                              // stores to Device memory come before maintenance only by this
+        mrs     x3, ctr_el0
+        ubfx    x3, x3, #16, #4                 // DminLine
+        mov     x4, #4
+        lsl     x3, x4, x3
+1:      cmp     x1, x2
+        b.hs    2f
+        dc      civac, x1
+        add     x1, x1, x3
+        b       1b
+2:      dsb     sy
         ldp     x1, x2, [x0]
         ldp     x3, x4, [x0, #16]
         ldp     x5, x6, [x0, #32]

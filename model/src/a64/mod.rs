@@ -20,7 +20,7 @@
 
 pub mod alu;
 pub mod decode;
-pub mod differential;
+// pub mod differential;
 pub mod disasm;
 pub mod exec;
 pub mod op;

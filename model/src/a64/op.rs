@@ -208,10 +208,10 @@ impl Access {
     }
 }
 
-/// What an atomic instruction makes of the value in memory and its operand.
+/// A read-modify-write of memory by one operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the mnemonics")]
-pub enum AtomicOp {
+pub enum Rmw {
     Add,
     Clr,
     Eor,
@@ -221,8 +221,16 @@ pub enum AtomicOp {
     Umax,
     Umin,
     Swp,
-    /// Stores the operand if memory holds `expected`.
+}
+
+/// What an atomic instruction makes of the value in memory and its operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtomicOp {
+    /// LDADD and its like, SWP.
+    Rmw(Rmw),
+    /// CAS: stores the operand if memory holds `expected`.
     Cas {
+        /// Of the size of the access.
         expected: u64,
     },
 }
@@ -390,93 +398,404 @@ pub enum Op {
     /// NOP, a hint without effect in this machine, PRFM.
     Nop,
     /// MOVZ and MOVN.
-    Movz { rd: u8, value: u64 },
-    Movk { width: Width, rd: u8, shift: u8, imm: u16 },
+    Movz {
+        rd: u8,
+        value: u64,
+    },
+    Movk {
+        width: Width,
+        rd: u8,
+        shift: u8,
+        imm: u16,
+    },
     /// ORR of XZR and an unshifted register: the alias MOV.
-    Mov { width: Width, rd: u8, rm: u8 },
-    Adr { rd: u8, offset: i64 },
+    Mov {
+        width: Width,
+        rd: u8,
+        rm: u8,
+    },
+    Adr {
+        rd: u8,
+        offset: i64,
+    },
     /// The offset is a multiple of 4096, and so is what it is added to.
-    Adrp { rd: u8, offset: i64 },
+    Adrp {
+        rd: u8,
+        offset: i64,
+    },
 
     /// ADD and SUB (immediate): SUB adds the negated immediate. `rd` and `rn` may be SP.
-    AddImm { width: Width, rd: u8, rn: u8, imm: u64 },
+    AddImm {
+        width: Width,
+        rd: u8,
+        rn: u8,
+        imm: u64,
+    },
     /// ADDS and SUBS (immediate): SUBS adds the inverted immediate and a carry. `rn` may be SP.
-    AddsImm { width: Width, rd: u8, rn: u8, carry: bool, imm: u64 },
-    AddReg { width: Width, sub: bool, rd: u8, rn: u8, rm: u8, shift: Shift, amount: u8 },
-    AddsReg { width: Width, sub: bool, rd: u8, rn: u8, rm: u8, shift: Shift, amount: u8 },
+    AddsImm {
+        width: Width,
+        rd: u8,
+        rn: u8,
+        carry: bool,
+        imm: u64,
+    },
+    AddReg {
+        width: Width,
+        sub: bool,
+        rd: u8,
+        rn: u8,
+        rm: u8,
+        shift: Shift,
+        amount: u8,
+    },
+    AddsReg {
+        width: Width,
+        sub: bool,
+        rd: u8,
+        rn: u8,
+        rm: u8,
+        shift: Shift,
+        amount: u8,
+    },
     /// `rd` and `rn` may be SP.
-    AddExt { width: Width, sub: bool, rd: u8, rn: u8, rm: u8, extend: Extend, amount: u8 },
+    AddExt {
+        width: Width,
+        sub: bool,
+        rd: u8,
+        rn: u8,
+        rm: u8,
+        extend: Extend,
+        amount: u8,
+    },
     /// `rn` may be SP.
-    AddsExt { width: Width, sub: bool, rd: u8, rn: u8, rm: u8, extend: Extend, amount: u8 },
-    Adc { width: Width, sub: bool, flags: bool, rd: u8, rn: u8, rm: u8 },
+    AddsExt {
+        width: Width,
+        sub: bool,
+        rd: u8,
+        rn: u8,
+        rm: u8,
+        extend: Extend,
+        amount: u8,
+    },
+    Adc {
+        width: Width,
+        sub: bool,
+        flags: bool,
+        rd: u8,
+        rn: u8,
+        rm: u8,
+    },
 
     /// `rd` may be SP.
-    LogicalImm { width: Width, op: Logical, rd: u8, rn: u8, imm: u64 },
-    AndsImm { width: Width, rd: u8, rn: u8, imm: u64 },
-    LogicalReg { width: Width, op: Logical, invert: bool, rd: u8, rn: u8, rm: u8, shift: Shift, amount: u8 },
+    LogicalImm {
+        width: Width,
+        op: Logical,
+        rd: u8,
+        rn: u8,
+        imm: u64,
+    },
+    AndsImm {
+        width: Width,
+        rd: u8,
+        rn: u8,
+        imm: u64,
+    },
+    LogicalReg {
+        width: Width,
+        op: Logical,
+        invert: bool,
+        rd: u8,
+        rn: u8,
+        rm: u8,
+        shift: Shift,
+        amount: u8,
+    },
     /// ANDS and BICS.
-    AndsReg { width: Width, invert: bool, rd: u8, rn: u8, rm: u8, shift: Shift, amount: u8 },
+    AndsReg {
+        width: Width,
+        invert: bool,
+        rd: u8,
+        rn: u8,
+        rm: u8,
+        shift: Shift,
+        amount: u8,
+    },
 
     /// UBFM, as a 64-bit shift to the left and one back.
-    Ubfm { rd: u8, rn: u8, left: u8, right: u8 },
+    Ubfm {
+        rd: u8,
+        rn: u8,
+        left: u8,
+        right: u8,
+    },
     /// SBFM, as a 64-bit shift to the left and an arithmetic one back.
-    Sbfm { width: Width, rd: u8, rn: u8, left: u8, right: u8 },
+    Sbfm {
+        width: Width,
+        rd: u8,
+        rn: u8,
+        left: u8,
+        right: u8,
+    },
     /// BFM, likewise; the bits that 64 ones so shifted leave zero keep their values.
-    Bfm { width: Width, rd: u8, rn: u8, left: u8, right: u8 },
-    Extr { width: Width, rd: u8, rn: u8, rm: u8, lsb: u8 },
+    Bfm {
+        width: Width,
+        rd: u8,
+        rn: u8,
+        left: u8,
+        right: u8,
+    },
+    Extr {
+        width: Width,
+        rd: u8,
+        rn: u8,
+        rm: u8,
+        lsb: u8,
+    },
 
-    Csel { width: Width, op: Select, cond: Condition, rd: u8, rn: u8, rm: u8 },
-    CcmpReg { width: Width, sub: bool, cond: Condition, rn: u8, rm: u8, nzcv: u8 },
-    CcmpImm { width: Width, sub: bool, cond: Condition, rn: u8, imm: u8, nzcv: u8 },
-    Unary { width: Width, op: Unary, rd: u8, rn: u8 },
-    Binary { width: Width, op: Binary, rd: u8, rn: u8, rm: u8 },
-    Madd { width: Width, sub: bool, rd: u8, rn: u8, rm: u8, ra: u8 },
-    MaddLong { op: MultiplyLong, rd: u8, rn: u8, rm: u8, ra: u8 },
-    Mulh { signed: bool, rd: u8, rn: u8, rm: u8 },
+    Csel {
+        width: Width,
+        op: Select,
+        cond: Condition,
+        rd: u8,
+        rn: u8,
+        rm: u8,
+    },
+    CcmpReg {
+        width: Width,
+        sub: bool,
+        cond: Condition,
+        rn: u8,
+        rm: u8,
+        nzcv: u8,
+    },
+    CcmpImm {
+        width: Width,
+        sub: bool,
+        cond: Condition,
+        rn: u8,
+        imm: u8,
+        nzcv: u8,
+    },
+    Unary {
+        width: Width,
+        op: Unary,
+        rd: u8,
+        rn: u8,
+    },
+    Binary {
+        width: Width,
+        op: Binary,
+        rd: u8,
+        rn: u8,
+        rm: u8,
+    },
+    Madd {
+        width: Width,
+        sub: bool,
+        rd: u8,
+        rn: u8,
+        rm: u8,
+        ra: u8,
+    },
+    MaddLong {
+        op: MultiplyLong,
+        rd: u8,
+        rn: u8,
+        rm: u8,
+        ra: u8,
+    },
+    Mulh {
+        signed: bool,
+        rd: u8,
+        rn: u8,
+        rm: u8,
+    },
     Cfinv,
-    Rmif { rn: u8, rotate: u8, mask: u8 },
+    Rmif {
+        rn: u8,
+        rotate: u8,
+        mask: u8,
+    },
     /// SETF8 and SETF16.
-    Setf { size: Size, rn: u8 },
+    Setf {
+        size: Size,
+        rn: u8,
+    },
 
-    B { offset: i32 },
-    Bl { offset: i32 },
-    BCond { cond: Condition, offset: i32 },
+    B {
+        offset: i32,
+    },
+    Bl {
+        offset: i32,
+    },
+    BCond {
+        cond: Condition,
+        offset: i32,
+    },
     /// CBZ, and with `nonzero` CBNZ.
-    Cbz { width: Width, nonzero: bool, rt: u8, offset: i32 },
+    Cbz {
+        width: Width,
+        nonzero: bool,
+        rt: u8,
+        offset: i32,
+    },
     /// TBZ, and with `nonzero` TBNZ.
-    Tbz { nonzero: bool, rt: u8, bit: u8, offset: i32 },
+    Tbz {
+        nonzero: bool,
+        rt: u8,
+        bit: u8,
+        offset: i32,
+    },
     /// BR and RET, which differ only in what they tell a branch predictor.
-    Br { rn: u8 },
-    Blr { rn: u8 },
+    Br {
+        rn: u8,
+    },
+    Blr {
+        rn: u8,
+    },
     Eret,
 
     /// LDR, LDUR, LDTR, LDAR, LDAPR, LDAPUR and those of smaller sizes, by base and immediate. The base may be SP.
-    Load { size: Size, extension: Extension, access: Access, rt: u8, rn: u8, offset: i16 },
-    Store { size: Size, access: Access, rt: u8, rn: u8, offset: i16 },
+    Load {
+        size: Size,
+        extension: Extension,
+        access: Access,
+        rt: u8,
+        rn: u8,
+        offset: i16,
+    },
+    Store {
+        size: Size,
+        access: Access,
+        rt: u8,
+        rn: u8,
+        offset: i16,
+    },
     /// The same with writeback: Pre or Post.
-    LoadIndexed { size: Size, extension: Extension, access: Access, pre: bool, rt: u8, rn: u8, offset: i16 },
-    StoreIndexed { size: Size, access: Access, pre: bool, rt: u8, rn: u8, offset: i16 },
-    LoadReg { size: Size, extension: Extension, access: Access, rt: u8, rn: u8, rm: u8, extend: Extend, amount: u8 },
-    StoreReg { size: Size, access: Access, rt: u8, rn: u8, rm: u8, extend: Extend, amount: u8 },
-    LoadLiteral { size: Size, extension: Extension, rt: u8, offset: i32 },
-    LoadPair { size: Size, extension: Extension, access: Access, index: Index, rt: u8, rt2: u8, rn: u8, offset: i16 },
-    StorePair { size: Size, access: Access, index: Index, rt: u8, rt2: u8, rn: u8, offset: i16 },
+    LoadIndexed {
+        size: Size,
+        extension: Extension,
+        access: Access,
+        pre: bool,
+        rt: u8,
+        rn: u8,
+        offset: i16,
+    },
+    StoreIndexed {
+        size: Size,
+        access: Access,
+        pre: bool,
+        rt: u8,
+        rn: u8,
+        offset: i16,
+    },
+    LoadReg {
+        size: Size,
+        extension: Extension,
+        access: Access,
+        rt: u8,
+        rn: u8,
+        rm: u8,
+        extend: Extend,
+        amount: u8,
+    },
+    StoreReg {
+        size: Size,
+        access: Access,
+        rt: u8,
+        rn: u8,
+        rm: u8,
+        extend: Extend,
+        amount: u8,
+    },
+    LoadLiteral {
+        size: Size,
+        extension: Extension,
+        rt: u8,
+        offset: i32,
+    },
+    LoadPair {
+        size: Size,
+        extension: Extension,
+        access: Access,
+        index: Index,
+        rt: u8,
+        rt2: u8,
+        rn: u8,
+        offset: i16,
+    },
+    StorePair {
+        size: Size,
+        access: Access,
+        index: Index,
+        rt: u8,
+        rt2: u8,
+        rn: u8,
+        offset: i16,
+    },
 
     /// LDXR and LDAXR are [`Op::Load`]s, LDXP and LDAXP [`Op::LoadPair`]s.
-    StoreExclusive { size: Size, access: Access, rs: u8, rt: u8, rn: u8 },
-    StoreExclusivePair { size: Size, access: Access, rs: u8, rt: u8, rt2: u8, rn: u8 },
+    StoreExclusive {
+        size: Size,
+        access: Access,
+        rs: u8,
+        rt: u8,
+        rn: u8,
+    },
+    StoreExclusivePair {
+        size: Size,
+        access: Access,
+        rs: u8,
+        rt: u8,
+        rt2: u8,
+        rn: u8,
+    },
     Clrex,
     /// LDADD and its like, and SWP.
-    Atomic { size: Size, access: Access, op: Rmw, rs: u8, rt: u8, rn: u8 },
-    Cas { size: Size, access: Access, rs: u8, rt: u8, rn: u8 },
+    Atomic {
+        size: Size,
+        access: Access,
+        op: Rmw,
+        rs: u8,
+        rt: u8,
+        rn: u8,
+    },
+    Cas {
+        size: Size,
+        access: Access,
+        rs: u8,
+        rt: u8,
+        rn: u8,
+    },
     /// The registers are `rs` and `rs + 1`, `rt` and `rt + 1`; `rs` and `rt` are even.
-    Casp { size: Size, access: Access, rs: u8, rt: u8, rn: u8 },
+    Casp {
+        size: Size,
+        access: Access,
+        rs: u8,
+        rt: u8,
+        rn: u8,
+    },
 
-    Mrs { rt: u8, reg: SysReg },
-    Msr { rt: u8, reg: SysReg },
-    MsrImm { field: PstateField, imm: u8 },
-    Sys { rt: u8, op: SysOp },
-    Sysl { rt: u8, op: SysOp },
+    Mrs {
+        rt: u8,
+        reg: SysReg,
+    },
+    Msr {
+        rt: u8,
+        reg: SysReg,
+    },
+    MsrImm {
+        field: PstateField,
+        imm: u8,
+    },
+    Sys {
+        rt: u8,
+        op: SysOp,
+    },
+    Sysl {
+        rt: u8,
+        op: SysOp,
+    },
     Barrier(Barrier),
     Hint(Hint),
     Call(Call),
@@ -484,38 +803,6 @@ pub enum Op {
     Udf(u16),
     /// A word that is unallocated, CONSTRAINED UNPREDICTABLE, or not implemented here.
     Unknown(u32),
-}
-
-/// The read-modify-write operations that need no second operand: [`AtomicOp`] without CAS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the mnemonics")]
-pub enum Rmw {
-    Add,
-    Clr,
-    Eor,
-    Set,
-    Smax,
-    Smin,
-    Umax,
-    Umin,
-    Swp,
-}
-
-impl From<Rmw> for AtomicOp {
-    #[inline]
-    fn from(op: Rmw) -> Self {
-        match op {
-            Rmw::Add => Self::Add,
-            Rmw::Clr => Self::Clr,
-            Rmw::Eor => Self::Eor,
-            Rmw::Set => Self::Set,
-            Rmw::Smax => Self::Smax,
-            Rmw::Smin => Self::Smin,
-            Rmw::Umax => Self::Umax,
-            Rmw::Umin => Self::Umin,
-            Rmw::Swp => Self::Swp,
-        }
-    }
 }
 
 // A machine keeps one for every instruction of every page it has executed.

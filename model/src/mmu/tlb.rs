@@ -69,7 +69,9 @@ pub(super) enum Disagreement {
     /// In nothing, or in what may be changed without break-before-make: permissions, and the OA of read-only memory
     /// of equal contents (R_GPPYH, R_WHZWS).
     Harmless,
-    /// In block size or the Contiguous bit alone (R_KFLJB, R_KHRBC, R_PVTFW).
+    /// In the Contiguous bit alone (R_KHRBC).
+    Contiguous,
+    /// In block size alone (R_KFLJB, R_PVTFW).
     Size,
     /// In something that needs break-before-make (R_WHZWS).
     Break,
@@ -84,8 +86,9 @@ pub(super) fn disagreement(a: &Leaf, b: &Leaf, same_contents: impl FnOnce() -> b
     if a.delta == b.delta {
         return match same_size {
             true => Disagreement::Harmless,
-            false if a.permissions == b.permissions => Disagreement::Size,
-            false => Disagreement::Break,
+            false if a.permissions != b.permissions => Disagreement::Break,
+            false if a.level == b.level => Disagreement::Contiguous,
+            false => Disagreement::Size,
         };
     }
     if same_size && a.permissions.read_only() && b.permissions.read_only() && same_contents() {

@@ -1,0 +1,818 @@
+//! A processing element: its state, its memory accesses, its instruction fetch, and the rest of what an instruction
+//! needs of it ([`Env`]).
+//!
+//! Translations come from [`mmu`](crate::mmu), which models a TLB at its worst and is slow. In front of it stands a small
+//! direct-mapped [`Micro`] TLB of what it declared safe to repeat: hits there are the hot path. It is emptied whenever
+//! what it holds may have changed, so that it never answers where the modelled TLB would have had a choice to make.
+
+use crate::{
+    a64::{
+        Access, AtomicOp, Barrier, Call, Env, Hint, PstateField, Size, Stop, SysOp, SysReg, execute,
+        op::{Domain, Types},
+    },
+    choice::Point,
+    exception::{Abort, Class, Kind},
+    gic::{GICC_BASE, GICC_SIZE, GICD_BASE, GICD_SIZE},
+    machine::{End, Shared},
+    memory::PAGE,
+    mmu,
+    psci::{self, Answer, Power},
+    schedule,
+    sysreg::{Id, Registers},
+    uart::{UART_BASE, UART_SIZE},
+};
+
+/// Status of a synchronous External abort that is not on a table walk.
+const EXTERNAL: u8 = 0b01_0000;
+/// Status of an Alignment fault.
+const ALIGNMENT: u8 = 0b10_0001;
+/// Status of a fault on an unsupported exclusive or atomic access.
+const UNSUPPORTED: u8 = 0b11_0101;
+
+/// Bytes of the block that an exclusive access marks: CTR_EL0.ERG.
+const GRANULE: u64 = 64;
+/// Bytes that DC ZVA zeroes: DCZID_EL0.
+pub(crate) const ZERO_BLOCK: u64 = 64;
+
+/// SCTLR_ELx.A: unaligned accesses fault.
+const SCTLR_A: u64 = 1 << 1;
+/// SCTLR_ELx.SA: SP is checked.
+const SCTLR_SA: u64 = 1 << 3;
+/// SCTLR_EL1.SA0: SP is checked at EL0.
+const SCTLR_SA0: u64 = 1 << 4;
+/// HCR_EL2.TWI and TWE.
+const HCR_TWI: u64 = 1 << 13;
+const HCR_TWE: u64 = 1 << 14;
+/// HCR_EL2.TSC: SMC traps.
+const HCR_TSC: u64 = 1 << 19;
+
+/// The parts of PSTATE on which translations and the choice of SP depend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Mode {
+    pub(crate) el: u8,
+    /// SPSel: SP is that of the EL, not SP_EL0.
+    pub(crate) sp_elx: bool,
+    pub(crate) pan: bool,
+    pub(crate) uao: bool,
+}
+
+/// What a PE waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wait {
+    No,
+    /// WFI.
+    Interrupt,
+    /// WFE.
+    Event,
+}
+
+/// The page that instructions come from.
+#[derive(Clone, Copy, Debug)]
+struct Fetch {
+    /// VA, or [`Fetch::NONE`].
+    page: u64,
+    pa: u64,
+    /// Number of its decoded instructions.
+    code: usize,
+}
+
+impl Fetch {
+    /// No address of a page.
+    const NONE: u64 = u64::MAX;
+}
+
+/// Translations of pages of Normal memory that need not be asked for again, for loads and for stores.
+#[derive(Clone, Debug)]
+struct Micro {
+    loads: [Page; Self::PAGES],
+    stores: [Page; Self::PAGES],
+    used: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Page {
+    /// VA, or no address of a page.
+    va: u64,
+    /// To be added to a VA in the page.
+    offset: u64,
+}
+
+impl Page {
+    const NONE: Self = Self { va: u64::MAX, offset: 0 };
+}
+
+impl Micro {
+    const PAGES: usize = 64;
+
+    /// The PA of an aligned element at `va`; an unaligned one is never found.
+    #[inline(always)]
+    fn find(pages: &[Page; Self::PAGES], va: u64, size: Size) -> Option<u64> {
+        let page = &pages[(va / PAGE) as usize % Self::PAGES];
+        (va & (!(PAGE - 1) | (size.bytes() - 1)) == page.va).then(|| va.wrapping_add(page.offset))
+    }
+
+    fn keep(pages: &mut [Page; Self::PAGES], va: u64, pa: u64) {
+        let page = va & !(PAGE - 1);
+        pages[(va / PAGE) as usize % Self::PAGES] = Page { va: page, offset: pa.wrapping_sub(va) };
+    }
+
+    fn clear(&mut self) {
+        if self.used {
+            self.loads = [Page::NONE; Self::PAGES];
+            self.stores = [Page::NONE; Self::PAGES];
+            self.used = false;
+        }
+    }
+}
+
+/// The state of a PE.
+#[derive(Clone, Debug)]
+pub(crate) struct Pe {
+    pub(crate) number: usize,
+    /// The last is never read: it makes the index need no check.
+    pub(crate) x: [u64; 32],
+    /// SP_EL0, SP_EL1, SP_EL2.
+    pub(crate) sp: [u64; 3],
+    pub(crate) pc: u64,
+    pub(crate) nzcv: u8,
+    /// D, A, I and F in bits 3 to 0.
+    pub(crate) daif: u8,
+    /// PSTATE.IL.
+    pub(crate) illegal: bool,
+    pub(crate) mode: Mode,
+    pub(crate) registers: Registers,
+    /// The registers that translation depends on, as written.
+    pub(crate) context: mmu::Context,
+    pub(crate) wait: Wait,
+    /// Instructions of this turn, and how many of them are left.
+    turn: u32,
+    left: u32,
+    fetch: Fetch,
+    micro: Micro,
+    /// [`mmu::Mmu::epoch`] of what `fetch` and `micro` hold.
+    epoch: u64,
+}
+
+impl Pe {
+    /// PE `number` of the CPU `profile`, as it is after reset.
+    pub(crate) fn new(number: usize, profile: &mmu::Profile) -> Self {
+        let mut registers = Registers::default();
+        registers.set(Id::MIDR_EL1, profile.midr);
+        registers.set(Id::VPIDR_EL2, profile.midr);
+        let mpidr = 1 << 31 | number as u64;
+        registers.set(Id::MPIDR_EL1, mpidr);
+        registers.set(Id::VMPIDR_EL2, mpidr);
+        let mmfr2 = registers.get(Id::ID_AA64MMFR2_EL1) | u64::from(profile.bbm.number()) << 52;
+        registers.set(Id::ID_AA64MMFR2_EL1, mmfr2);
+        let mut pe = Self {
+            number,
+            x: [0; 32],
+            sp: [0; 3],
+            pc: 0,
+            nzcv: 0,
+            daif: 0xf,
+            illegal: false,
+            mode: Mode { el: 2, sp_elx: true, pan: false, uao: false },
+            registers,
+            context: mmu::Context::default(),
+            wait: Wait::No,
+            turn: 0,
+            left: 0,
+            fetch: Fetch { page: Fetch::NONE, pa: 0, code: 0 },
+            micro: Micro { loads: [Page::NONE; Micro::PAGES], stores: [Page::NONE; Micro::PAGES], used: false },
+            epoch: 0,
+        };
+        pe.update_context();
+        pe
+    }
+
+    /// Starts at EL2 with the MMU off.
+    pub(crate) fn start(&mut self, entry: u64, context: u64) {
+        self.pc = entry;
+        self.x[0] = context;
+    }
+
+    /// Takes over the registers that translation depends on.
+    pub(crate) fn update_context(&mut self) {
+        let get = |id| self.registers.get(id);
+        self.context = mmu::Context {
+            sctlr_el1: get(Id::SCTLR_EL1),
+            ttbr0_el1: get(Id::TTBR0_EL1),
+            ttbr1_el1: get(Id::TTBR1_EL1),
+            tcr_el1: get(Id::TCR_EL1),
+            mair_el1: get(Id::MAIR_EL1),
+            sctlr_el2: get(Id::SCTLR_EL2),
+            ttbr0_el2: get(Id::TTBR0_EL2),
+            tcr_el2: get(Id::TCR_EL2),
+            mair_el2: get(Id::MAIR_EL2),
+            hcr_el2: get(Id::HCR_EL2),
+            vtcr_el2: get(Id::VTCR_EL2),
+            vttbr_el2: get(Id::VTTBR_EL2),
+        };
+    }
+
+    #[inline(always)]
+    fn sp_index(&self) -> usize {
+        if self.mode.sp_elx { usize::from(self.mode.el) } else { 0 }
+    }
+}
+
+/// A PE at work: its state and what it shares with the others.
+pub(crate) struct Core<'a> {
+    pub(crate) pe: &'a mut Pe,
+    pub(crate) shared: &'a mut Shared,
+}
+
+impl Core<'_> {
+    /// Executes up to `turn` instructions; returns how many ticks that took.
+    pub(crate) fn run(&mut self, turn: u32) -> Result<u32, Stop> {
+        self.pe.turn = turn;
+        self.pe.left = turn;
+        self.forget_stale();
+        self.take_interrupt();
+        while self.pe.left > 0 {
+            let pc = self.pe.pc;
+            let fetched = if pc & (!(PAGE - 1) | 3) == self.pe.fetch.page { Ok(()) } else { self.fetch() };
+            self.pe.left -= 1;
+            let result = fetched.and_then(|()| execute(self.shared.memory.op(self.pe.fetch.code, pc), self));
+            match result {
+                Ok(()) | Err(Stop::Exception) => {}
+                Err(stop) => return Err(stop),
+            }
+        }
+        Ok(self.pe.turn)
+    }
+
+    /// Ends this PE's turn behind the current instruction.
+    pub(crate) fn end_turn(&mut self) {
+        self.pe.turn -= self.pe.left;
+        self.pe.left = 0;
+    }
+
+    /// Ends the turn by choice, where the order of PEs matters.
+    fn maybe_end_turn(&mut self) {
+        if self.shared.several_run() && self.shared.choices.chance(Point::Schedule, schedule::AT_BARRIER) {
+            self.end_turn();
+        }
+    }
+
+    /// The physical counter.
+    pub(crate) fn now(&self) -> u64 {
+        self.shared.now + u64::from(self.pe.turn - self.pe.left)
+    }
+
+    /// The current instruction.
+    pub(crate) fn word(&self) -> Option<u32> {
+        (self.pe.fetch.page == self.pe.pc & !(PAGE - 1))
+            .then(|| self.shared.memory.read(self.pe.fetch.pa + self.pe.pc % PAGE, Size::B4))?
+            .map(|word| word as u32)
+    }
+
+    /// Changes EL and what else translations depend on.
+    pub(crate) fn change_mode(&mut self, mode: Mode) {
+        if (mode.el, mode.pan) != (self.pe.mode.el, self.pe.mode.pan) {
+            self.forget();
+        }
+        self.pe.mode = mode;
+    }
+
+    /// A context synchronisation event.
+    pub(crate) fn synchronise_context(&mut self) {
+        self.shared.mmus.context_sync(self.pe.number, &self.pe.context, &mut self.shared.choices);
+        self.forget_stale();
+    }
+
+    /// Drops the translations kept here.
+    pub(crate) fn forget(&mut self) {
+        self.pe.fetch.page = Fetch::NONE;
+        self.pe.micro.clear();
+    }
+
+    /// Drops the translations kept here if the modelled TLB may answer differently now.
+    pub(crate) fn forget_stale(&mut self) {
+        let epoch = self.shared.mmus.epoch(self.pe.number);
+        if epoch != self.pe.epoch {
+            self.pe.epoch = epoch;
+            self.forget();
+        }
+    }
+
+    /// Asks the modelled TLB. `unprivileged`: as if from EL0.
+    pub(crate) fn translate(
+        &mut self,
+        va: u64,
+        kind: mmu::Kind,
+        unprivileged: bool,
+    ) -> Result<mmu::Translated, mmu::Fault> {
+        let mode = self.pe.mode;
+        let request = mmu::Request { va, kind, el: mode.el, privileged: mode.el > 0 && !unprivileged, pan: mode.pan };
+        let Shared { mmus, memory, unwalked, choices, .. } = &mut *self.shared;
+        let mut tables = crate::machine::Tables { memory, unwalked };
+        let result = mmus.translate(self.pe.number, request, &self.pe.context, &mut tables, choices);
+        self.forget_stale();
+        result
+    }
+
+    /// Takes the abort that `fault` describes.
+    #[cold]
+    fn abort(&mut self, va: u64, kind: Kind, fault: &mmu::Fault) -> Stop {
+        self.take_abort(Abort {
+            status: fault.fsc,
+            address: fault.va.unwrap_or(va),
+            to: fault.taken_to,
+            s1ptw: fault.s1ptw,
+            ipa: fault.ipa,
+            stage2: fault.stage2,
+            kind,
+        })
+    }
+
+    /// Takes an abort that has nothing to do with tables.
+    #[cold]
+    fn abort_with(&mut self, address: u64, kind: Kind, status: u8) -> Stop {
+        let to = self.default_target();
+        self.take_abort(Abort { status, address, to, s1ptw: false, ipa: None, stage2: false, kind })
+    }
+
+    /// Makes the page of PC the one that instructions come from.
+    #[cold]
+    fn fetch(&mut self) -> Result<(), Stop> {
+        let pc = self.pe.pc;
+        if self.pe.illegal {
+            return Err(self.take(self.default_target(), Class::IllegalState, 0, pc));
+        }
+        if !pc.is_multiple_of(4) {
+            let to = self.default_target();
+            self.pe.registers.set(if to == 2 { Id::FAR_EL2 } else { Id::FAR_EL1 }, pc);
+            return Err(self.take(to, Class::PcAlignment, 0, pc));
+        }
+        let translated =
+            self.translate(pc, mmu::Kind::Fetch, false).map_err(|fault| self.abort(pc, Kind::Fetch, &fault))?;
+        let pa = translated.pa & !(PAGE - 1);
+        let code = self.shared.memory.code(pa).ok_or_else(|| self.abort_with(pc, Kind::Fetch, EXTERNAL))?;
+        self.pe.fetch = Fetch { page: pc & !(PAGE - 1), pa, code };
+        Ok(())
+    }
+
+    fn sctlr(&self) -> u64 {
+        self.pe.registers.get(if self.pe.mode.el == 2 { Id::SCTLR_EL2 } else { Id::SCTLR_EL1 })
+    }
+
+    /// SP's alignment, where the base of an access is SP and that is checked.
+    fn check_sp(&mut self, access: Access) -> Result<(), Stop> {
+        let bit = if self.pe.mode.el == 0 { SCTLR_SA0 } else { SCTLR_SA };
+        if access.contains(Access::STACK) && !self.sp().is_multiple_of(16) && self.sctlr() & bit != 0 {
+            return Err(self.take(self.default_target(), Class::SpAlignment, 0, self.pe.pc));
+        }
+        Ok(())
+    }
+
+    fn is_unprivileged(&self, access: Access) -> bool {
+        access.contains(Access::UNPRIVILEGED) && self.pe.mode.el == 1 && !self.pe.mode.uao
+    }
+
+    /// The PA of `bytes` at `va`, all in one page, for an access that may not be repeated from the micro TLB.
+    fn locate(&mut self, va: u64, bytes: u64, kind: mmu::Kind, access: Access) -> Result<mmu::Translated, Stop> {
+        self.check_sp(access)?;
+        let what = if kind == mmu::Kind::Load { Kind::Load } else { Kind::Store };
+        let aligned = va.is_multiple_of(bytes);
+        let must_be_aligned = access.needs_alignment() || kind == mmu::Kind::Atomic || self.sctlr() & SCTLR_A != 0;
+        if !aligned && must_be_aligned {
+            return Err(self.abort_with(va, what, ALIGNMENT));
+        }
+        let unprivileged = self.is_unprivileged(access);
+        let translated = self.translate(va, kind, unprivileged).map_err(|fault| self.abort(va, what, &fault))?;
+        if !aligned && translated.device {
+            return Err(self.abort_with(va, what, ALIGNMENT));
+        }
+        // Neither exclusives nor atomics work on memory that is not cacheable: it has no monitor.
+        if (kind == mmu::Kind::Atomic || access.contains(Access::EXCLUSIVE)) && !translated.cacheable {
+            return Err(self.abort_with(va, what, UNSUPPORTED));
+        }
+        let repeatable = translated.page.is_some() && !unprivileged && self.shared.memory.holds(translated.pa);
+        if repeatable {
+            let pages = match kind {
+                mmu::Kind::Load => Some(&mut self.pe.micro.loads),
+                mmu::Kind::Store => Some(&mut self.pe.micro.stores),
+                _ => None,
+            };
+            if let Some(pages) = pages {
+                Micro::keep(pages, va, translated.pa);
+                self.pe.micro.used = true;
+            }
+        }
+        Ok(translated)
+    }
+
+    /// Whether the bytes are in two pages.
+    const fn crosses(va: u64, size: Size) -> bool {
+        va % PAGE + size.bytes() > PAGE
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn load_slowly(&mut self, va: u64, size: Size, access: Access) -> Result<u64, Stop> {
+        if Self::crosses(va, size) && !access.needs_alignment() && self.sctlr() & SCTLR_A == 0 {
+            // Each byte is an access of its own.
+            return (0..size.bytes()).try_fold(0, |value, n| {
+                Ok(value | self.load_slowly(va.wrapping_add(n), Size::B1, access)? << (8 * n))
+            });
+        }
+        let pa = self.locate(va, size.bytes(), mmu::Kind::Load, access)?.pa;
+        if access.contains(Access::EXCLUSIVE) {
+            self.set_monitor(pa);
+        }
+        match self.shared.memory.read(pa, size) {
+            Some(value) => Ok(value),
+            None => self.load_device(pa).ok_or_else(|| self.abort_with(va, Kind::Load, EXTERNAL)),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn store_slowly(&mut self, va: u64, size: Size, value: u64, access: Access) -> Result<(), Stop> {
+        if Self::crosses(va, size) && !access.needs_alignment() && self.sctlr() & SCTLR_A == 0 {
+            return (0..size.bytes())
+                .try_for_each(|n| self.store_slowly(va.wrapping_add(n), Size::B1, value >> (8 * n) & 0xff, access));
+        }
+        let pa = self.locate(va, size.bytes(), mmu::Kind::Store, access)?.pa;
+        if self.put(pa, size, value).is_none() && self.store_device(pa, size, value).is_none() {
+            return Err(self.abort_with(va, Kind::Store, EXTERNAL));
+        }
+        Ok(())
+    }
+
+    /// Writes RAM, with what follows from a store: others' monitors are cleared, and walkers may lag behind.
+    #[inline(always)]
+    fn put(&mut self, pa: u64, size: Size, value: u64) -> Option<()> {
+        let shared = &mut *self.shared;
+        if shared.watches_stores {
+            shared.watch_store(self.pe.number, pa, size);
+        }
+        shared.memory.write(pa, size, value)
+    }
+
+    fn load_device(&mut self, pa: u64) -> Option<u64> {
+        let number = self.pe.number;
+        let value = match pa {
+            _ if pa.wrapping_sub(GICD_BASE) < GICD_SIZE => {
+                self.shared.gic.read_distributor(number, pa - GICD_BASE) >> (8 * (pa % 4))
+            }
+            _ if pa.wrapping_sub(GICC_BASE) < GICC_SIZE => {
+                self.end_turn();
+                self.shared.gic.read_interface(number, pa - GICC_BASE)
+            }
+            _ if pa.wrapping_sub(UART_BASE) < UART_SIZE => self.shared.uart.read(pa - UART_BASE),
+            _ => return None,
+        };
+        Some(value.into())
+    }
+
+    fn store_device(&mut self, pa: u64, size: Size, value: u64) -> Option<()> {
+        let number = self.pe.number;
+        let value = value as u32;
+        match pa {
+            _ if pa.wrapping_sub(GICD_BASE) < GICD_SIZE => {
+                self.shared.gic.write_distributor(number, pa - GICD_BASE, value, size.bytes());
+                self.end_turn();
+            }
+            _ if pa.wrapping_sub(GICC_BASE) < GICC_SIZE => {
+                self.shared.gic.write_interface(number, pa - GICC_BASE, value);
+                self.end_turn();
+            }
+            _ if pa.wrapping_sub(UART_BASE) < UART_SIZE => {
+                self.shared.console.extend(self.shared.uart.write(pa - UART_BASE, value));
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn set_monitor(&mut self, pa: u64) {
+        self.shared.monitors[self.pe.number] = Some(pa / GRANULE);
+        self.shared.update_watch();
+        self.maybe_end_turn();
+    }
+
+    pub(crate) fn clear_monitor(&mut self) {
+        self.shared.monitors[self.pe.number] = None;
+        self.shared.update_watch();
+    }
+
+    /// Whether a store-exclusive to `pa` succeeds; the monitor is clear afterwards.
+    fn pass_monitor(&mut self, pa: u64) -> bool {
+        let marked = self.shared.monitors[self.pe.number] == Some(pa / GRANULE);
+        self.clear_monitor();
+        marked
+    }
+
+    /// DC ZVA.
+    pub(crate) fn zero_block(&mut self, va: u64) -> Result<(), Stop> {
+        let start = va & !(ZERO_BLOCK - 1);
+        // The fault's address is that of the operand.
+        let translated = self
+            .translate(va, mmu::Kind::Store, false)
+            .map_err(|fault| self.abort(va, Kind::Store, &fault))?;
+        if translated.device {
+            return Err(self.abort_with(va, Kind::Store, ALIGNMENT));
+        }
+        let pa = translated.pa & !(ZERO_BLOCK - 1);
+        for offset in (0..ZERO_BLOCK).step_by(8) {
+            if self.put(pa + offset, Size::B8, 0).is_none() {
+                return Err(self.abort_with(start + offset, Kind::Store, EXTERNAL));
+            }
+        }
+        Ok(())
+    }
+
+    /// Cache maintenance by VA: nothing to do, but for the fault it may take.
+    pub(crate) fn maintain(&mut self, va: u64) -> Result<(), Stop> {
+        self.translate(va, mmu::Kind::CacheMaintenance, false)
+            .map(drop)
+            .map_err(|fault| self.abort(va, Kind::Maintenance, &fault))
+    }
+
+    /// Reads the software's memory for semihosting; `None` where it is not mapped.
+    pub(crate) fn peek(&mut self, va: u64, size: Size) -> Option<u64> {
+        let pa = self.translate(va, mmu::Kind::Load, false).ok()?.pa;
+        self.shared.memory.read(pa, size)
+    }
+
+    fn smc(&mut self) -> Result<(), Stop> {
+        let [function, x1, x2, x3, ..] = self.pe.x;
+        let Shared { power, memory, .. } = &mut *self.shared;
+        match psci::call(function, [x1, x2, x3], power, |pa| memory.holds(pa)) {
+            Answer::Return(value) => self.pe.x[0] = value,
+            Answer::CpuOff => {
+                self.shared.power[self.pe.number] = Power::Off;
+                self.clear_monitor();
+            }
+            Answer::SystemOff => self.shared.end = Some(End::Off),
+            Answer::SystemReset => self.shared.end = Some(End::Reset),
+        }
+        self.end_turn();
+        Ok(())
+    }
+}
+
+impl Env for Core<'_> {
+    #[inline(always)]
+    fn x(&self, n: u8) -> u64 {
+        self.pe.x[usize::from(n & 31)]
+    }
+
+    #[inline(always)]
+    fn set_x(&mut self, n: u8, value: u64) {
+        self.pe.x[usize::from(n & 31)] = value;
+    }
+
+    #[inline(always)]
+    fn sp(&self) -> u64 {
+        self.pe.sp[self.pe.sp_index()]
+    }
+
+    #[inline(always)]
+    fn set_sp(&mut self, value: u64) {
+        self.pe.sp[self.pe.sp_index()] = value;
+    }
+
+    #[inline(always)]
+    fn pc(&self) -> u64 {
+        self.pe.pc
+    }
+
+    #[inline(always)]
+    fn set_pc(&mut self, value: u64) {
+        self.pe.pc = value;
+    }
+
+    #[inline(always)]
+    fn nzcv(&self) -> u8 {
+        self.pe.nzcv
+    }
+
+    #[inline(always)]
+    fn set_nzcv(&mut self, value: u8) {
+        self.pe.nzcv = value;
+    }
+
+    #[inline(always)]
+    fn load(&mut self, va: u64, size: Size, access: Access) -> Result<u64, Stop> {
+        let plain = !access.intersects(Access::EXCLUSIVE | Access::UNPRIVILEGED)
+            && !(access.contains(Access::STACK) && self.sp() % 16 != 0);
+        if plain
+            && let Some(pa) = Micro::find(&self.pe.micro.loads, va, size)
+            && let Some(value) = self.shared.memory.read(pa, size)
+        {
+            return Ok(value);
+        }
+        self.load_slowly(va, size, access)
+    }
+
+    #[inline(always)]
+    fn store(&mut self, va: u64, size: Size, value: u64, access: Access) -> Result<(), Stop> {
+        let plain = !access.contains(Access::UNPRIVILEGED) && !(access.contains(Access::STACK) && self.sp() % 16 != 0);
+        if plain
+            && let Some(pa) = Micro::find(&self.pe.micro.stores, va, size)
+            && self.put(pa, size, value).is_some()
+        {
+            return Ok(());
+        }
+        self.store_slowly(va, size, value, access)
+    }
+
+    #[inline(always)]
+    fn load_pair(&mut self, va: u64, size: Size, access: Access) -> Result<(u64, u64), Stop> {
+        if access.contains(Access::EXCLUSIVE) && !va.is_multiple_of(2 * size.bytes()) {
+            return Err(self.abort_with(va, Kind::Load, ALIGNMENT));
+        }
+        let first = self.load(va, size, access)?;
+        let second = self.load(va.wrapping_add(size.bytes()), size, access & !Access::EXCLUSIVE)?;
+        Ok((first, second))
+    }
+
+    #[inline(always)]
+    fn store_pair(&mut self, va: u64, size: Size, values: (u64, u64), access: Access) -> Result<(), Stop> {
+        self.store(va, size, values.0, access)?;
+        self.store(va.wrapping_add(size.bytes()), size, values.1, access)
+    }
+
+    fn store_exclusive(&mut self, va: u64, size: Size, value: u64, access: Access) -> Result<bool, Stop> {
+        let pa = self.locate(va, size.bytes(), mmu::Kind::Store, access)?.pa;
+        let passed = self.pass_monitor(pa);
+        if passed && self.put(pa, size, value).is_none() {
+            return Err(self.abort_with(va, Kind::Store, EXTERNAL));
+        }
+        self.maybe_end_turn();
+        Ok(passed)
+    }
+
+    fn store_exclusive_pair(
+        &mut self,
+        va: u64,
+        size: Size,
+        values: (u64, u64),
+        access: Access,
+    ) -> Result<bool, Stop> {
+        let pa = self.locate(va, 2 * size.bytes(), mmu::Kind::Store, access)?.pa;
+        let passed = self.pass_monitor(pa);
+        if passed {
+            let stored = self.put(pa, size, values.0).and_then(|()| self.put(pa + size.bytes(), size, values.1));
+            if stored.is_none() {
+                return Err(self.abort_with(va, Kind::Store, EXTERNAL));
+            }
+        }
+        self.maybe_end_turn();
+        Ok(passed)
+    }
+
+    fn clear_exclusive(&mut self) {
+        self.clear_monitor();
+    }
+
+    fn atomic(&mut self, va: u64, size: Size, access: Access, op: AtomicOp, operand: u64) -> Result<u64, Stop> {
+        let pa = self.locate(va, size.bytes(), mmu::Kind::Atomic, access)?.pa;
+        let Some(old) = self.shared.memory.read(pa, size) else {
+            return Err(self.abort_with(va, Kind::Store, EXTERNAL));
+        };
+        self.put(pa, size, op.apply(size, old, operand));
+        self.maybe_end_turn();
+        Ok(old)
+    }
+
+    fn compare_and_swap_pair(
+        &mut self,
+        va: u64,
+        size: Size,
+        access: Access,
+        expected: (u64, u64),
+        new: (u64, u64),
+    ) -> Result<(u64, u64), Stop> {
+        let bytes = size.bytes();
+        let pa = self.locate(va, 2 * bytes, mmu::Kind::Atomic, access)?.pa;
+        let memory = &self.shared.memory;
+        let old = memory.read(pa, size).zip(memory.read(pa + bytes, size));
+        let Some(old) = old else { return Err(self.abort_with(va, Kind::Store, EXTERNAL)) };
+        if old == expected {
+            self.put(pa, size, new.0);
+            self.put(pa + bytes, size, new.1);
+        }
+        self.maybe_end_turn();
+        Ok(old)
+    }
+
+    fn read_sysreg(&mut self, reg: SysReg) -> Result<u64, Stop> {
+        self.read_register(reg)
+    }
+
+    fn write_sysreg(&mut self, reg: SysReg, value: u64) -> Result<(), Stop> {
+        self.write_register(reg, value)
+    }
+
+    fn write_pstate(&mut self, field: PstateField, imm: u8) -> Result<(), Stop> {
+        if self.pe.mode.el == 0 {
+            return Err(self.take_undefined());
+        }
+        let mode = self.pe.mode;
+        let bit = imm & 1 != 0;
+        match field {
+            PstateField::SpSel => self.change_mode(Mode { sp_elx: bit, ..mode }),
+            PstateField::Pan => self.change_mode(Mode { pan: bit, ..mode }),
+            PstateField::Uao => self.change_mode(Mode { uao: bit, ..mode }),
+            PstateField::DaifSet => self.pe.daif |= imm,
+            PstateField::DaifClr => {
+                self.pe.daif &= !imm;
+                self.end_turn();
+            }
+            // FEAT_SSBS, FEAT_DIT and FEAT_MTE are not there.
+            PstateField::Ssbs | PstateField::Dit | PstateField::Tco => return Err(self.take_undefined()),
+        }
+        Ok(())
+    }
+
+    fn system(&mut self, op: SysOp, value: u64) -> Result<(), Stop> {
+        self.maintenance(op, value)
+    }
+
+    fn system_result(&mut self, _op: SysOp) -> Result<u64, Stop> {
+        // None of the machine's features has a SYSL.
+        Err(Stop::Unknown { word: self.word().unwrap_or(0), pc: self.pe.pc })
+    }
+
+    fn barrier(&mut self, barrier: Barrier) {
+        match barrier {
+            Barrier::Isb => self.synchronise_context(),
+            Barrier::Dsb { domain, types, nxs } => {
+                if types != Types::Reads {
+                    self.shared.unwalked[self.pe.number].complete();
+                }
+                let scope = match domain {
+                    Domain::NonShareable => mmu::Scope::NonShareable,
+                    Domain::InnerShareable => mmu::Scope::Inner,
+                    Domain::OuterShareable => mmu::Scope::Outer,
+                    Domain::FullSystem => mmu::Scope::System,
+                };
+                let dsb = mmu::Dsb { scope, loads_and_stores: types == Types::All, nxs };
+                self.shared.mmus.complete(self.pe.number, dsb, &mut self.shared.choices);
+                self.forget_stale();
+                self.maybe_end_turn();
+            }
+            Barrier::Dmb { .. } => self.maybe_end_turn(),
+            // All accesses are in order, and nothing is speculated with.
+            Barrier::Sb | Barrier::Ssbb | Barrier::Pssbb => {}
+        }
+    }
+
+    fn hint(&mut self, hint: Hint) -> Result<(), Stop> {
+        let traps = |bit| self.pe.mode.el < 2 && self.pe.registers.get(Id::HCR_EL2) & bit != 0;
+        // COND valid, always.
+        const ISS: u64 = 1 << 24 | 0xe << 20;
+        let number = self.pe.number;
+        match hint {
+            Hint::Yield => self.end_turn(),
+            Hint::Wfi if self.shared.gic.asserted(number) => {}
+            Hint::Wfi if traps(HCR_TWI) => return Err(self.take_trap(Class::Wait, ISS)),
+            Hint::Wfi => {
+                self.pe.wait = Wait::Interrupt;
+                self.end_turn();
+            }
+            Hint::Wfe if self.shared.take_event(number) => {}
+            Hint::Wfe if traps(HCR_TWE) => return Err(self.take_trap(Class::Wait, ISS | 1)),
+            Hint::Wfe => {
+                self.pe.wait = Wait::Event;
+                self.end_turn();
+            }
+            Hint::Sev => self.shared.event_everywhere(),
+            Hint::Sevl => self.shared.event(number),
+            Hint::Esb => {}
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, call: Call) -> Result<(), Stop> {
+        let (pc, el) = (self.pe.pc, self.pe.mode.el);
+        match call {
+            Call::Svc(imm) => Err(self.take(self.default_target(), Class::Svc, imm.into(), pc + 4)),
+            Call::Hvc(_) if el == 0 => Err(self.take_undefined()),
+            Call::Hvc(imm) => Err(self.take(2, Class::Hvc, imm.into(), pc + 4)),
+            Call::Smc(_) if el == 0 => Err(self.take_undefined()),
+            Call::Smc(imm) if el == 1 && self.pe.registers.get(Id::HCR_EL2) & HCR_TSC != 0 => {
+                Err(self.take_trap(Class::Smc, imm.into()))
+            }
+            Call::Smc(_) => self.smc(),
+            Call::Brk(imm) => Err(self.take(self.default_target(), Class::Brk, imm.into(), pc)),
+            Call::Hlt(crate::semihosting::HLT) => self.semihost(),
+            // Without a debugger, as with halting debug off.
+            Call::Hlt(_) => Err(self.take_undefined()),
+        }
+    }
+
+    fn exception_return(&mut self) -> Result<(), Stop> {
+        self.return_from_exception()
+    }
+
+    fn undefined(&mut self, word: u32) -> Result<(), Stop> {
+        // UDF is for ever UNDEFINED; of everything else the model does not know whether it is.
+        if word >> 16 == 0 { Err(self.take_undefined()) } else { Err(Stop::Unknown { word, pc: self.pe.pc }) }
+    }
+}

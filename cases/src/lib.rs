@@ -149,6 +149,8 @@ const SELFTESTS: &[Selftest] = &[
     Selftest::ConflictEl2,
     Selftest::Scribble,
     Selftest::Clean,
+    Selftest::Forge,
+    Selftest::CpuSwap,
     Selftest::HalfRecord,
     Selftest::CapBbm0,
     Selftest::NoSecondCpu,

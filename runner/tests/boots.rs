@@ -109,6 +109,30 @@ fn it_runs_on_one_to_eight_cpus_with_gicv2_and_gicv3() {
 }
 
 #[test]
+fn it_runs_where_the_gic_has_security_extensions() {
+    // As behind EL3 firmware on a board: the watchdog and the other CPUs' wake-ups come through the Non-secure view.
+    for gic in [2, 3] {
+        let machine = format!("virt,virtualization=on,secure=on,gic-version={gic}");
+        let console = boot(&machine, &TWO, &bundle(""), SOME);
+        assert_lines(&console, &["ok 1 selftest.quiet", "ok 2 selftest.hang-masked", "ok 4 selftest.clean"]);
+    }
+}
+
+#[test]
+fn a_payload_cannot_speak_for_the_hypervisor() {
+    let console = boot(VIRT, &TWO, &bundle(""), "shatter.run=selftest.forge,selftest.cpu-swap,selftest.conflict-el2");
+    assert_lines(&console, &["ok 1 selftest.forge", "ok 2 selftest.cpu-swap", "ok 3 selftest.conflict-el2"]);
+    assert!(console.contains("harmless..ok 99 forged..#. gw"), "{console}");
+    assert!(!console.lines().any(|l| l.starts_with("ok 99")), "{console}");
+    let mut reader = Reader::new();
+    let mut hellos = 0;
+    reader.push(console.as_bytes(), &mut |event| {
+        hellos += u32::from(matches!(event, Event::Record(Record::Hello { .. })))
+    });
+    assert_eq!((hellos, reader.lost()), (1, 0), "{console}");
+}
+
+#[test]
 fn at_el1_it_explains_and_stops() {
     let console = boot("virt", &TWO, &bundle(""), SOME);
     assert!(

@@ -178,6 +178,11 @@ impl Vm {
         barrier::isb();
     }
 
+    /// Has hv start vCPU `index` at `entry` with its MMU off and `context` in x0. Says whether hv accepted.
+    pub(crate) fn start_at(&self, index: usize, entry: u64, context: u64) -> bool {
+        hypercall::cpu_on(self.info.mpidr[index], entry, context)
+    }
+
     /// Has hv start vCPU `index`; it goes to [`round::join`]. Says whether hv accepted.
     pub(crate) fn start(&self, index: usize) -> bool {
         let top = &raw const payload_stacks as u64 + (index as u64 + 1) * STACK_SIZE;
@@ -188,7 +193,7 @@ impl Vm {
         unsafe { secondary.write(state) };
         // The vCPU reads it with its MMU off.
         cache::clean_invalidate_poc(secondary as usize, size_of::<Secondary>());
-        hypercall::cpu_on(self.info.mpidr[index], &raw const payload_secondary as u64, secondary as u64)
+        self.start_at(index, &raw const payload_secondary as u64, secondary as u64)
     }
 }
 

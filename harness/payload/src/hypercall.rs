@@ -9,15 +9,15 @@ use wire::{
     record::{Report, Text},
 };
 
-fn call(function: u32, x1: u64, x2: u64) -> u64 {
+/// Any call, any arguments. Returns x0.
+pub(crate) fn call(function: u32, x1: u64, x2: u64, x3: u64) -> u64 {
     let mut arguments = [0; 17];
-    arguments[0] = x1;
-    arguments[1] = x2;
+    [arguments[0], arguments[1], arguments[2]] = [x1, x2, x3];
     hvc64(function, arguments)[0]
 }
 
 fn call_with(function: u32, bytes: &[u8]) {
-    call(function, bytes.as_ptr() as u64, bytes.len() as u64);
+    call(function, bytes.as_ptr() as u64, bytes.len() as u64, 0);
 }
 
 /// `arguments` as text, cut where a log line ends.
@@ -55,9 +55,14 @@ pub(crate) fn report(report: &Report, keep: impl FnOnce(usize) -> usize) {
     }
 }
 
+/// Encodes `report` into `body` and returns its length there, for whoever hands it in by other means.
+pub(crate) fn encode(report: &Report, body: &mut [u8; frame::MAX_BODY]) -> usize {
+    frame::encode_report(report, body).unwrap_or_else(|error| panicked(format_args!("no report: {error}")))
+}
+
 /// Asks hv for the TLBI that EL1 cannot issue itself.
 pub(crate) fn recover_conflict() {
-    call(call::RECOVER_CONFLICT, 0, 0);
+    call(call::RECOVER_CONFLICT, 0, 0, 0);
 }
 
 /// Starts the vCPU with this MPIDR at `entry` with `context` in x0. Says whether hv accepted.

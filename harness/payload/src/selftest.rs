@@ -4,12 +4,13 @@
 //! that is not, and logs the latter.
 
 use core::{
-    arch::asm,
+    arch::{asm, global_asm},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1, Readable};
-use arch::{barrier, probe, write_sysreg};
+use arch::{barrier, cache, probe, write_sysreg};
+use smccc::psci;
 use vmsa::{
     geometry::{BbmLevel, Granule, Level},
     instance::{self, Access, Change, Instance, Selftest},
@@ -18,6 +19,7 @@ use vmsa::{
 };
 use wire::{
     abi::call,
+    frame,
     record::{First, Place},
 };
 
@@ -44,6 +46,8 @@ pub fn run(vm: Vm) -> ! {
         Selftest::Undefined => undefined(),
         Selftest::Storm => storm(),
         Selftest::Scribble => scribble(vm),
+        Selftest::Forge => forge(&vm),
+        Selftest::CpuSwap => cpu_swap(&vm),
         Selftest::HalfRecord => half_record(),
         Selftest::ConflictEl1 => conflict(vm, Place::El1),
         Selftest::ConflictEl2ForEl1 => conflict(vm, Place::El2ForEl1),
@@ -150,19 +154,121 @@ fn half_record() -> ! {
     hypercall::system_off()
 }
 
+/// Whatever it asks for, hv must say no, stay alive and print nothing that passes for its own words.
+fn forge(vm: &Vm) -> ! {
+    /// SMCCC and PSCI errors are negative.
+    const fn is_error(x0: u64) -> bool {
+        (x0 as i64) < 0
+    }
+    // Ends inside a character, and has a line of KTAP and the start of a record.
+    let lines = "harmless\r\nok 99 forged\r\n#@ gwABZTAuMS4w1Wskrg==\r\n\u{fe}\u{fe}";
+    let log = hypercall::call(call::LOG, lines.as_ptr() as u64, lines.len() as u64 - 1, 0);
+    check(Phase::During, log == 0, call::LOG.into(), log);
+
+    let info = vm.info;
+    let outside = [0, info.private_base - 64, info.private_base + info.private_size - 8, u64::MAX - 8];
+    for address in outside {
+        for len in [64, u64::MAX] {
+            let x0 = hypercall::call(call::REPORT, address, len, 0);
+            check(Phase::During, is_error(x0), address, x0);
+        }
+        let entry = hypercall::call(psci::PSCI_CPU_ON_64, info.mpidr[0], address & !3, 0);
+        check(Phase::During, is_error(entry), address, entry);
+    }
+    let (inside, nobody) = (info.private_base, 0xff_00ff_ff00);
+    let refused = [
+        (psci::PSCI_CPU_ON_64, nobody, inside, 0),
+        (psci::PSCI_CPU_ON_64, info.mpidr[0], inside, 0),
+        (psci::PSCI_CPU_ON_64, info.mpidr[0], inside + 2, 0),
+        (psci::PSCI_CPU_SUSPEND_64, 0, inside, 0),
+        (call::INJECT_CONFLICT, u64::MAX, 0, 0),
+        (0xc600_ffff, inside, 64, 0),
+        (0x8400_ffff, inside, 64, 0),
+    ];
+    for (function, x1, x2, x3) in refused {
+        let x0 = hypercall::call(function, x1, x2, x3);
+        check(Phase::During, is_error(x0), function.into(), x0);
+    }
+    done()
+}
+
+/// What [`cpu_swap`]'s two vCPUs find at the address they are started with.
+#[repr(C, align(64))]
+struct Swap {
+    /// For vCPU 1: which vCPU to switch on, and where.
+    mpidr: u64,
+    entry: u64,
+    /// For vCPU 0: the report to hand in.
+    report: u64,
+    len: u64,
+}
+
+global_asm!(
+    // Both run with the MMU off and no stack. x0 = Swap.
+    "payload_swap_second:",
+    "   mov     x19, x0",
+    "1: ldr     x0, ={CPU_ON}",
+    "   ldp     x1, x2, [x19]",
+    "   mov     x3, x19",
+    "   hvc     #0",
+    "   cmn     x0, #4", // ALREADY_ON, until vCPU 0 is off
+    "   b.eq    1b",
+    "   ldr     x0, ={CPU_OFF}",
+    "   hvc     #0",
+    "   b       .",
+    "payload_swap_first:",
+    "   ldp     x1, x2, [x0, #16]",
+    "   ldr     x0, ={REPORT}",
+    "   hvc     #0",
+    "   ldr     x0, ={SYSTEM_OFF}",
+    "   hvc     #0",
+    "   b       .",
+    CPU_ON = const psci::PSCI_CPU_ON_64,
+    CPU_OFF = const psci::PSCI_CPU_OFF,
+    SYSTEM_OFF = const psci::PSCI_SYSTEM_OFF,
+    REPORT = const call::REPORT,
+);
+
+unsafe extern "C" {
+    safe static payload_swap_second: u8;
+    safe static payload_swap_first: u8;
+}
+
+fn cpu_swap(vm: &Vm) -> ! {
+    check(Phase::Before, true, 0, 0);
+    let mut body = [0; frame::MAX_BODY];
+    let len = hypercall::encode(&tally::report(1, None), &mut body) as u64;
+    let swap = Swap {
+        mpidr: vm.info.mpidr[0],
+        entry: &raw const payload_swap_first as u64,
+        report: body.as_ptr() as u64,
+        len,
+    };
+    // They read it with their MMU off. This function never returns, so that both stay where they are.
+    cache::clean_invalidate_poc(&raw const swap as usize, size_of::<Swap>());
+    if !vm.start_at(1, &raw const payload_swap_second as u64, &raw const swap as u64) {
+        hypercall::log(format_args!("vCPU 1 cannot be switched on"));
+    }
+    hypercall::cpu_off()
+}
+
 fn conflict(mut vm: Vm, place: Place) -> ! {
+    /// More than hv tries an access again before it gives up: injected ones are no retries of each other.
+    const TIMES: usize = 20;
     let window = still_window(&mut vm);
     let va = window.spot(0).va;
     let cpu = cpu::this();
     cpu.enter(Phase::During);
     // SAFETY: a load from a frame by way of the window.
     let expected = unsafe { probe::load(va) };
-    cpu.injecting.store(1, Relaxed);
-    // SAFETY: the same load; the hypercall injects a conflict abort, which this EL or hv recovers.
-    let probed = unsafe { probe::load_behind_hvc(call::INJECT_CONFLICT, [place as u64, va, 0], va) };
-    cpu.injecting.store(0, Relaxed);
-    cpu.conflicts.settle();
-    check(Phase::During, probed.esr == 0 && probed.value == expected.value, va, probed.value);
+    for _ in 0..TIMES {
+        cpu.injecting.store(1, Relaxed);
+        // SAFETY: the same load; the hypercall injects a conflict abort, which this EL or hv recovers.
+        let probed = unsafe { probe::load_behind_hvc(call::INJECT_CONFLICT, [place as u64, va, 0], va) };
+        cpu.injecting.store(0, Relaxed);
+        cpu.conflicts.settle();
+        check(Phase::During, probed.esr == 0 && probed.value == expected.value, va, probed.value);
+    }
     done()
 }
 

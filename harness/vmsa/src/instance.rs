@@ -179,6 +179,10 @@ words! {
         Storm = "storm",
         /// Writes over all memory it can reach and reaches for the rest; stage 2 contains it.
         Scribble = "scribble",
+        /// Makes hypercalls with wild arguments, and logs what looks like results of its own; hv refuses and defuses.
+        Forge = "forge",
+        /// vCPU 0 switches off, and vCPU 1 switches it on again.
+        CpuSwap = "cpu-swap",
         /// Hands in half a record and dies.
         HalfRecord = "half-record",
         /// Never starts its second CPU; the runtime gives up waiting for the observer.
@@ -368,7 +372,7 @@ impl Instance {
                 hangs: false,
             },
             Self::Selftest(test) => Needs {
-                cpus: if matches!(test, Selftest::NoSecondCpu | Selftest::Quiet) { 2 } else { 1 },
+                cpus: if matches!(test, Selftest::NoSecondCpu | Selftest::Quiet | Selftest::CpuSwap) { 2 } else { 1 },
                 stage2: Stage2::Pages,
                 private_size: SMALL,
                 frame_size: MIN_FRAME,

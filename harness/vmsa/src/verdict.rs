@@ -881,9 +881,12 @@ mod tests {
                 Selftest::ConflictEl1 => Seen { el1_conflicts: 1, outcomes: &same, ..QUIET },
                 Selftest::ConflictEl2ForEl1 => Seen { el2_for_el1_conflicts: 1, outcomes: &same, ..QUIET },
                 Selftest::ConflictEl2 => Seen { el2_conflicts: 1, outcomes: &same, ..QUIET },
-                Selftest::Quiet | Selftest::Clean | Selftest::CapBbm0 | Selftest::CapBbm1 => {
-                    Seen { outcomes: &same, ..QUIET }
-                }
+                Selftest::Quiet
+                | Selftest::Clean
+                | Selftest::Forge
+                | Selftest::CpuSwap
+                | Selftest::CapBbm0
+                | Selftest::CapBbm1 => Seen { outcomes: &same, ..QUIET },
             };
             let class = |seen: &Seen<'_>| judge(&instance, BbmLevel::L2, seen).class;
             assert_eq!(class(&designed), Class::Pass, "{test}");

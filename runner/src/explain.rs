@@ -241,6 +241,10 @@ const fn selftest(test: Selftest) -> &'static str {
         Selftest::Undefined => "it executes an undefined instruction and is ended with its registers recorded",
         Selftest::Storm => "it takes exceptions without end, and the watchdog ends it",
         Selftest::Scribble => "it writes over all memory that it can reach and reaches for more; stage 2 contains it",
+        Selftest::Forge => {
+            "it makes hypercalls with wild arguments and logs what looks like results; hv refuses all of it"
+        }
+        Selftest::CpuSwap => "vCPU 0 switches off and vCPU 1 switches it on again",
         Selftest::HalfRecord => "it hands in half a report and switches off",
         Selftest::NoSecondCpu => "its second CPU never starts, and the runtime notices",
         Selftest::ConflictEl1 => "a TLB conflict abort is injected at EL1 and recovered from",

@@ -4,11 +4,11 @@
 //! DTB, takes its payloads and its plan from the initrd (or the plan from the bootargs), and for each CPU type and
 //! each instance builds a fresh VM, runs it, and writes what came of it to the console as KTAP and as records.
 //!
-//! * [`boot`]: entry, EL3 to EL2, MMU; [`platform`]: the DTB; [`mmu`]: EL2's own tables;
-//! * [`smp`]: CPUs; [`gic`]: timer and wake-up interrupts;
-//! * [`vm`]: the VM's life, [`stage2`] its tables, [`vcpu`] its registers, [`trap`] what is emulated;
-//! * [`conflict`], [`exception`]: TLB conflict aborts;
-//! * [`bundle`], [`suite`]: what to run; [`console`]: what came of it; [`power`]: the end.
+//! * `boot`: entry, EL3 to EL2, MMU; `platform`: the DTB; `mmu`: EL2's own tables;
+//! * `smp`: CPUs; `gic`: timer and wake-up interrupts;
+//! * `vm`: the VM's life, `stage2` its tables, `vcpu` its registers, `trap` what is emulated;
+//! * `conflict`, `exception`: TLB conflict aborts;
+//! * `bundle`, `suite`: what to run; `console`: what came of it; `power`: the end.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]

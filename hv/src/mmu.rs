@@ -5,7 +5,6 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, Readable};
 use vmsa::{
     Descriptor, Granule, Level,
     descriptor::{Attributes, DescriptorKind},
@@ -157,26 +156,9 @@ impl Builder {
         /// RES1 bits of SCTLR_EL2, M, C, I, SA and WXN.
         const SCTLR: u64 = 0x30c5_0830 | 1 | 1 << 2 | 1 << 12 | 1 << 3 | 1 << 19;
         MMU_REGISTERS.mair.store(MAIR, ORDER);
-        MMU_REGISTERS.tcr.store(TCR | physical_size() << 16, ORDER);
+        MMU_REGISTERS.tcr.store(TCR | arch::id::pa_range() << 16, ORDER);
         MMU_REGISTERS.ttbr0.store(Self::address(0), ORDER);
         MMU_REGISTERS.sctlr.store(SCTLR, ORDER);
         &MMU_REGISTERS
-    }
-}
-
-/// The encoding of the physical address size for TCR_EL2.PS, TCR_EL1.IPS and VTCR_EL2.PS; at most 48 bits.
-pub(crate) fn physical_size() -> u64 {
-    ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange).min(5)
-}
-
-/// Bits of a physical address.
-pub(crate) fn physical_bits() -> u32 {
-    match physical_size() {
-        0 => 32,
-        1 => 36,
-        2 => 40,
-        3 => 42,
-        4 => 44,
-        _ => 48,
     }
 }

@@ -49,7 +49,7 @@ impl Stage2 {
     /// Empty tables that reach `end`. The tables may still be cached in a TLB from the instance before: the caller
     /// has no VM running and invalidates before it starts one.
     pub(crate) fn new(end: u64) -> Result<Self, OutOfReach> {
-        let bits = crate::mmu::physical_bits();
+        let bits = arch::id::pa_bits();
         // A start at level 1 with one table reaches 512 GiB; a start at level 0 is there from 44 bits on.
         let (start, ipa_bits) = match (end <= 1 << bits.min(39), bits) {
             (true, _) => (Level::L1, bits.min(39)),
@@ -106,7 +106,7 @@ impl Stage2 {
     /// VTCR_EL2 for these tables.
     pub(crate) fn vtcr(&self) -> u64 {
         let sl0 = if self.start == Level::L0 { 2 } else { 1 };
-        VTCR_BASE | u64::from(64 - self.ipa_bits) | sl0 << 6 | crate::mmu::physical_size() << 16
+        VTCR_BASE | u64::from(64 - self.ipa_bits) | sl0 << 6 | arch::id::pa_range() << 16
     }
 
     /// VTTBR_EL2 for these tables and `vmid`.

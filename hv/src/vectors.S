@@ -43,20 +43,7 @@ hv_vectors:
 // Stack: OwnFrame (x0-x30, elr, spsr). x1 = kind.
         .type   vec_own_common, %function
 vec_own_common:
-        stp     x2, x3, [sp, #16]
-        stp     x4, x5, [sp, #32]
-        stp     x6, x7, [sp, #48]
-        stp     x8, x9, [sp, #64]
-        stp     x10, x11, [sp, #80]
-        stp     x12, x13, [sp, #96]
-        stp     x14, x15, [sp, #112]
-        stp     x16, x17, [sp, #128]
-        stp     x18, x19, [sp, #144]
-        stp     x20, x21, [sp, #160]
-        stp     x22, x23, [sp, #176]
-        stp     x24, x25, [sp, #192]
-        stp     x26, x27, [sp, #208]
-        stp     x28, x29, [sp, #224]
+        gprs_store sp
         mrs     x2, elr_el2
         mrs     x3, spsr_el2
         stp     x30, x2, [sp, #240]
@@ -67,20 +54,7 @@ vec_own_common:
         ldr     x3, [sp, #256]
         msr     elr_el2, x2
         msr     spsr_el2, x3
-        ldp     x2, x3, [sp, #16]
-        ldp     x4, x5, [sp, #32]
-        ldp     x6, x7, [sp, #48]
-        ldp     x8, x9, [sp, #64]
-        ldp     x10, x11, [sp, #80]
-        ldp     x12, x13, [sp, #96]
-        ldp     x14, x15, [sp, #112]
-        ldp     x16, x17, [sp, #128]
-        ldp     x18, x19, [sp, #144]
-        ldp     x20, x21, [sp, #160]
-        ldp     x22, x23, [sp, #176]
-        ldp     x24, x25, [sp, #192]
-        ldp     x26, x27, [sp, #208]
-        ldp     x28, x29, [sp, #224]
+        gprs_load sp
         ldp     x0, x1, [sp]
         add     sp, sp, #{OWN_FRAME_SIZE}
         eret
@@ -92,20 +66,7 @@ vec_own_common:
 vec_guest_window:
 vec_guest_common:
         ldr     x0, [sp, #16]
-        stp     x2, x3, [x0, #16]
-        stp     x4, x5, [x0, #32]
-        stp     x6, x7, [x0, #48]
-        stp     x8, x9, [x0, #64]
-        stp     x10, x11, [x0, #80]
-        stp     x12, x13, [x0, #96]
-        stp     x14, x15, [x0, #112]
-        stp     x16, x17, [x0, #128]
-        stp     x18, x19, [x0, #144]
-        stp     x20, x21, [x0, #160]
-        stp     x22, x23, [x0, #176]
-        stp     x24, x25, [x0, #192]
-        stp     x26, x27, [x0, #208]
-        stp     x28, x29, [x0, #224]
+        gprs_store x0
         ldp     x2, x3, [sp], #32               // its x0, x1; drops the Frame's address too
         stp     x2, x3, [x0]
         mrs     x2, elr_el2
@@ -149,20 +110,7 @@ vcpu_enter_window:
         msr     elr_el2, x1
         ldr     x1, [x0, #256]
         msr     spsr_el2, x1
-        ldp     x2, x3, [x0, #16]
-        ldp     x4, x5, [x0, #32]
-        ldp     x6, x7, [x0, #48]
-        ldp     x8, x9, [x0, #64]
-        ldp     x10, x11, [x0, #80]
-        ldp     x12, x13, [x0, #96]
-        ldp     x14, x15, [x0, #112]
-        ldp     x16, x17, [x0, #128]
-        ldp     x18, x19, [x0, #144]
-        ldp     x20, x21, [x0, #160]
-        ldp     x22, x23, [x0, #176]
-        ldp     x24, x25, [x0, #192]
-        ldp     x26, x27, [x0, #208]
-        ldp     x28, x29, [x0, #224]
+        gprs_load x0
         ldp     x0, x1, [x0]
         eret
         .global vcpu_enter_window_end

@@ -12,6 +12,8 @@ pub mod cache;
 #[cfg(target_os = "none")]
 pub mod counter;
 #[cfg(target_os = "none")]
+pub mod id;
+#[cfg(target_os = "none")]
 pub mod probe;
 #[cfg(target_os = "none")]
 pub mod relocate;

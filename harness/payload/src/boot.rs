@@ -7,7 +7,7 @@
 use core::{arch::global_asm, mem::offset_of};
 
 use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, Readable, SCTLR_EL1, TCR_EL1};
-use arch::{barrier, cache, relocate::relocate_image, tlbi, write_sysreg};
+use arch::{barrier, cache, id, relocate::relocate_image, tlbi, write_sysreg};
 use vmsa::{
     descriptor::{Attributes, Shareability},
     geometry::Granule,
@@ -114,23 +114,8 @@ fn tcr(upper: Option<Granule>) -> u64 {
         Some(Granule::K16) => TCR_EL1::TG1::KiB_16.value,
         Some(Granule::K64) => TCR_EL1::TG1::KiB_64.value,
     };
-    let ips = TCR_EL1::IPS.val(ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange).min(PA_RANGE_48)).value;
+    let ips = TCR_EL1::IPS.val(id::pa_range()).value;
     BASE | TCR_EL1::T0SZ.val(size).value | TCR_EL1::T1SZ.val(size).value | upper | ips
-}
-
-/// PARange and IPS of 48 bits, the most that descriptors have without FEAT_LPA2 and 52-bit 64K addresses.
-const PA_RANGE_48: u64 = 0b101;
-
-/// Bits of a physical address that the tables can give out.
-pub(crate) fn pa_bits() -> u32 {
-    match ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange) {
-        0 => 32,
-        1 => 36,
-        2 => 40,
-        3 => 42,
-        4 => 44,
-        _ => 48,
-    }
 }
 
 /// Whether stage 1 of this CPU has the granule.

@@ -14,6 +14,7 @@ use wire::abi::call;
 use crate::{cpu, hypercall, tally::Remedy};
 
 global_asm!(
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../arch/src/gprs.S")),
     include_str!("vectors.S"),
     UNEXPECTED = const call::HVC_UNEXPECTED,
     FRAME_SIZE = const size_of::<Frame>(),

@@ -9,7 +9,7 @@ use core::{
 };
 
 use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1, Readable};
-use arch::{barrier, cache, probe, write_sysreg};
+use arch::{barrier, cache, id, probe, write_sysreg};
 use smccc::psci;
 use vmsa::{
     geometry::{BbmLevel, Granule, Level},
@@ -24,7 +24,7 @@ use wire::{
 };
 
 use crate::{
-    boot::{DEVICE, EntryState, Vm, pa_bits},
+    boot::{DEVICE, EntryState, Vm},
     cpu, hypercall,
     round::{Work, finish},
     tables::{Space, publish},
@@ -334,7 +334,7 @@ fn scribble(mut vm: Vm) -> ! {
     for pa in KNOWN {
         reach(&mut vm, pa);
     }
-    reach(&mut vm, (1 << pa_bits()) - 8);
+    reach(&mut vm, (1 << id::pa_bits()) - 8);
 
     // All that is its own and not in use; read back only when everything is written.
     let frames = words(info.frames_base, info.frames * info.frame_size);

@@ -8,7 +8,7 @@ use core::fmt;
 
 use crate::geometry::{Granule, Level};
 
-/// Bits [1:0]: valid and type.
+/// Bits 1 and 0: valid and type.
 const VALID: u64 = 1 << 0;
 /// Bit 1: Table or Page; 0 with VALID is a Block.
 const NOT_BLOCK: u64 = 1 << 1;
@@ -28,7 +28,7 @@ const DBM: u64 = 1 << 51;
 const CONTIGUOUS: u64 = 1 << 52;
 const PXN: u64 = 1 << 53;
 const UXN: u64 = 1 << 54;
-/// Bits [47:12], of which granule and level use the upper ones.
+/// Bits 47 to 12, of which granule and level use the upper ones.
 const OA_MASK: u64 = 0x0000_ffff_ffff_f000;
 
 /// Shareability of Normal memory.

@@ -17,39 +17,13 @@
 
 use core::{fmt, str::FromStr};
 
-use crate::geometry::{BbmLevel, Granule, Level};
+use crate::{
+    geometry::{BbmLevel, Granule, Level},
+    words,
+};
 
 /// Longest id in bytes; buffers for ids have this size.
 pub const MAX_ID: usize = 64;
-
-macro_rules! words {
-    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-        pub enum $name { $($(#[$vmeta])* $variant),+ }
-
-        impl $name {
-            /// All of them, in the order they are documented.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The word used in ids.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $word),+ }
-            }
-
-            fn parse(word: &str) -> Option<Self> {
-                match word { $($word => Some(Self::$variant),)+ _ => None }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.name())
-            }
-        }
-    };
-}
 
 words! {
     /// Whose translation is changed.

@@ -26,6 +26,7 @@ pub mod sequence;
 mod testing;
 pub mod transition;
 pub mod verdict;
+mod words;
 
 pub use descriptor::Descriptor;
 pub use geometry::{BbmLevel, Granule, Level};

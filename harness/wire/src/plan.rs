@@ -36,36 +36,8 @@ pub const VERSION: u64 = 1;
 /// Before a key on the kernel command line.
 const PREFIX: &str = "shatter.";
 
-macro_rules! words {
-    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-        pub enum $name { $($(#[$vmeta])* $variant),+ }
-
-        impl $name {
-            /// All of them, the default first.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The word used in plans.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $word),+ }
-            }
-
-            fn parse(word: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|v| v.name() == word)
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.name())
-            }
-        }
-    };
-}
-
-words! {
+vmsa::words! {
+    #[derive(Default)]
     /// Where records go.
     Console {
         /// The UART that the devicetree names.
@@ -76,7 +48,8 @@ words! {
     }
 }
 
-words! {
+vmsa::words! {
+    #[derive(Default)]
     /// What hv does when the plan is through.
     AtEnd {
         /// PSCI SYSTEM_OFF; with semihosting, its exit call.

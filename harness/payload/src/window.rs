@@ -8,10 +8,10 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arch::{cache, probe::Probed, sequence::Live};
 use vmsa::{
-    descriptor::Attributes,
     geometry::Granule,
     instance::{Access, Change},
     outcome::{Kind, Phase},
+    transition::Leaf,
 };
 
 use crate::{boot::Vm, tables::Space};
@@ -46,8 +46,8 @@ pub(crate) struct Window {
     /// The change.
     pub(crate) live: Live<'static>,
     spots: [Spot; 1 << SPOT_BITS],
-    old: Attributes,
-    new: Attributes,
+    old: Leaf,
+    new: Leaf,
 }
 
 impl Window {
@@ -87,8 +87,8 @@ impl Window {
             // SAFETY: the window is all that the descriptor translates, and it is only accessed by probes.
             live: unsafe { Live::new(pte, BASE, descriptors) },
             spots,
-            old: change.old_leaf().attributes,
-            new: change.new_leaf().attributes,
+            old: change.old_leaf(),
+            new: change.new_leaf(),
         }
     }
 
@@ -134,12 +134,7 @@ impl Window {
 
     /// The kind of an access that went through and whose data does not tell the mappings apart.
     fn tell_by_permission(&self, access: Access) -> Kind {
-        let allows = |attributes: Attributes| match access {
-            Access::Load => true,
-            Access::Store => attributes.writable,
-            Access::Fetch => attributes.el1_execute,
-        };
-        match (allows(self.old), allows(self.new)) {
+        match (self.old.permits(access), self.new.permits(access)) {
             (true, true) => Kind::Same,
             (true, false) => Kind::Old,
             (false, true) => Kind::New,

@@ -145,7 +145,7 @@ impl Choices {
             return 0;
         }
         // The high half of a product: even enough, without a division.
-        let taken = ((self.next() >> 32) * u64::from(of) >> 32) as u32;
+        let taken = (((self.next() >> 32) * u64::from(of)) >> 32) as u32;
         self.note(point, of, taken);
         taken
     }

@@ -4,9 +4,9 @@
 //! synchronisation events (SCTLR_ELx.EIS and EOS are RES1, without FEAT_ExS).
 
 use crate::{
-    a64::{Access, Extension, Op, Size, Stop, SysReg, decode},
+    a64::{Access, Op, Size, Stop, SysReg, decode, op::Extension},
     pe::{Core, Mode},
-    sysreg::Id,
+    sysreg::{Id, Registers},
 };
 
 /// ESR_ELx.IL: the instruction had 32 bits.
@@ -89,6 +89,13 @@ const FROM_SP0: u64 = 0x000;
 const FROM_SPX: u64 = 0x200;
 const FROM_LOWER: u64 = 0x400;
 
+/// Whether a virtual interrupt is pending for EL1, whatever masks it there.
+pub(crate) const fn virtual_pending(registers: &Registers) -> bool {
+    let hcr = registers.get(Id::HCR_EL2);
+    // Each pending bit counts where its routing bit is set, three below for I and F and for A alike.
+    hcr & HCR_TGE == 0 && hcr >> 3 & hcr & (HCR_FMO | HCR_IMO | HCR_AMO) != 0
+}
+
 impl Core<'_> {
     /// PSTATE as an SPSR has it.
     pub(crate) fn pstate(&self) -> u64 {
@@ -117,11 +124,8 @@ impl Core<'_> {
             (true, false) => FROM_SP0,
             (true, true) => FROM_SPX,
         };
-        let (elr_id, spsr_id, vbar_id) = if to == 2 {
-            (Id::ELR_EL2, Id::SPSR_EL2, Id::VBAR_EL2)
-        } else {
-            (Id::ELR_EL1, Id::SPSR_EL1, Id::VBAR_EL1)
-        };
+        let (elr_id, spsr_id, vbar_id) =
+            if to == 2 { (Id::ELR_EL2, Id::SPSR_EL2, Id::VBAR_EL2) } else { (Id::ELR_EL1, Id::SPSR_EL1, Id::VBAR_EL1) };
         pe.registers.set(elr_id, return_to);
         pe.registers.set(spsr_id, spsr);
         let vbar = pe.registers.get(vbar_id);
@@ -157,11 +161,16 @@ impl Core<'_> {
     /// EL2 traps the current MRS, MSR or SYS of `register`.
     #[cold]
     pub(crate) fn trap_register(&mut self, register: SysReg, is_read: bool) -> Stop {
-        let (op0, op1, crn, crm, op2) = register.fields();
-        let rt = u64::from(self.word().unwrap_or(0) & 0x1f);
-        let [op0, op1, crn, crm, op2] = [op0, op1, crn, crm, op2].map(u64::from);
-        let iss = op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | rt << 5 | crm << 1 | u64::from(is_read);
+        let iss = self.register_syndrome(register, is_read);
         self.take_trap(Class::SystemRegister, iss)
+    }
+
+    /// The ISS of a trapped MRS, MSR or SYS of `register`, the current instruction.
+    pub(crate) fn register_syndrome(&self, register: SysReg, is_read: bool) -> u64 {
+        let (op0, op1, crn, crm, op2) = register.fields();
+        let [op0, op1, crn, crm, op2] = [op0, op1, crn, crm, op2].map(u64::from);
+        let rt = u64::from(self.word().unwrap_or(0) & 0x1f);
+        op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | rt << 5 | crm << 1 | u64::from(is_read)
     }
 
     /// Takes a data or instruction abort.
@@ -298,6 +307,10 @@ impl Core<'_> {
         self.shared.event(self.pe.number);
         self.change_mode(mode);
         self.synchronise_context();
+        if self.pe.illegal {
+            // The next fetch is where PSTATE.IL is noticed.
+            self.forget();
+        }
         // DAIF and EL may let an interrupt through.
         self.end_turn();
         Ok(())

@@ -10,15 +10,15 @@ use crate::{
 
 /// What varies from machine to machine.
 #[derive(Clone, Copy, Debug)]
-pub struct Contents<'a> {
+pub(crate) struct Contents<'a> {
     /// Number of PEs; PE n has affinity n.
-    pub cpus: usize,
+    pub(crate) cpus: usize,
     /// Bytes of RAM from [`RAM_BASE`] on.
-    pub memory: u64,
+    pub(crate) memory: u64,
     /// For /chosen.
-    pub bootargs: &'a str,
+    pub(crate) bootargs: &'a str,
     /// Physical address and bytes of the initrd.
-    pub initrd: (u64, u64),
+    pub(crate) initrd: (u64, u64),
 }
 
 /// Phandle of the interrupt controller.
@@ -33,7 +33,7 @@ const LEVEL: u32 = 8;
 ///
 /// # Errors
 /// Those of the writer: a string with a NUL in it.
-pub fn write(contents: &Contents<'_>) -> Result<Vec<u8>, Error> {
+pub(crate) fn write(contents: &Contents<'_>) -> Result<Vec<u8>, Error> {
     let mut fdt = FdtWriter::new()?;
     let root = fdt.begin_node("")?;
     fdt.property_string("compatible", "shatter,model")?;
@@ -108,7 +108,7 @@ pub fn write(contents: &Contents<'_>) -> Result<Vec<u8>, Error> {
 
 #[cfg(test)]
 mod tests {
-    use dtoolkit::{Node, fdt::Fdt};
+    use dtoolkit::{Node, Property, fdt::Fdt};
 
     use super::*;
 

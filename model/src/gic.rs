@@ -4,13 +4,13 @@
 //! see it: 16 SGIs and 16 PPIs for each PE and no SPIs. PPIs are level-sensitive and follow the lines of the timers.
 
 /// Physical address of the distributor.
-pub const GICD_BASE: u64 = 0x2c00_0000;
+pub(crate) const GICD_BASE: u64 = 0x2c00_0000;
 /// Physical address of the CPU interface.
-pub const GICC_BASE: u64 = 0x2c00_2000;
+pub(crate) const GICC_BASE: u64 = 0x2c00_2000;
 /// Bytes of the distributor's registers.
-pub const GICD_SIZE: u64 = 0x1000;
+pub(crate) const GICD_SIZE: u64 = 0x1000;
 /// Bytes of the CPU interface's registers.
-pub const GICC_SIZE: u64 = 0x2000;
+pub(crate) const GICC_SIZE: u64 = 0x2000;
 
 /// What GICC_IAR reads when nothing is pending.
 const SPURIOUS: u32 = 1023;
@@ -80,7 +80,7 @@ impl Interface {
 
 /// The interrupt controller.
 #[derive(Clone, Debug)]
-pub struct Gic {
+pub(crate) struct Gic {
     control: u32,
     interfaces: Vec<Interface>,
 }
@@ -88,27 +88,27 @@ pub struct Gic {
 impl Gic {
     /// One for `cpus` PEs, at most 8, as it is after reset.
     #[must_use]
-    pub fn new(cpus: usize) -> Self {
+    pub(crate) fn new(cpus: usize) -> Self {
         Self { control: 0, interfaces: vec![Interface::new(); cpus] }
     }
 
     /// Sets the inputs of PE `cpu`'s PPIs: bit n is INTID n, and only bits 16 to 31 count.
     #[inline]
-    pub fn set_levels(&mut self, cpu: usize, levels: u32) {
+    pub(crate) fn set_levels(&mut self, cpu: usize, levels: u32) {
         self.interfaces[cpu].level = levels & 0xffff_0000;
     }
 
     /// Whether the IRQ input of PE `cpu` is asserted.
     #[inline]
     #[must_use]
-    pub fn asserted(&self, cpu: usize) -> bool {
+    pub(crate) fn asserted(&self, cpu: usize) -> bool {
         let interface = &self.interfaces[cpu];
         self.control & interface.control & 1 != 0 && interface.highest().is_some()
     }
 
     /// Reads the distributor at `offset` as PE `cpu`. Words, or bytes of those registers that have bytes.
     #[must_use]
-    pub fn read_distributor(&self, cpu: usize, offset: u64) -> u32 {
+    pub(crate) fn read_distributor(&self, cpu: usize, offset: u64) -> u32 {
         let interface = &self.interfaces[cpu];
         match offset & !3 {
             0x000 => self.control,
@@ -132,7 +132,7 @@ impl Gic {
     }
 
     /// Writes the distributor at `offset` as PE `cpu`.
-    pub fn write_distributor(&mut self, cpu: usize, offset: u64, value: u32, bytes: u64) {
+    pub(crate) fn write_distributor(&mut self, cpu: usize, offset: u64, value: u32, bytes: u64) {
         if (0x400..0x420).contains(&offset) {
             for byte in 0..bytes.min(4) {
                 let id = (offset - 0x400 + byte) as usize;
@@ -180,7 +180,7 @@ impl Gic {
     }
 
     /// Reads the CPU interface at `offset` as PE `cpu`; an acknowledge has its effect.
-    pub fn read_interface(&mut self, cpu: usize, offset: u64) -> u32 {
+    pub(crate) fn read_interface(&mut self, cpu: usize, offset: u64) -> u32 {
         let enabled = self.control & 1 != 0;
         let interface = &mut self.interfaces[cpu];
         match offset {
@@ -198,7 +198,7 @@ impl Gic {
     }
 
     /// Writes the CPU interface at `offset` as PE `cpu`.
-    pub fn write_interface(&mut self, cpu: usize, offset: u64, value: u32) {
+    pub(crate) fn write_interface(&mut self, cpu: usize, offset: u64, value: u32) {
         let interface = &mut self.interfaces[cpu];
         match offset {
             // EnableGrp0, EOImodeNS.

@@ -6,3 +6,18 @@
 #![forbid(unsafe_code)]
 
 pub mod a64;
+pub mod choice;
+mod control;
+mod exception;
+mod fdt;
+mod gic;
+pub mod machine;
+mod memory;
+pub mod mmu;
+mod pe;
+mod psci;
+mod schedule;
+mod semihosting;
+mod sysreg;
+mod timer;
+mod uart;

@@ -5,20 +5,23 @@
 //! cache maintenance of code is not what this machine is there to find.
 //!
 //! A store is visible to every PE's loads at once, but a table walker may see the value before it until the storing PE
-//! has executed a DSB (R_LRKTH): those stores are kept in [`Unwalked`].
+//! has executed a DSB (R_LRKTH): those stores are kept in [`Unwalked`]. That another PE's DSB also does, where it has
+//! read the value first, is not modelled: nothing but walkers reads descriptors that somebody else writes.
+
+use arrayvec::ArrayVec;
 
 use crate::a64::{Op, Size, decode};
 
 /// Physical address of the first byte of RAM. Not where QEMU's `virt` has it, on purpose.
 pub const RAM_BASE: u64 = 0x8000_0000;
 /// Bytes of the pages by which instructions are decoded.
-pub const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 const PAGE_SHIFT: u32 = PAGE.trailing_zeros();
 /// Instructions in a page.
 const OPS: usize = PAGE as usize / 4;
 
 /// RAM with its decoded instructions.
-pub struct Memory {
+pub(crate) struct Memory {
     ram: Vec<u8>,
     /// For each page: 0, or one more than the number of its decoded instructions' block in `ops`.
     decoded: Vec<u32>,
@@ -28,21 +31,21 @@ pub struct Memory {
 impl Memory {
     /// `bytes` of zeros, rounded up to whole pages; host memory is used only for what is touched.
     #[must_use]
-    pub fn new(bytes: u64) -> Self {
+    pub(crate) fn new(bytes: u64) -> Self {
         let bytes = bytes.next_multiple_of(PAGE) as usize;
         Self { ram: vec![0; bytes], decoded: vec![0; bytes >> PAGE_SHIFT], ops: Vec::new() }
     }
 
     /// Bytes of RAM.
     #[must_use]
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.ram.len() as u64
     }
 
     /// Reads an element that does not leave RAM; `None` where there is none.
     #[inline(always)]
     #[must_use]
-    pub fn read(&self, pa: u64, size: Size) -> Option<u64> {
+    pub(crate) fn read(&self, pa: u64, size: Size) -> Option<u64> {
         let bytes = self.ram.get(pa.wrapping_sub(RAM_BASE) as usize..)?;
         Some(match size {
             Size::B1 => u64::from(*bytes.first()?),
@@ -54,7 +57,7 @@ impl Memory {
 
     /// Writes an element that does not leave its page; `None`, without effect, where there is no RAM.
     #[inline(always)]
-    pub fn write(&mut self, pa: u64, size: Size, value: u64) -> Option<()> {
+    pub(crate) fn write(&mut self, pa: u64, size: Size, value: u64) -> Option<()> {
         let offset = pa.wrapping_sub(RAM_BASE) as usize;
         let bytes = self.ram.get_mut(offset..)?;
         match size {
@@ -69,8 +72,21 @@ impl Memory {
         Some(())
     }
 
+    /// Whether there is RAM at `pa`.
+    #[inline]
+    #[must_use]
+    pub(crate) fn holds(&self, pa: u64) -> bool {
+        pa.wrapping_sub(RAM_BASE) < self.size()
+    }
+
+    /// The bytes `[pa, pa + len)`; `None` if not all of them are RAM.
+    #[must_use]
+    pub(crate) fn bytes(&self, pa: u64, len: u64) -> Option<&[u8]> {
+        self.ram.get(pa.wrapping_sub(RAM_BASE) as usize..)?.get(..len as usize)
+    }
+
     /// Copies `bytes` to `pa`; `None`, without effect, if they do not fit.
-    pub fn load(&mut self, pa: u64, bytes: &[u8]) -> Option<()> {
+    pub(crate) fn load(&mut self, pa: u64, bytes: &[u8]) -> Option<()> {
         let start = pa.wrapping_sub(RAM_BASE) as usize;
         self.ram.get_mut(start..start.checked_add(bytes.len())?)?.copy_from_slice(bytes);
         for page in start >> PAGE_SHIFT..(start + bytes.len()).div_ceil(PAGE as usize) {
@@ -83,7 +99,7 @@ impl Memory {
 
     /// The number to give [`op`](Self::op) for the instructions of the page at `pa`, which are decoded if need be;
     /// `None` where there is no RAM.
-    pub fn code(&mut self, pa: u64) -> Option<usize> {
+    pub(crate) fn code(&mut self, pa: u64) -> Option<usize> {
         let page = (pa.wrapping_sub(RAM_BASE) >> PAGE_SHIFT) as usize;
         if *self.decoded.get(page)? == 0 {
             self.ops.resize(self.ops.len() + OPS, decode(0));
@@ -96,7 +112,7 @@ impl Memory {
     /// The instruction at address `pc` in the page that [`code`](Self::code) gave `page` for.
     #[inline(always)]
     #[must_use]
-    pub fn op(&self, page: usize, pc: u64) -> Op {
+    pub(crate) fn op(&self, page: usize, pc: u64) -> Op {
         self.ops[page + (pc as usize >> 2) % OPS]
     }
 
@@ -122,48 +138,46 @@ impl Memory {
     }
 }
 
-/// Stores to doublewords that a table walker need not see yet.
+/// Stores to doublewords, of all PEs, that a table walker need not see yet, oldest first.
 ///
 /// Bounded: the oldest becomes visible when there are too many, which is one of the times it may.
 #[derive(Clone, Debug, Default)]
-pub struct Unwalked {
-    stores: [Store; Self::MOST],
-    used: usize,
-    /// Where the next one goes once all are in use.
-    next: usize,
-}
+pub(crate) struct Unwalked(ArrayVec<Store, 32>);
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Store {
+    pe: usize,
     pa: u64,
     before: u64,
 }
 
 impl Unwalked {
-    const MOST: usize = 16;
-
-    /// Notes a store to the doubleword at `pa`, which held `before`.
+    /// Notes a store by PE `pe` to the doubleword at `pa`, which held `before`.
     #[inline]
-    pub fn note(&mut self, pa: u64, before: u64) {
-        let at = if self.used < Self::MOST {
-            self.used += 1;
-            self.used - 1
-        } else {
-            self.next = (self.next + 1) % Self::MOST;
-            self.next
-        };
-        self.stores[at] = Store { pa, before };
+    pub(crate) fn note(&mut self, pe: usize, pa: u64, before: u64) {
+        if self.0.is_full() {
+            self.0.remove(0);
+        }
+        self.0.push(Store { pe, pa, before });
     }
 
-    /// All are visible: a DSB.
+    /// A DSB by PE `pe`: its stores are visible, and with them those to the same doublewords that they came after.
     #[inline]
-    pub fn complete(&mut self) {
-        self.used = 0;
+    pub(crate) fn complete(&mut self, pe: usize) {
+        let mut index = 0;
+        while let Some(store) = self.0.get(index) {
+            let overtaken = self.0[index..].iter().any(|later| later.pe == pe && later.pa == store.pa);
+            if overtaken {
+                self.0.remove(index);
+            } else {
+                index += 1;
+            }
+        }
     }
 
-    /// Values that the doubleword at `pa` held before the stores that are not complete.
-    pub fn before(&self, pa: u64) -> impl Iterator<Item = u64> {
-        self.stores[..self.used].iter().filter(move |store| store.pa == pa).map(|store| store.before)
+    /// What the doubleword at `pa` held before the `nth` of its stores.
+    pub(crate) fn before(&self, pa: u64, nth: usize) -> Option<u64> {
+        self.0.iter().filter(|store| store.pa == pa).nth(nth).map(|store| store.before)
     }
 }
 
@@ -208,15 +222,26 @@ mod tests {
     #[test]
     fn a_walker_may_see_what_was_before_until_the_barrier() {
         let mut stores = Unwalked::default();
-        stores.note(8, 1);
-        stores.note(8, 2);
-        stores.note(16, 3);
-        assert_eq!(stores.before(8).collect::<Vec<_>>(), [1, 2]);
-        for pa in 0..Unwalked::MOST as u64 {
-            stores.note(1000 + 8 * pa, 0);
+        stores.note(0, 8, 1);
+        stores.note(0, 8, 2);
+        stores.note(1, 16, 3);
+        assert_eq!([0, 1, 2].map(|nth| stores.before(8, nth)), [Some(1), Some(2), None]);
+        stores.complete(1);
+        assert_eq!((stores.before(8, 0), stores.before(16, 0)), (Some(1), None));
+        // The other PE's store came later: once it is visible, so are those before it.
+        stores.note(1, 8, 4);
+        stores.note(0, 8, 5);
+        stores.complete(1);
+        assert_eq!([0, 1].map(|nth| stores.before(8, nth)), [Some(5), None]);
+    }
+
+    #[test]
+    fn the_oldest_stores_give_way() {
+        let mut stores = Unwalked::default();
+        stores.note(0, 8, 1);
+        for pa in 0..32 {
+            stores.note(0, 1000 + 8 * pa, 0);
         }
-        assert_eq!(stores.before(8).count(), 0, "the oldest give way");
-        stores.complete();
-        assert_eq!(stores.before(1000).count(), 0);
+        assert_eq!((stores.before(8, 0), stores.before(1000, 0)), (None, Some(0)));
     }
 }

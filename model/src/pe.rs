@@ -1,7 +1,7 @@
 //! A processing element: its state, its memory accesses, its instruction fetch, and the rest of what an instruction
 //! needs of it ([`Env`]).
 //!
-//! Translations come from [`mmu`](crate::mmu), which models a TLB at its worst and is slow. In front of it stands a small
+//! Translations come from [`mmu`], which models a TLB at its worst and is slow. In front of it stands a small
 //! direct-mapped [`Micro`] TLB of what it declared safe to repeat: hits there are the hot path. It is emptied whenever
 //! what it holds may have changed, so that it never answers where the modelled TLB would have had a choice to make.
 
@@ -13,8 +13,8 @@ use crate::{
     choice::Point,
     exception::{Abort, Class, Kind},
     gic::{GICC_BASE, GICC_SIZE, GICD_BASE, GICD_SIZE},
-    machine::{End, Shared},
-    memory::PAGE,
+    machine::{End, Shared, Tables},
+    memory::{Memory, PAGE},
     mmu,
     psci::{self, Answer, Power},
     schedule,
@@ -69,7 +69,7 @@ pub(crate) enum Wait {
 /// The page that instructions come from.
 #[derive(Clone, Copy, Debug)]
 struct Fetch {
-    /// VA, or [`Fetch::NONE`].
+    /// VA, or no address of a page.
     page: u64,
     pa: u64,
     /// Number of its decoded instructions.
@@ -77,15 +77,16 @@ struct Fetch {
 }
 
 impl Fetch {
-    /// No address of a page.
-    const NONE: u64 = u64::MAX;
+    /// No page.
+    const NONE: Self = Self { page: u64::MAX, pa: 0, code: 0 };
 }
 
-/// Translations of pages of Normal memory that need not be asked for again, for loads and for stores.
+/// Translations of pages of RAM that need not be asked for again.
 #[derive(Clone, Debug)]
 struct Micro {
     loads: [Page; Self::PAGES],
     stores: [Page; Self::PAGES],
+    fetches: [Fetch; Self::FETCHES],
     used: bool,
 }
 
@@ -95,14 +96,45 @@ struct Page {
     va: u64,
     /// To be added to a VA in the page.
     offset: u64,
+    /// Normal Write-Back: everything works there, and unaligned.
+    cacheable: bool,
 }
 
 impl Page {
-    const NONE: Self = Self { va: u64::MAX, offset: 0 };
+    const NONE: Self = Self { va: u64::MAX, offset: 0, cacheable: false };
+}
+
+/// Where an access goes.
+struct Located {
+    pa: u64,
+    /// Where the upper half goes instead, of a doubleword on a CPU that tears.
+    torn: Option<u64>,
 }
 
 impl Micro {
     const PAGES: usize = 64;
+    const FETCHES: usize = 16;
+    const EMPTY: Self = Self {
+        loads: [Page::NONE; Self::PAGES],
+        stores: [Page::NONE; Self::PAGES],
+        fetches: [Fetch::NONE; Self::FETCHES],
+        used: false,
+    };
+
+    /// The PA of `va`, if it is cacheable, for an access of this kind and of any alignment.
+    #[inline]
+    fn of(&self, kind: mmu::Kind, va: u64) -> Option<u64> {
+        let find = |pages: &[Page; Self::PAGES]| {
+            let page = &pages[(va / PAGE) as usize % Self::PAGES];
+            (va & !(PAGE - 1) == page.va && page.cacheable).then(|| va.wrapping_add(page.offset))
+        };
+        match kind {
+            mmu::Kind::Store => find(&self.stores),
+            mmu::Kind::Load | mmu::Kind::CacheMaintenance => find(&self.loads),
+            mmu::Kind::Atomic => find(&self.loads).and(find(&self.stores)),
+            mmu::Kind::Fetch | mmu::Kind::At { .. } => None,
+        }
+    }
 
     /// The PA of an aligned element at `va`; an unaligned one is never found.
     #[inline(always)]
@@ -111,16 +143,21 @@ impl Micro {
         (va & (!(PAGE - 1) | (size.bytes() - 1)) == page.va).then(|| va.wrapping_add(page.offset))
     }
 
-    fn keep(pages: &mut [Page; Self::PAGES], va: u64, pa: u64) {
-        let page = va & !(PAGE - 1);
-        pages[(va / PAGE) as usize % Self::PAGES] = Page { va: page, offset: pa.wrapping_sub(va) };
+    fn keep(&mut self, entry: &mmu::MicroEntry) {
+        let at = (entry.va / PAGE) as usize % Self::PAGES;
+        let page = Page { va: entry.va, offset: entry.pa.wrapping_sub(entry.va), cacheable: entry.cacheable };
+        if entry.load {
+            self.loads[at] = page;
+        }
+        if entry.store {
+            self.stores[at] = page;
+        }
+        self.used = true;
     }
 
     fn clear(&mut self) {
         if self.used {
-            self.loads = [Page::NONE; Self::PAGES];
-            self.stores = [Page::NONE; Self::PAGES];
-            self.used = false;
+            *self = Self::EMPTY;
         }
     }
 }
@@ -149,8 +186,8 @@ pub(crate) struct Pe {
     left: u32,
     fetch: Fetch,
     micro: Micro,
-    /// [`mmu::Mmu::epoch`] of what `fetch` and `micro` hold.
-    epoch: u64,
+    /// [`mmu::Mmu::generation`] of what `fetch` and `micro` hold.
+    generation: u64,
 }
 
 impl Pe {
@@ -164,7 +201,13 @@ impl Pe {
         registers.set(Id::VMPIDR_EL2, mpidr);
         let mmfr2 = registers.get(Id::ID_AA64MMFR2_EL1) | u64::from(profile.bbm.number()) << 52;
         registers.set(Id::ID_AA64MMFR2_EL1, mmfr2);
-        let mut pe = Self {
+        let mut pe = Self { registers, ..Self::blank(number) };
+        pe.update_context();
+        pe
+    }
+
+    fn blank(number: usize) -> Self {
+        Self {
             number,
             x: [0; 32],
             sp: [0; 3],
@@ -173,17 +216,15 @@ impl Pe {
             daif: 0xf,
             illegal: false,
             mode: Mode { el: 2, sp_elx: true, pan: false, uao: false },
-            registers,
+            registers: Registers::default(),
             context: mmu::Context::default(),
             wait: Wait::No,
             turn: 0,
             left: 0,
-            fetch: Fetch { page: Fetch::NONE, pa: 0, code: 0 },
-            micro: Micro { loads: [Page::NONE; Micro::PAGES], stores: [Page::NONE; Micro::PAGES], used: false },
-            epoch: 0,
-        };
-        pe.update_context();
-        pe
+            fetch: Fetch::NONE,
+            micro: Micro::EMPTY,
+            generation: 0,
+        }
     }
 
     /// Starts at EL2 with the MMU off.
@@ -211,6 +252,22 @@ impl Pe {
         };
     }
 
+    /// The instruction at PC, in its memory; `None` if it was not fetched from anywhere.
+    pub(crate) fn word(&self, memory: &Memory) -> Option<u32> {
+        let fetched = self.fetch.page == self.pc & !(PAGE - 1);
+        fetched.then(|| memory.read(self.fetch.pa + self.pc % PAGE, Size::B4))?.map(|word| word as u32)
+    }
+
+    /// Everything but its identity and its part of the MMU is as after reset.
+    pub(crate) fn reset(&mut self) {
+        let mut registers = Registers::default();
+        for id in [Id::MIDR_EL1, Id::VPIDR_EL2, Id::MPIDR_EL1, Id::VMPIDR_EL2, Id::ID_AA64MMFR2_EL1] {
+            registers.set(id, self.registers.get(id));
+        }
+        *self = Self { registers, ..Self::blank(self.number) };
+        self.update_context();
+    }
+
     #[inline(always)]
     fn sp_index(&self) -> usize {
         if self.mode.sp_elx { usize::from(self.mode.el) } else { 0 }
@@ -228,7 +285,7 @@ impl Core<'_> {
     pub(crate) fn run(&mut self, turn: u32) -> Result<u32, Stop> {
         self.pe.turn = turn;
         self.pe.left = turn;
-        self.forget_stale();
+        self.step_tlb();
         self.take_interrupt();
         while self.pe.left > 0 {
             let pc = self.pe.pc;
@@ -263,9 +320,7 @@ impl Core<'_> {
 
     /// The current instruction.
     pub(crate) fn word(&self) -> Option<u32> {
-        (self.pe.fetch.page == self.pe.pc & !(PAGE - 1))
-            .then(|| self.shared.memory.read(self.pe.fetch.pa + self.pe.pc % PAGE, Size::B4))?
-            .map(|word| word as u32)
+        self.pe.word(&self.shared.memory)
     }
 
     /// Changes EL and what else translations depend on.
@@ -278,21 +333,21 @@ impl Core<'_> {
 
     /// A context synchronisation event.
     pub(crate) fn synchronise_context(&mut self) {
-        self.shared.mmus.context_sync(self.pe.number, &self.pe.context, &mut self.shared.choices);
+        self.shared.mmus[self.pe.number].context_sync(&self.pe.context, &mut self.shared.choices);
         self.forget_stale();
     }
 
     /// Drops the translations kept here.
     pub(crate) fn forget(&mut self) {
-        self.pe.fetch.page = Fetch::NONE;
+        self.pe.fetch = Fetch::NONE;
         self.pe.micro.clear();
     }
 
     /// Drops the translations kept here if the modelled TLB may answer differently now.
     pub(crate) fn forget_stale(&mut self) {
-        let epoch = self.shared.mmus.epoch(self.pe.number);
-        if epoch != self.pe.epoch {
-            self.pe.epoch = epoch;
+        let generation = self.shared.mmus[self.pe.number].generation();
+        if generation != self.pe.generation {
+            self.pe.generation = generation;
             self.forget();
         }
     }
@@ -305,20 +360,45 @@ impl Core<'_> {
         unprivileged: bool,
     ) -> Result<mmu::Translated, mmu::Fault> {
         let mode = self.pe.mode;
-        let request = mmu::Request { va, kind, el: mode.el, privileged: mode.el > 0 && !unprivileged, pan: mode.pan };
+        let privileged = mode.el > 0 && !unprivileged;
+        self.ask(mmu::Request { va, kind, el: mode.el, privileged, pan: mode.pan })
+    }
+
+    /// Asks the modelled TLB.
+    pub(crate) fn ask(&mut self, request: mmu::Request) -> Result<mmu::Translated, mmu::Fault> {
         let Shared { mmus, memory, unwalked, choices, .. } = &mut *self.shared;
-        let mut tables = crate::machine::Tables { memory, unwalked };
-        let result = mmus.translate(self.pe.number, request, &self.pe.context, &mut tables, choices);
+        let mut tables = Tables { memory, unwalked };
+        let result = mmus[self.pe.number].translate(request, &self.pe.context, &mut tables, choices);
         self.forget_stale();
         result
     }
 
+    /// Gives the modelled TLB a moment to do what nobody asked for.
+    fn step_tlb(&mut self) {
+        let Shared { mmus, memory, unwalked, choices, .. } = &mut *self.shared;
+        let mut tables = Tables { memory, unwalked };
+        mmus[self.pe.number].step(self.pe.mode.el, &self.pe.context, &mut tables, choices);
+        self.forget_stale();
+    }
+
+    /// TLBI.
+    pub(crate) fn issue_tlbi(&mut self, op: mmu::TlbiOp) {
+        let Shared { mmus, choices, .. } = &mut *self.shared;
+        mmu::tlbi(mmus, self.pe.number, op, self.pe.mode.el == 1, &self.pe.context, choices);
+        self.forget_stale();
+        self.maybe_end_turn();
+    }
+
     /// Takes the abort that `fault` describes.
     #[cold]
-    fn abort(&mut self, va: u64, kind: Kind, fault: &mmu::Fault) -> Stop {
+    pub(crate) fn abort(&mut self, kind: Kind, fault: &mmu::Fault) -> Stop {
+        if fault.stall {
+            // The instruction is tried again.
+            return Stop::Exception;
+        }
         self.take_abort(Abort {
             status: fault.fsc,
-            address: fault.va.unwrap_or(va),
+            address: fault.va,
             to: fault.taken_to,
             s1ptw: fault.s1ptw,
             ipa: fault.ipa,
@@ -335,11 +415,15 @@ impl Core<'_> {
     }
 
     /// Makes the page of PC the one that instructions come from.
-    #[cold]
     fn fetch(&mut self) -> Result<(), Stop> {
         let pc = self.pe.pc;
         if self.pe.illegal {
             return Err(self.take(self.default_target(), Class::IllegalState, 0, pc));
+        }
+        let slot = (pc / PAGE) as usize % Micro::FETCHES;
+        if pc & (!(PAGE - 1) | 3) == self.pe.micro.fetches[slot].page {
+            self.pe.fetch = self.pe.micro.fetches[slot];
+            return Ok(());
         }
         if !pc.is_multiple_of(4) {
             let to = self.default_target();
@@ -347,10 +431,14 @@ impl Core<'_> {
             return Err(self.take(to, Class::PcAlignment, 0, pc));
         }
         let translated =
-            self.translate(pc, mmu::Kind::Fetch, false).map_err(|fault| self.abort(pc, Kind::Fetch, &fault))?;
+            self.translate(pc, mmu::Kind::Fetch, false).map_err(|fault| self.abort(Kind::Fetch, &fault))?;
         let pa = translated.pa & !(PAGE - 1);
         let code = self.shared.memory.code(pa).ok_or_else(|| self.abort_with(pc, Kind::Fetch, EXTERNAL))?;
         self.pe.fetch = Fetch { page: pc & !(PAGE - 1), pa, code };
+        if translated.page.is_some_and(|page| page.fetch) {
+            self.pe.micro.fetches[slot] = self.pe.fetch;
+            self.pe.micro.used = true;
+        }
         Ok(())
     }
 
@@ -367,12 +455,19 @@ impl Core<'_> {
         Ok(())
     }
 
+    /// Whether nothing but a translation stands between an access and its memory.
+    #[inline(always)]
+    fn is_plain(&self, access: Access) -> bool {
+        let special = access.intersects(Access::EXCLUSIVE | Access::UNPRIVILEGED);
+        !special && (!access.contains(Access::STACK) || self.sp().is_multiple_of(16))
+    }
+
     fn is_unprivileged(&self, access: Access) -> bool {
         access.contains(Access::UNPRIVILEGED) && self.pe.mode.el == 1 && !self.pe.mode.uao
     }
 
-    /// The PA of `bytes` at `va`, all in one page, for an access that may not be repeated from the micro TLB.
-    fn locate(&mut self, va: u64, bytes: u64, kind: mmu::Kind, access: Access) -> Result<mmu::Translated, Stop> {
+    /// Where `bytes` at `va`, all in one page, are.
+    fn locate(&mut self, va: u64, bytes: u64, kind: mmu::Kind, access: Access) -> Result<Located, Stop> {
         self.check_sp(access)?;
         let what = if kind == mmu::Kind::Load { Kind::Load } else { Kind::Store };
         let aligned = va.is_multiple_of(bytes);
@@ -381,7 +476,10 @@ impl Core<'_> {
             return Err(self.abort_with(va, what, ALIGNMENT));
         }
         let unprivileged = self.is_unprivileged(access);
-        let translated = self.translate(va, kind, unprivileged).map_err(|fault| self.abort(va, what, &fault))?;
+        if !unprivileged && let Some(pa) = self.pe.micro.of(kind, va) {
+            return Ok(Located { pa, torn: None });
+        }
+        let translated = self.translate(va, kind, unprivileged).map_err(|fault| self.abort(what, &fault))?;
         if !aligned && translated.device {
             return Err(self.abort_with(va, what, ALIGNMENT));
         }
@@ -389,19 +487,19 @@ impl Core<'_> {
         if (kind == mmu::Kind::Atomic || access.contains(Access::EXCLUSIVE)) && !translated.cacheable {
             return Err(self.abort_with(va, what, UNSUPPORTED));
         }
-        let repeatable = translated.page.is_some() && !unprivileged && self.shared.memory.holds(translated.pa);
-        if repeatable {
-            let pages = match kind {
-                mmu::Kind::Load => Some(&mut self.pe.micro.loads),
-                mmu::Kind::Store => Some(&mut self.pe.micro.stores),
-                _ => None,
-            };
-            if let Some(pages) = pages {
-                Micro::keep(pages, va, translated.pa);
-                self.pe.micro.used = true;
-            }
+        if !unprivileged {
+            self.keep(&translated);
         }
-        Ok(translated)
+        Ok(Located { pa: translated.pa, torn: translated.torn })
+    }
+
+    /// Keeps what may be kept of a translation for loads and stores.
+    fn keep(&mut self, translated: &mmu::Translated) {
+        if let Some(page) = translated.page
+            && self.shared.memory.holds(page.pa)
+        {
+            self.pe.micro.keep(&page);
+        }
     }
 
     /// Whether the bytes are in two pages.
@@ -418,9 +516,15 @@ impl Core<'_> {
                 Ok(value | self.load_slowly(va.wrapping_add(n), Size::B1, access)? << (8 * n))
             });
         }
-        let pa = self.locate(va, size.bytes(), mmu::Kind::Load, access)?.pa;
+        let Located { pa, torn } = self.locate(va, size.bytes(), mmu::Kind::Load, access)?;
         if access.contains(Access::EXCLUSIVE) {
             self.set_monitor(pa);
+        }
+        if let Some(upper) = torn.filter(|_| size == Size::B8)
+            && let Some(low) = self.shared.memory.read(pa, Size::B4)
+            && let Some(high) = self.shared.memory.read(upper, Size::B4)
+        {
+            return Ok(high << 32 | low);
         }
         match self.shared.memory.read(pa, size) {
             Some(value) => Ok(value),
@@ -435,7 +539,11 @@ impl Core<'_> {
             return (0..size.bytes())
                 .try_for_each(|n| self.store_slowly(va.wrapping_add(n), Size::B1, value >> (8 * n) & 0xff, access));
         }
-        let pa = self.locate(va, size.bytes(), mmu::Kind::Store, access)?.pa;
+        let Located { pa, torn } = self.locate(va, size.bytes(), mmu::Kind::Store, access)?;
+        if let Some(upper) = torn.filter(|_| size == Size::B8) {
+            let stored = self.put(pa, Size::B4, value).and_then(|()| self.put(upper, Size::B4, value >> 32));
+            return stored.ok_or_else(|| self.abort_with(va, Kind::Store, EXTERNAL));
+        }
         if self.put(pa, size, value).is_none() && self.store_device(pa, size, value).is_none() {
             return Err(self.abort_with(va, Kind::Store, EXTERNAL));
         }
@@ -510,9 +618,8 @@ impl Core<'_> {
     pub(crate) fn zero_block(&mut self, va: u64) -> Result<(), Stop> {
         let start = va & !(ZERO_BLOCK - 1);
         // The fault's address is that of the operand.
-        let translated = self
-            .translate(va, mmu::Kind::Store, false)
-            .map_err(|fault| self.abort(va, Kind::Store, &fault))?;
+        let translated =
+            self.translate(va, mmu::Kind::Store, false).map_err(|fault| self.abort(Kind::Store, &fault))?;
         if translated.device {
             return Err(self.abort_with(va, Kind::Store, ALIGNMENT));
         }
@@ -527,15 +634,17 @@ impl Core<'_> {
 
     /// Cache maintenance by VA: nothing to do, but for the fault it may take.
     pub(crate) fn maintain(&mut self, va: u64) -> Result<(), Stop> {
-        self.translate(va, mmu::Kind::CacheMaintenance, false)
-            .map(drop)
-            .map_err(|fault| self.abort(va, Kind::Maintenance, &fault))
+        if self.pe.micro.of(mmu::Kind::CacheMaintenance, va).is_none() {
+            let translated = self.translate(va, mmu::Kind::CacheMaintenance, false);
+            let translated = translated.map_err(|fault| self.abort(Kind::Maintenance, &fault))?;
+            self.keep(&translated);
+        }
+        Ok(())
     }
 
-    /// Reads the software's memory for semihosting; `None` where it is not mapped.
-    pub(crate) fn peek(&mut self, va: u64, size: Size) -> Option<u64> {
-        let pa = self.translate(va, mmu::Kind::Load, false).ok()?.pa;
-        self.shared.memory.read(pa, size)
+    /// Where the software's memory at `va` is, for semihosting; `None` where it is not mapped.
+    pub(crate) fn peek_address(&mut self, va: u64) -> Option<u64> {
+        self.translate(va, mmu::Kind::Load, false).ok().map(|translated| translated.pa)
     }
 
     fn smc(&mut self) -> Result<(), Stop> {
@@ -598,9 +707,7 @@ impl Env for Core<'_> {
 
     #[inline(always)]
     fn load(&mut self, va: u64, size: Size, access: Access) -> Result<u64, Stop> {
-        let plain = !access.intersects(Access::EXCLUSIVE | Access::UNPRIVILEGED)
-            && !(access.contains(Access::STACK) && self.sp() % 16 != 0);
-        if plain
+        if self.is_plain(access)
             && let Some(pa) = Micro::find(&self.pe.micro.loads, va, size)
             && let Some(value) = self.shared.memory.read(pa, size)
         {
@@ -611,8 +718,7 @@ impl Env for Core<'_> {
 
     #[inline(always)]
     fn store(&mut self, va: u64, size: Size, value: u64, access: Access) -> Result<(), Stop> {
-        let plain = !access.contains(Access::UNPRIVILEGED) && !(access.contains(Access::STACK) && self.sp() % 16 != 0);
-        if plain
+        if self.is_plain(access)
             && let Some(pa) = Micro::find(&self.pe.micro.stores, va, size)
             && self.put(pa, size, value).is_some()
         {
@@ -647,13 +753,7 @@ impl Env for Core<'_> {
         Ok(passed)
     }
 
-    fn store_exclusive_pair(
-        &mut self,
-        va: u64,
-        size: Size,
-        values: (u64, u64),
-        access: Access,
-    ) -> Result<bool, Stop> {
+    fn store_exclusive_pair(&mut self, va: u64, size: Size, values: (u64, u64), access: Access) -> Result<bool, Stop> {
         let pa = self.locate(va, 2 * size.bytes(), mmu::Kind::Store, access)?.pa;
         let passed = self.pass_monitor(pa);
         if passed {
@@ -675,7 +775,10 @@ impl Env for Core<'_> {
         let Some(old) = self.shared.memory.read(pa, size) else {
             return Err(self.abort_with(va, Kind::Store, EXTERNAL));
         };
-        self.put(pa, size, op.apply(size, old, operand));
+        // A compare and swap that fails stores nothing.
+        if let Some(new) = op.apply(size, old, operand) {
+            self.put(pa, size, new);
+        }
         self.maybe_end_turn();
         Ok(old)
     }
@@ -744,7 +847,7 @@ impl Env for Core<'_> {
             Barrier::Isb => self.synchronise_context(),
             Barrier::Dsb { domain, types, nxs } => {
                 if types != Types::Reads {
-                    self.shared.unwalked[self.pe.number].complete();
+                    self.shared.unwalked.complete(self.pe.number);
                 }
                 let scope = match domain {
                     Domain::NonShareable => mmu::Scope::NonShareable,
@@ -753,7 +856,7 @@ impl Env for Core<'_> {
                     Domain::FullSystem => mmu::Scope::System,
                 };
                 let dsb = mmu::Dsb { scope, loads_and_stores: types == Types::All, nxs };
-                self.shared.mmus.complete(self.pe.number, dsb, &mut self.shared.choices);
+                mmu::complete(&mut self.shared.mmus, self.pe.number, dsb, &mut self.shared.choices);
                 self.forget_stale();
                 self.maybe_end_turn();
             }
@@ -764,27 +867,27 @@ impl Env for Core<'_> {
     }
 
     fn hint(&mut self, hint: Hint) -> Result<(), Stop> {
-        let traps = |bit| self.pe.mode.el < 2 && self.pe.registers.get(Id::HCR_EL2) & bit != 0;
+        let hcr = if self.pe.mode.el < 2 { self.pe.registers.get(Id::HCR_EL2) } else { 0 };
         // COND valid, always.
         const ISS: u64 = 1 << 24 | 0xe << 20;
         let number = self.pe.number;
         match hint {
-            Hint::Yield => self.end_turn(),
+            Hint::Yield if self.shared.several_run() => self.end_turn(),
+            Hint::Yield | Hint::Esb => {}
             Hint::Wfi if self.shared.gic.asserted(number) => {}
-            Hint::Wfi if traps(HCR_TWI) => return Err(self.take_trap(Class::Wait, ISS)),
+            Hint::Wfi if hcr & HCR_TWI != 0 => return Err(self.take_trap(Class::Wait, ISS)),
             Hint::Wfi => {
                 self.pe.wait = Wait::Interrupt;
                 self.end_turn();
             }
             Hint::Wfe if self.shared.take_event(number) => {}
-            Hint::Wfe if traps(HCR_TWE) => return Err(self.take_trap(Class::Wait, ISS | 1)),
+            Hint::Wfe if hcr & HCR_TWE != 0 => return Err(self.take_trap(Class::Wait, ISS | 1)),
             Hint::Wfe => {
                 self.pe.wait = Wait::Event;
                 self.end_turn();
             }
             Hint::Sev => self.shared.event_everywhere(),
             Hint::Sevl => self.shared.event(number),
-            Hint::Esb => {}
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ const INVALID_ADDRESS: i64 = -9;
 
 /// Whether a PE runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Power {
+pub(crate) enum Power {
     /// Switched off.
     Off,
     /// To be started at `entry` with `context` in x0.
@@ -38,7 +38,7 @@ pub enum Power {
 
 /// What a call comes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// x0 of the caller.
     Return(u64),
     /// The caller is off.
@@ -51,7 +51,7 @@ pub enum Answer {
 
 /// Serves call `function` with these arguments, for a machine whose PEs, affinity n being number n, are in `power`;
 /// `is_ram` tells where code can be.
-pub fn call(function: u64, arguments: [u64; 3], power: &mut [Power], is_ram: impl Fn(u64) -> bool) -> Answer {
+pub(crate) fn call(function: u64, arguments: [u64; 3], power: &mut [Power], is_ram: impl Fn(u64) -> bool) -> Answer {
     let [x1, x2, x3] = arguments;
     let result = match function as u32 {
         VERSION | SMCCC_VERSION => 0x1_0001,

@@ -11,11 +11,11 @@ const TURNS: [u32; 16] = [1, 2, 3, 5, 8, 12, 20, 32, 50, 80, 128, 200, 320, 500,
 /// Instructions in a turn where only one PE can run. Also bounds how late a timer is noticed.
 const ALONE: u32 = 2000;
 /// How often a turn ends at an instruction that orders PEs.
-pub const AT_BARRIER: Odds = Odds::one_in(2);
+pub(crate) const AT_BARRIER: Odds = Odds::one_in(2);
 
 /// Picks one of the PEs whose bits are set in `runnable`, of which there must be one, and the length of its turn.
 #[inline]
-pub fn turn(runnable: u8, choices: &mut Choices) -> (usize, u32) {
+pub(crate) fn turn(runnable: u8, choices: &mut Choices) -> (usize, u32) {
     if runnable.is_power_of_two() {
         return (runnable.trailing_zeros() as usize, ALONE);
     }

@@ -1,6 +1,6 @@
 //! System registers: one table of what there is, and storage for it.
 //!
-//! A register is a line of [`TABLE`]: name, encoding, lowest EL that reads and writes it, writable bits, bits that
+//! A register is a line of [`TABLE`]: its name, encoding, lowest EL that reads and writes it, writable bits, bits that
 //! are always one, the trap controls of EL2 that apply to EL1, and what an access does besides. What is not in the
 //! table is unknown to the model, and an access to it stops the machine; only the ID space `S3_0_C0_C<1..7>_<n>` is
 //! complete by itself: the architecture makes its unallocated encodings read as zero.
@@ -11,7 +11,7 @@ use crate::a64::SysReg;
 
 /// What an access to a register does besides reading or writing its storage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Nothing.
     None,
     /// A write may change translation: seen at the latest at the next context synchronisation.
@@ -24,7 +24,7 @@ pub enum Effect {
 
 /// The group of EL2's trap controls that EL1's accesses to a register are subject to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Trap {
+pub(crate) enum Trap {
     /// None.
     No,
     /// HCR_EL2.TVM for writes and TRVM for reads.
@@ -47,29 +47,27 @@ pub enum Trap {
 
 /// A register.
 #[derive(Clone, Copy, Debug)]
-pub struct Definition {
+pub(crate) struct Definition {
     /// Its storage.
-    pub id: Id,
-    /// As in the Arm ARM.
-    pub name: &'static str,
+    pub(crate) id: Id,
     /// Its encoding.
-    pub encoding: SysReg,
+    pub(crate) encoding: SysReg,
     /// Lowest EL that may read it; [`NOBODY`] if none may.
-    pub read: u8,
+    pub(crate) read: u8,
     /// Lowest EL that may write it; [`NOBODY`] if none may.
-    pub write: u8,
+    pub(crate) write: u8,
     /// Bits that a write changes.
-    pub mask: u64,
+    pub(crate) mask: u64,
     /// Bits that are one whatever is written, and its value at reset.
-    pub ones: u64,
+    pub(crate) ones: u64,
     /// What traps EL1's accesses to EL2.
-    pub trap: Trap,
+    pub(crate) trap: Trap,
     /// What an access does besides.
-    pub effect: Effect,
+    pub(crate) effect: Effect,
 }
 
 /// In the place of a lowest EL: no EL.
-pub const NOBODY: u8 = 4;
+pub(crate) const NOBODY: u8 = 4;
 
 /// The register with these op0, op1, CRn, CRm, op2.
 const fn encode([op0, op1, crn, crm, op2]: [u16; 5]) -> SysReg {
@@ -105,17 +103,15 @@ macro_rules! registers {
     ($($name:ident = $encoding:expr, $read:literal $write:expr, $mask:expr, $ones:expr, $trap:ident, $effect:ident;)+) => {
         /// A register by its name.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        #[expect(non_camel_case_types, reason = "the Arm ARM's names")]
-        #[expect(missing_docs, reason = "the Arm ARM's names")]
-        pub enum Id { $($name),+ }
+        #[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "the Arm ARM's names")]
+        pub(crate) enum Id { $($name),+ }
 
         /// Every register, in the order of [`Id`].
-        pub static TABLE: &[Definition] = DEFINITIONS;
+        pub(crate) static TABLE: &[Definition] = DEFINITIONS;
 
         const DEFINITIONS: &[Definition] = &[
             $(Definition {
                 id: Id::$name,
-                name: stringify!($name),
                 encoding: encode($encoding),
                 read: $read,
                 write: $write,
@@ -157,7 +153,7 @@ registers! {
     // The ID group's other registers, which all read as zero.
     ID_GROUP3 = [3, 0, 0, 1, 0], 1 NOBODY, 0, 0, Id3, None;
     VPIDR_EL2 = [3, 4, 0, 0, 0], 2 2, WORD, 0, No, None;
-    VMPIDR_EL2 = [3, 4, 0, 0, 5], 2 2, 0xff_c1ff_ffff, 1 << 31, No, None;
+    VMPIDR_EL2 = [3, 4, 0, 0, 5], 2 2, 0xff_41ff_ffff, 1 << 31, No, None;
 
     // Parts of PSTATE, and stack pointers.
     CurrentEL = [3, 0, 4, 2, 2], 1 NOBODY, 0, 0, No, Elsewhere;
@@ -269,18 +265,14 @@ const fn index() -> [u8; ENCODINGS] {
 /// The definition of the register with this encoding.
 #[inline]
 #[must_use]
-pub fn find(register: SysReg) -> Option<&'static Definition> {
+pub(crate) fn find(register: SysReg) -> Option<&'static Definition> {
     // op0 is 2 or 3: the top bit is set.
-    if register.0 as usize >= ENCODINGS {
-        TABLE.get(usize::from(INDEX[register.0 as usize % ENCODINGS]))
-    } else {
-        None
-    }
+    if register.0 as usize >= ENCODINGS { TABLE.get(usize::from(INDEX[register.0 as usize % ENCODINGS])) } else { None }
 }
 
 /// One PE's registers.
 #[derive(Clone, Debug)]
-pub struct Registers([u64; TABLE.len()]);
+pub(crate) struct Registers([u64; TABLE.len()]);
 
 impl Default for Registers {
     /// As at reset.
@@ -293,19 +285,19 @@ impl Registers {
     /// The stored value.
     #[inline(always)]
     #[must_use]
-    pub const fn get(&self, id: Id) -> u64 {
+    pub(crate) const fn get(&self, id: Id) -> u64 {
         self.0[id as usize]
     }
 
     /// Stores `value` as it is: for hardware's own updates and for identification.
     #[inline(always)]
-    pub const fn set(&mut self, id: Id, value: u64) {
+    pub(crate) const fn set(&mut self, id: Id, value: u64) {
         self.0[id as usize] = value;
     }
 
     /// Stores `value` as a write by software: only where there are bits to write.
     #[inline]
-    pub const fn write(&mut self, definition: &Definition, value: u64) {
+    pub(crate) const fn write(&mut self, definition: &Definition, value: u64) {
         self.0[definition.id as usize] = value & definition.mask | definition.ones;
     }
 }
@@ -318,8 +310,8 @@ mod tests {
     fn the_table_has_each_encoding_once_and_finds_it() {
         for (at, definition) in TABLE.iter().enumerate() {
             assert_eq!(definition.id as usize, at);
-            assert_eq!(find(definition.encoding).map(|found| found.id), Some(definition.id), "{}", definition.name);
-            assert_eq!(definition.mask & definition.ones, 0, "{}", definition.name);
+            assert_eq!(find(definition.encoding).map(|found| found.id), Some(definition.id), "{:?}", definition.id);
+            assert_eq!(definition.mask & definition.ones, 0, "{:?}", definition.id);
         }
         assert!(TABLE.len() < usize::from(NONE));
     }

@@ -6,7 +6,7 @@
 use crate::sysreg::{Id, Registers};
 
 /// CNTFRQ_EL0: ticks in a second.
-pub const FREQUENCY: u64 = 100_000_000;
+pub(crate) const FREQUENCY: u64 = 100_000_000;
 
 /// CNT*_CTL: the timer is on.
 const ENABLE: u64 = 1 << 0;
@@ -32,7 +32,7 @@ const TIMERS: [Timer; 3] = [
 
 /// The lines of a PE's timers at time `now`: bit n is INTID n.
 #[must_use]
-pub fn levels(registers: &Registers, now: u64) -> u32 {
+pub(crate) fn levels(registers: &Registers, now: u64) -> u32 {
     TIMERS
         .iter()
         .filter(|timer| registers.get(timer.control) & (ENABLE | IMASK) == ENABLE && timer.due(registers) <= now)
@@ -41,29 +41,28 @@ pub fn levels(registers: &Registers, now: u64) -> u32 {
 
 /// The next time, after `now`, at which a line of a PE's timers rises.
 #[must_use]
-pub fn next(registers: &Registers, now: u64) -> Option<u64> {
+pub(crate) fn next(registers: &Registers, now: u64) -> Option<u64> {
     let counting = TIMERS.iter().filter(|timer| registers.get(timer.control) & (ENABLE | IMASK) == ENABLE);
     counting.map(|timer| timer.due(registers)).filter(|due| *due > now).min()
 }
 
 /// What CNT*_CTL `control` reads at time `now`.
 #[must_use]
-pub fn read_control(registers: &Registers, control: Id, now: u64) -> u64 {
+pub(crate) fn read_control(registers: &Registers, control: Id, now: u64) -> u64 {
     let value = registers.get(control);
-    let met =
-        TIMERS.iter().any(|timer| timer.control == control && value & ENABLE != 0 && timer.due(registers) <= now);
+    let met = TIMERS.iter().any(|timer| timer.control == control && value & ENABLE != 0 && timer.due(registers) <= now);
     if met { value | ISTATUS } else { value }
 }
 
 /// What CNT*_TVAL of the timer with the compare value `value` reads at time `now` of its own counter.
 #[must_use]
-pub fn read_timer_value(value: u64, now: u64) -> u64 {
+pub(crate) fn read_timer_value(value: u64, now: u64) -> u64 {
     value.wrapping_sub(now) & 0xffff_ffff
 }
 
 /// The compare value that writing `timer_value` to CNT*_TVAL sets at time `now` of the timer's own counter.
 #[must_use]
-pub fn compare_value(timer_value: u64, now: u64) -> u64 {
+pub(crate) fn compare_value(timer_value: u64, now: u64) -> u64 {
     now.wrapping_add_signed(i64::from(timer_value as i32))
 }
 

@@ -1,9 +1,9 @@
 //! A PL011 that is always ready to send and never receives.
 
 /// Physical address.
-pub const UART_BASE: u64 = 0x1c09_0000;
+pub(crate) const UART_BASE: u64 = 0x1c09_0000;
 /// Bytes of its registers.
-pub const UART_SIZE: u64 = 0x1000;
+pub(crate) const UART_SIZE: u64 = 0x1000;
 
 /// Data, flags and identification; everything between is storage without effect.
 const DR: u64 = 0x00;
@@ -18,14 +18,14 @@ const ID: [u8; 8] = [0x11, 0x10, 0x14, 0x00, 0x0d, 0xf0, 0x05, 0xb1];
 
 /// The console.
 #[derive(Clone, Debug, Default)]
-pub struct Uart {
+pub(crate) struct Uart {
     stored: [u32; 7],
 }
 
 impl Uart {
     /// Reads the register at `offset`.
     #[must_use]
-    pub fn read(&self, offset: u64) -> u32 {
+    pub(crate) fn read(&self, offset: u64) -> u32 {
         match offset {
             FR => FLAGS,
             FIRST_STORED..=LAST_STORED => self.stored[((offset - FIRST_STORED) / 4) as usize],
@@ -35,7 +35,7 @@ impl Uart {
     }
 
     /// Writes the register at `offset`; returns the byte that was sent, if one was.
-    pub fn write(&mut self, offset: u64, value: u32) -> Option<u8> {
+    pub(crate) fn write(&mut self, offset: u64, value: u32) -> Option<u8> {
         match offset {
             DR => return Some(value as u8),
             FIRST_STORED..=LAST_STORED => self.stored[((offset - FIRST_STORED) / 4) as usize] = value,

@@ -68,6 +68,12 @@ impl Window {
         };
         let descriptors = change.descriptors(granule, old_oa, new_oa, table);
 
+        if change.moves() && change.contents_equal() {
+            // All of it, not only what is looked at: that the contents do not differ is what excuses the change from
+            // break-before-make (R_WHZWS), and hv does not clear frames.
+            copy(old_oa, new_oa, level.size(granule));
+        }
+
         let space = Space::new(&mut vm.pool, granule);
         let pte = space.slot(&mut vm.pool, BASE, level);
         pte.store(descriptors.old.raw(), Relaxed);
@@ -140,6 +146,16 @@ impl Window {
             (false, true) => Kind::New,
             (false, false) => Kind::Neither,
         }
+    }
+}
+
+/// Makes the `size` bytes of frames at physical address `to` equal to those at `from`.
+fn copy(from: u64, to: u64, size: u64) {
+    for offset in (0..size).step_by(8) {
+        // SAFETY: both are in frames, which are mapped at their physical addresses for as long as the VM lives, are
+        // 8-byte aligned, and are only ever reached through atomics or, by the window, through asm.
+        let [from, to] = [from, to].map(|base| unsafe { &*((base + offset) as *const AtomicU64) });
+        to.store(from.load(Relaxed), Relaxed);
     }
 }
 

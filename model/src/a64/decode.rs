@@ -680,3 +680,222 @@ fn three_sources(w: Word) -> Option<Op> {
     };
     Some(Op::MaddLong { op, rd, rn, rm, ra })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a comparison of results cannot see, and what it sees rarely. The words are GNU as's.
+    #[test]
+    fn instructions() {
+        let none = Access::empty();
+        let (w, x, zero) = (Width::W, Width::X, Extension::Zero);
+        for (word, text, op) in [
+            (0xd2d7_dde1, "mov x1, #0xbeef00000000", Op::Movz { rd: 1, value: 0xbeef_0000_0000 }),
+            (0x1280_0022, "mov w2, #-2", Op::Movz { rd: 2, value: 0xffff_fffe }),
+            (0x2a1f_03e4, "mov w4, wzr", Op::Mov { width: w, rd: 4, rm: 31 }),
+            (0xd100_43ff, "sub sp, sp, #16", Op::AddImm { width: x, rd: 31, rn: 31, imm: (-16i64) as u64 }),
+            (0xf100_143f, "cmp x1, #5", Op::AddsImm { width: x, rd: 31, rn: 1, carry: true, imm: !5 }),
+            (
+                0x920c_9c41,
+                "and x1, x2, #0xff00ff00ff00ff0",
+                Op::LogicalImm { width: x, op: Logical::And, rd: 1, rn: 2, imm: 0x0ff0_0ff0_0ff0_0ff0 },
+            ),
+            (
+                0x5201_0441,
+                "eor w1, w2, #0x80000001",
+                Op::LogicalImm { width: w, op: Logical::Eor, rd: 1, rn: 2, imm: 0x8000_0001 },
+            ),
+            (0xd37c_ec41, "lsl x1, x2, #4", Op::Ubfm { rd: 1, rn: 2, left: 4, right: 0 }),
+            (0x1304_7c41, "asr w1, w2, #4", Op::Sbfm { width: w, rd: 1, rn: 2, left: 32, right: 36 }),
+            (0x3318_0c41, "bfi w1, w2, #8, #4", Op::Bfm { width: w, rd: 1, rn: 2, left: 60, right: 52 }),
+            (0x17ff_ffff, "b .-4", Op::B { offset: -4 }),
+            (0xb708_0041, "tbnz x1, #33, .+8", Op::Tbz { nonzero: true, rt: 1, bit: 33, offset: 8 }),
+            (
+                0xf97f_ffe1,
+                "ldr x1, [sp, #32760]",
+                Op::Load { size: Size::B8, extension: zero, access: Access::STACK, rt: 1, rn: 31, offset: 32760 },
+            ),
+            (
+                0x3840_7841,
+                "ldtrb w1, [x2, #7]",
+                Op::Load { size: Size::B1, extension: zero, access: Access::UNPRIVILEGED, rt: 1, rn: 2, offset: 7 },
+            ),
+            (
+                0xa820_0be1,
+                "stnp x1, x2, [sp, #-512]",
+                Op::StorePair {
+                    size: Size::B8,
+                    access: Access::STACK,
+                    index: Index::Offset,
+                    rt: 1,
+                    rt2: 2,
+                    rn: 31,
+                    offset: -512,
+                },
+            ),
+            (
+                0xc87f_8861,
+                "ldaxp x1, x2, [x3]",
+                Op::LoadPair {
+                    size: Size::B8,
+                    extension: zero,
+                    access: Access::ACQUIRE | Access::EXCLUSIVE,
+                    index: Index::Offset,
+                    rt: 1,
+                    rt2: 2,
+                    rn: 3,
+                    offset: 0,
+                },
+            ),
+            (
+                0xc801_fc62,
+                "stlxr w1, x2, [x3]",
+                Op::StoreExclusive { size: Size::B8, access: Access::RELEASE | Access::EXCLUSIVE, rs: 1, rt: 2, rn: 3 },
+            ),
+            (
+                0x885f_7c62,
+                "ldxr w2, [x3]",
+                Op::Load { size: Size::B4, extension: zero, access: Access::EXCLUSIVE, rt: 2, rn: 3, offset: 0 },
+            ),
+            (
+                0x889f_fc62,
+                "stlr w2, [x3]",
+                Op::Store { size: Size::B4, access: Access::RELEASE, rt: 2, rn: 3, offset: 0 },
+            ),
+            (
+                0x88df_7c62,
+                "ldlar w2, [x3]",
+                Op::Load { size: Size::B4, extension: zero, access: Access::ACQUIRE, rt: 2, rn: 3, offset: 0 },
+            ),
+            (
+                0x88e1_fc62,
+                "casal w1, w2, [x3]",
+                Op::Cas { size: Size::B4, access: Access::ACQUIRE | Access::RELEASE, rs: 1, rt: 2, rn: 3 },
+            ),
+            (
+                0x88a1_fc62,
+                "casl w1, w2, [x3]",
+                Op::Cas { size: Size::B4, access: Access::RELEASE, rs: 1, rt: 2, rn: 3 },
+            ),
+            (
+                0x4862_7fe4,
+                "caspa x2, x3, x4, x5, [sp]",
+                Op::Casp { size: Size::B8, access: Access::ACQUIRE | Access::STACK, rs: 2, rt: 4, rn: 31 },
+            ),
+            (
+                0xb8e1_005f,
+                "ldaddal w1, wzr, [x2]: does not acquire",
+                Op::Atomic { size: Size::B4, access: Access::RELEASE, op: Rmw::Add, rs: 1, rt: 31, rn: 2 },
+            ),
+            (
+                0x38a1_8062,
+                "swpab w1, w2, [x3]",
+                Op::Atomic { size: Size::B1, access: Access::ACQUIRE, op: Rmw::Swp, rs: 1, rt: 2, rn: 3 },
+            ),
+            (
+                0x78bf_c041,
+                "ldaprh w1, [x2]",
+                Op::Load { size: Size::B2, extension: zero, access: Access::ACQUIRE_PC, rt: 1, rn: 2, offset: 0 },
+            ),
+            (
+                0xd91f_8041,
+                "stlur x1, [x2, #-8]",
+                Op::Store { size: Size::B8, access: Access::RELEASE, rt: 1, rn: 2, offset: -8 },
+            ),
+            (
+                0x7823_d841,
+                "strh w1, [x2, w3, sxtw #1]",
+                Op::StoreReg { size: Size::B2, access: none, rt: 1, rn: 2, rm: 3, extend: Extend::Sxtw, amount: 1 },
+            ),
+            (0xf980_0420, "prfm pldl1keep, [x1, #8]", Op::Nop),
+            (0xd538_4241, "mrs x1, currentel", Op::Mrs { rt: 1, reg: SysReg::new(3, 0, 4, 2, 2) }),
+            (0xd518_201f, "msr ttbr0_el1, xzr", Op::Msr { rt: 31, reg: SysReg::new(3, 0, 2, 0, 0) }),
+            (0xd500_41bf, "msr spsel, #1", Op::MsrImm { field: PstateField::SpSel, imm: 1 }),
+            (0xd503_4fdf, "msr daifset, #15", Op::MsrImm { field: PstateField::DaifSet, imm: 15 }),
+            (0xd508_8321, "tlbi vae1is, x1", Op::Sys { rt: 1, op: SysOp::new(0, 8, 3, 1) }),
+            (0xd50b_7421, "dc zva, x1", Op::Sys { rt: 1, op: SysOp::new(3, 7, 4, 1) }),
+            (0xd528_7802, "sysl x2, #0, C7, C8, #0", Op::Sysl { rt: 2, op: SysOp::new(0, 7, 8, 0) }),
+            (0xd503_3a9f, "dsb ishst", dsb(Domain::InnerShareable, Types::Writes, false)),
+            (0xd503_379f, "dsb nsh", dsb(Domain::NonShareable, Types::All, false)),
+            (0xd503_3f9f, "dsb sy", dsb(Domain::FullSystem, Types::All, false)),
+            (0xd503_3a3f, "dsb ishnxs", dsb(Domain::InnerShareable, Types::All, true)),
+            (0xd503_389f, "dsb #8: reserved", dsb(Domain::FullSystem, Types::All, false)),
+            (
+                0xd503_31bf,
+                "dmb oshld",
+                Op::Barrier(Barrier::Dmb { domain: Domain::OuterShareable, types: Types::Reads }),
+            ),
+            (0xd503_3fdf, "isb", Op::Barrier(Barrier::Isb)),
+            (0xd503_30ff, "sb", Op::Barrier(Barrier::Sb)),
+            (0xd503_245f, "bti c", Op::Nop),
+            (0xd503_233f, "paciasp", Op::Nop),
+            (0xd503_207f, "wfi", Op::Hint(Hint::Wfi)),
+            (0xd400_0022, "hvc #1", Op::Call(Call::Hvc(1))),
+            (0xd45e_0000, "hlt #0xf000", Op::Call(Call::Hlt(0xf000))),
+            (0xd69f_03e0, "eret", Op::Eret),
+            (0x0000_0007, "udf #7", Op::Udf(7)),
+        ] {
+            assert_eq!(decode(word), op, "{word:#010x} {text}");
+        }
+    }
+
+    fn dsb(domain: Domain, types: Types, nxs: bool) -> Op {
+        Op::Barrier(Barrier::Dsb { domain, types, nxs })
+    }
+
+    #[test]
+    fn unknown() {
+        for (word, text) in [
+            (0x0001_0000, "not UDF"),
+            (0xffff_ffff, "unallocated"),
+            (0xa940_0421, "ldp x1, x1, [x1]: one register twice"),
+            (0xa8c1_0821, "ldp x1, x2, [x1], #16: loads what it writes back"),
+            (0xf840_8421, "ldr x1, [x1], #8: loads what it writes back"),
+            (0xc801_7c61, "stxr w1, x1, [x3]: the status is the data"),
+            (0xc803_7c61, "stxr w3, x1, [x3]: the status is the address"),
+            (0x4861_7c62, "casp with an odd register"),
+            (0x3dc0_1be1, "ldr q1, [sp, #96]"),
+            (0x1e60_2820, "fadd d0, d1, d0"),
+            (0x0460_3000, "orr z0.d, z0.d, z0.d"),
+            (0xd65f_0bff, "retaa"),
+            (0xf820_0421, "ldraa x1, [x1]"),
+            (0xd920_0820, "stg x0, [x1]"),
+            (0x1240_0000, "and w0, w0 with a 64-bit element"),
+            (0x9200_fc00, "and x0, x0 with an element of only ones"),
+            (0xd300_0000, "ubfm with sf and not N"),
+            (0x0bc0_0000, "add w0, w0, w0, ror #0"),
+            (0x0b00_8000, "add w0, w0, w0, lsl #32"),
+            (0xd4a0_0001, "dcps1: UNDEFINED outside Debug state"),
+        ] {
+            assert_eq!(decode(word), Op::Unknown(word), "{word:#010x} {text}");
+        }
+    }
+
+    /// All logical immediates there are, by construction: 5334 different ones of 64 bits, 1302 of them of 32.
+    #[test]
+    fn logical_immediates() {
+        let decoded = |width, ns: &[bool]| {
+            let mut values = std::collections::BTreeSet::new();
+            for (n, imms, immr) in ns.iter().flat_map(|n| (0..4096).map(move |i| (*n, i >> 6, i & 63))) {
+                values.extend(bit_mask(width, n, imms, immr));
+            }
+            values
+        };
+        let constructed = |bits: u32| {
+            let mut values = std::collections::BTreeSet::new();
+            for log in 1..=bits.ilog2() {
+                let element = 1 << log;
+                for (ones, rotate) in (1..element).flat_map(|ones| (0..element).map(move |rotate| (ones, rotate))) {
+                    let bit = |n: u32| u64::from((n + rotate) % element < ones) << n;
+                    values.insert((0..bits).fold(0, |value, n| value | bit(n)));
+                }
+            }
+            values
+        };
+        let (wide, narrow) = (constructed(64), constructed(32));
+        assert_eq!((wide.len(), narrow.len()), (5334, 1302));
+        assert_eq!(decoded(Width::X, &[false, true]), wide);
+        assert_eq!(decoded(Width::W, &[false, true]), narrow);
+    }
+}

@@ -506,3 +506,115 @@ pub fn execute<E: Env>(op: Op, env: &mut E) -> Result<(), Stop> {
     env.set_pc(next);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::a64::{
+        decode,
+        flat::{Flat, Region},
+    };
+
+    const CODE: u64 = 0x1000;
+    const DATA: u64 = 0x8000;
+
+    /// A machine with 64 bytes of data and all bases in it.
+    fn machine() -> Flat {
+        let mut machine = Flat::new(CODE, vec![Region { base: DATA, bytes: (0..64).collect() }]);
+        machine.x = core::array::from_fn(|n| n as u64 + 100);
+        (machine.x[2], machine.sp) = (DATA + 16, DATA + 32);
+        machine
+    }
+
+    fn run(machine: &mut Flat, words: &[u32]) -> Result<(), Stop> {
+        words.iter().try_for_each(|word| execute(decode(*word), machine))
+    }
+
+    /// Whatever stops an instruction, registers, flags and PC are as before it.
+    #[test]
+    fn stopped_instructions_change_nothing() {
+        for (word, text) in [
+            (0xf840_8c41, "ldr x1, [x2, #8]!"),
+            (0xf840_8441, "ldr x1, [x2], #8"),
+            (0xf800_8c41, "str x1, [x2, #8]!"),
+            (0xf800_8441, "str x1, [x2], #8"),
+            (0xa8c1_0c41, "ldp x1, x3, [x2], #16"),
+            (0xa981_0c41, "stp x1, x3, [x2, #16]!"),
+            (0xa9bf_7bfd, "stp x29, x30, [sp, #-16]!"),
+            (0xf861_6841, "ldr x1, [x2, x1]"),
+            (0xc8df_fc42, "ldar x2, [x2]"),
+            (0xc85f_7c42, "ldxr x2, [x2]"),
+            (0xc87f_0c42, "ldxp x2, x3, [x2]"),
+            (0xc801_7c43, "stxr w1, x3, [x2]"),
+            (0xf821_0041, "ldadd x1, x1, [x2]"),
+            (0xc8a1_7c43, "cas x1, x3, [x2]"),
+            (0x4824_7c46, "casp x4, x5, x6, x7, [x2]"),
+            (0xd400_0001, "svc #0"),
+            (0xd69f_03e0, "eret"),
+            (0xd538_1001, "mrs x1, sctlr_el1"),
+            (0xd500_41bf, "msr spsel, #1"),
+            (0xd508_871f, "tlbi vmalle1"),
+            (0x0000_0000, "udf #0"),
+        ] {
+            let mut machine = machine();
+            machine.memory.clear();
+            let before = machine.clone();
+            assert!(run(&mut machine, &[word]).is_err(), "{text}");
+            machine.fault = None;
+            assert_eq!(machine, before, "{text}");
+        }
+    }
+
+    #[test]
+    fn stops_name_the_instruction() {
+        assert_eq!(run(&mut machine(), &[0x1e60_2820]), Err(Stop::Unknown { word: 0x1e60_2820, pc: CODE }));
+        assert_eq!(run(&mut machine(), &[7]), Err(Stop::Unknown { word: 7, pc: CODE }));
+        let reg = SysReg::new(3, 0, 1, 0, 0);
+        assert_eq!(run(&mut machine(), &[0xd538_1001]), Err(Stop::UnknownRegister { reg, pc: CODE }));
+        assert_eq!(run(&mut machine(), &[0xd440_0020]), Err(Stop::Exit(1)));
+    }
+
+    #[test]
+    fn register_31() -> Result<(), Stop> {
+        let mut machine = machine();
+        // add x1, sp, #1; add x3, xzr, x1
+        run(&mut machine, &[0x9100_07e1, 0x8b01_03e3])?;
+        assert_eq!((machine.x[1], machine.x[3]), (DATA + 33, DATA + 33));
+        // cmn xzr, xzr
+        run(&mut machine, &[0xab1f_03ff])?;
+        assert_eq!(machine.nzcv, alu::Z);
+        // sub sp, sp, #16; tst x1, #1
+        run(&mut machine, &[0xd100_43ff, 0xf240_003f])?;
+        assert_eq!((machine.sp, machine.nzcv, machine.pc), (DATA + 16, 0, CODE + 20));
+        Ok(())
+    }
+
+    #[test]
+    fn exclusives() -> Result<(), Stop> {
+        const LDXR: u32 = 0xc85f_7c43; // ldxr x3, [x2]
+        const STXR: u32 = 0xc801_7c44; // stxr w1, x4, [x2]
+        const CLREX: u32 = 0xd503_3f5f;
+        for (words, status) in [
+            (&[LDXR, STXR] as &[u32], 0),
+            (&[STXR], 1),
+            (&[LDXR, CLREX, STXR], 1),
+            // Only the first store has the monitor.
+            (&[LDXR, STXR, STXR], 1),
+        ] {
+            let mut machine = machine();
+            run(&mut machine, words)?;
+            assert_eq!(machine.x[1], status, "{words:x?}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn misaligned_exclusives_and_atomics_fault() {
+        for word in [0xc85f_7c43, 0xc8df_fc43, 0xf821_0043, 0xc8a1_7c43] {
+            let mut machine = machine();
+            machine.x[2] += 4;
+            assert_eq!(run(&mut machine, &[word]), Err(Stop::Exception), "{word:#x}");
+            assert_eq!(machine.fault, Some(DATA + 20));
+        }
+    }
+}

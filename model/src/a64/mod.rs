@@ -1,6 +1,6 @@
 //! The A64 instruction set, as far as software without floating point uses it.
 //!
-//! An instruction goes through two steps. [`decode`] turns its word into an [`Op`], which holds what can be known
+//! An instruction goes through two steps. [`decode()`] turns its word into an [`Op`], which holds what can be known
 //! without any register: immediates are expanded, shifts of bitfields computed, and what an access asks of memory
 //! collected in an [`Access`]. [`execute`] then carries the `Op` out against an [`Env`], the machine around it. An
 //! `Op` is small and `Copy`, so that a machine decodes a page once and executes it many times.
@@ -16,13 +16,15 @@
 //! permitted results, and it is the one taken: such an instruction in the software under test is a mistake, which
 //! should stop the run rather than work by luck.
 //!
-//! [`differential`] compares all this with `qemu-aarch64`; [`disasm`] names instructions in messages.
+//! [`flat`] is the least machine around an instruction; [`differential`] compares it with `qemu-aarch64`; [`disasm`]
+//! names instructions in messages.
 
 pub mod alu;
 pub mod decode;
-// pub mod differential;
+pub mod differential;
 pub mod disasm;
 pub mod exec;
+pub mod flat;
 pub mod op;
 
 pub use decode::decode;

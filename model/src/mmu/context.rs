@@ -72,6 +72,15 @@ pub enum Regime {
 }
 
 impl Context {
+    /// Whether the registers that `regime` uses are the same in both.
+    pub(super) fn agrees(&self, other: &Self, regime: Regime) -> bool {
+        let el2 = |c: &Self| [c.sctlr_el2, c.ttbr0_el2, c.tcr_el2, c.mair_el2];
+        match regime {
+            Regime::El10 => self == other,
+            Regime::El2 => el2(self) == el2(other),
+        }
+    }
+
     /// Whether stage 1 of `regime` is on.
     pub(super) const fn stage1_on(&self, regime: Regime) -> bool {
         match regime {
@@ -232,7 +241,13 @@ impl Context {
 
 /// 64 - TxSZ. Sizes beyond 16..=39 are not implemented here and taken as the nearest.
 const fn input_bits(size: u64) -> u32 {
-    64 - (if size < 16 { 16 } else if size > 39 { 39 } else { size as u32 })
+    64 - (if size < 16 {
+        16
+    } else if size > 39 {
+        39
+    } else {
+        size as u32
+    })
 }
 
 /// Address bits of an encoding of IPS or PS; 52 bits would need FEAT_LPA2 or 52-bit 64K tables, which are not modelled.
@@ -275,8 +290,11 @@ impl Tables {
         let shift = level.shift(self.granule);
         let address = address & ((1 << self.input_bits) - 1);
         // Only the start level of stage 2 may index more than one table's worth.
-        let index =
-            if level.number() == self.start.number() { address >> shift } else { level.index(self.granule, address) as u64 };
+        let index = if level.number() == self.start.number() {
+            address >> shift
+        } else {
+            level.index(self.granule, address) as u64
+        };
         table + index * 8
     }
 }

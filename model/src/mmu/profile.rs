@@ -17,7 +17,7 @@ pub enum Nt {
     Ignored,
     /// An access takes a Translation fault.
     Fault,
-    /// An access walks; the result is never cached, and a conflict abort is possible if something else matches.
+    /// An access walks, and the result is never cached.
     Walk,
 }
 
@@ -64,6 +64,8 @@ pub struct Profile {
     pub speculate: Odds,
     /// At a step: one TLBI under way takes effect. [`Odds::ALWAYS`] means at its issue.
     pub invalidate: Odds,
+    /// A TLBI takes effect on a PE no earlier than the DSB that completes it.
+    pub lazy: Odds,
     /// With a TLBI that takes effect: one more entry goes.
     pub over_invalidate: Odds,
     /// A walk reads what stood there before a store that no DSB has completed.
@@ -96,6 +98,7 @@ impl Profile {
         evict: Odds::NEVER,
         speculate: Odds::NEVER,
         invalidate: Odds::ALWAYS,
+        lazy: Odds::NEVER,
         over_invalidate: Odds::NEVER,
         early_walk: Odds::NEVER,
         early_register: Odds::NEVER,
@@ -112,6 +115,7 @@ impl Profile {
         evict: Odds::one_in(6),
         speculate: Odds::one_in(2),
         invalidate: Odds::one_in(3),
+        lazy: Odds::one_in(2),
         over_invalidate: Odds::one_in(8),
         early_walk: Odds::one_in(2),
         early_register: Odds::one_in(2),
@@ -153,13 +157,7 @@ impl Profile {
             other: Answers::ANY,
             ..Self::IDEAL
         },
-        Self {
-            name: "ideal-l2-abort",
-            midr: 0x001f_b040,
-            size: Answers::OR_ABORT,
-            other: Answers::ANY,
-            ..Self::IDEAL
-        },
+        Self { name: "ideal-l2-abort", midr: 0x001f_b040, size: Answers::OR_ABORT, other: Answers::ANY, ..Self::IDEAL },
         Self {
             name: "ideal-l2-quiet",
             midr: 0x001f_b050,
@@ -268,7 +266,7 @@ defects! {
     NtWrongStatus = "nt-wrong-status" on "ideal-l1-fault",
     /// The entry of a Contiguous group also covers the group after it.
     ContiguousPastGroup = "contiguous-past-group" on "ideal-l2-quiet",
-    /// Whatever TLBI removes the entry of a Contiguous group leaves its last page.
+    /// A TLBI of a Contiguous group's entry leaves its last page, which no TLBI by address finds.
     ContiguousPartKept = "contiguous-part-kept" on "ideal-l2-quiet",
     /// A TLBI by VA leaves entries that forbid writing.
     ReadOnlyKept = "read-only-kept" on "ideal-l2-quiet",

@@ -13,7 +13,8 @@ impl Permissions {
     pub(super) const WRITE: u8 = 2;
     pub(super) const EXECUTE: u8 = 4;
 
-    /// `privileged` and `unprivileged` are sets of [`READ`](Self::READ), [`WRITE`](Self::WRITE), [`EXECUTE`](Self::EXECUTE).
+    /// `privileged` and `unprivileged` are sets of [`READ`](Self::READ), [`WRITE`](Self::WRITE) and
+    /// [`EXECUTE`](Self::EXECUTE).
     pub(super) const fn new(privileged: u8, unprivileged: u8) -> Self {
         Self(privileged | unprivileged << 4)
     }
@@ -173,6 +174,18 @@ impl Entry {
         meets(self.start, self.size) || meets(self.one.start, 1 << self.one.shift)
     }
 
+    /// Whether both may answer one lookup, and differently.
+    fn rivals(&self, other: &Self) -> bool {
+        let second = |entry: &Self| matches!(entry.kind, Kind::Stage2 | Kind::Table2);
+        let met = self.start < other.start.wrapping_add(other.size) && other.start < self.start.wrapping_add(self.size);
+        let tables = match (self.is_table(), other.is_table()) {
+            (false, false) => true,
+            (true, true) => false,
+            _ => self.one.level == other.one.level,
+        };
+        met && tables && second(self) == second(other) && self.regime == other.regime
+    }
+
     /// Whether a by-VA TLBI that leaves executable entries to fetches would leave this one.
     pub(super) fn executable(&self) -> bool {
         self.one.permissions.executable()
@@ -212,12 +225,12 @@ impl Tlb {
 
     /// Keeps `entry`. True if what a lookup gives may have changed for an address that some entry matched already.
     pub(super) fn insert(&mut self, entry: Entry) -> bool {
-        let mut disturbs = entry.kind == Kind::Stage2;
+        let mut disturbs = false;
         for other in &self.entries {
             if *other == entry {
                 return false;
             }
-            disturbs |= other.touches(entry.start, entry.size);
+            disturbs |= other.rivals(&entry);
         }
         if self.entries.len() < self.capacity {
             self.entries.push(entry);
@@ -237,10 +250,5 @@ impl Tlb {
     pub(super) fn retain(&mut self, keep: impl FnMut(&mut Entry) -> bool) {
         self.entries.retain_mut(keep);
         self.victim = 0;
-    }
-
-    #[cfg(test)]
-    pub(super) fn entries(&self) -> &[Entry] {
-        &self.entries
     }
 }

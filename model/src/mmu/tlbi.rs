@@ -84,7 +84,7 @@ const fn granule(tg: u64) -> Option<Granule> {
 }
 
 impl Range {
-    /// The operand of a form by one address: ASID or NS in the top bits, TTL in [47:44], address bits from 12 up.
+    /// The operand of a form by one address: ASID or NS in the top bits, TTL in bits 47 to 44, address bits from 12 up.
     const fn one(operand: u64, address_bits: u32) -> Self {
         let start = (operand & ((1 << address_bits) - 1)) << 12;
         let (tg, level) = (operand >> 46, (operand >> 44 & 3) as i8);
@@ -240,6 +240,9 @@ impl Range {
     fn names(&self, entry: &Entry, profile: &Profile) -> bool {
         let leaf = &entry.one;
         let level = leaf.level.number();
+        if profile.has(Defect::ContiguousPartKept) && leaf.contiguous && entry.size <= 1 << leaf.shift {
+            return false;
+        }
         let level_named = match self.level {
             None => true,
             Some(hint) => {
@@ -288,7 +291,8 @@ mod tests {
             assert_eq!(op.scope, expected);
             assert!(matches!(op.target, Target::Ipa { .. }));
         }
-        for (op1, crm, op2) in [(0, 3, 4), (0, 2, 0), (4, 0, 0), (4, 0, 3), (4, 3, 2), (3, 3, 0), (0, 4, 1), (0, 8, 0)] {
+        for (op1, crm, op2) in [(0, 3, 4), (0, 2, 0), (4, 0, 0), (4, 0, 3), (4, 3, 2), (3, 3, 0), (0, 4, 1), (0, 8, 0)]
+        {
             assert_eq!(decode(op1, crm, op2), None, "{op1} {crm} {op2}");
         }
         assert_eq!(TlbiOp::decode(0, 9, 3, 0, 0).map(|op| op.nxs), Some(true));
@@ -297,8 +301,8 @@ mod tests {
 
     #[test]
     fn operands() {
-        let one = Range::one(0x0042_0000_0000_0000 | 0b0111 << 44 | 0xffff_f000_1234, 44);
-        assert_eq!((one.start, one.size), (0xff_fff0_0012_34 << 12 & ((1 << 56) - 1), 4096));
+        let one = Range::one(0x0042_0000_0000_0000 | 0b0111 << 44 | 0xfff_f000_1234, 44);
+        assert_eq!((one.start, one.size), (0xff_ff00_0123_4000, 4096));
         assert_eq!((one.granule, one.level), (Some(Granule::K4), Some(3)));
         assert_eq!(Range::one(0b1001 << 44, 44).level, None, "16K has no blocks at level 1 without LPA2");
         assert_eq!(Range::one(0b0011 << 44, 44).level, None, "no granule, no hint");

@@ -25,15 +25,15 @@ pub(super) const PERMISSION: u8 = 0b00_1100;
 pub(super) const EXTERNAL_ON_WALK: u8 = 0b01_0100;
 
 const AF: u64 = 1 << 10;
-/// AP[2] of stage 1: read-only, or with DBM clean.
+/// `AP[2]` of stage 1: read-only, or with DBM clean.
 const AP_RO: u64 = 1 << 7;
-/// S2AP[1] of stage 2: writable, or with DBM dirty.
+/// `S2AP[1]` of stage 2: writable, or with DBM dirty.
 const S2AP_W: u64 = 1 << 7;
 const DBM: u64 = 1 << 51;
 const XN: u64 = 1 << 54;
 const PXN: u64 = 1 << 53;
 
-/// What a Table descriptor forbids below it: bits [62:59], APTable, UXNTable (XNTable), PXNTable.
+/// What a Table descriptor forbids below it: bits 62 to 59, APTable, UXNTable (XNTable), PXNTable.
 const RESTRICTIONS_SHIFT: u32 = 59;
 const PXN_TABLE: u8 = 1 << 0;
 const UXN_TABLE: u8 = 1 << 1;
@@ -90,7 +90,11 @@ impl<M: TableMemory> Walker<'_, M> {
         if !self.context.stage1_on(regime) {
             return Ok((self.flat(), None));
         }
-        let Some(tables) = self.context.stage1(regime, va) else { return Err(WalkFault::new(TRANSLATION, 0, None)) };
+        // What was above bit 55 was found to be right, and dropped, by whoever asks.
+        let canonical = if regime == Regime::El10 { ((va << 8) as i64 >> 8) as u64 } else { va };
+        let Some(tables) = self.context.stage1(regime, canonical) else {
+            return Err(WalkFault::new(TRANSLATION, 0, None));
+        };
         self.descend(Stage::One, &tables, va).map(|(leaf, slot)| (leaf, Some(slot)))
     }
 
@@ -123,14 +127,15 @@ impl<M: TableMemory> Walker<'_, M> {
         };
         let cached: ArrayVec<Leaf, 8> =
             self.tlb.matching(&self.tags, ipa).filter(|e| e.kind == Kind::Stage2).map(|e| e.one).take(8).collect();
+        // Only a store, to the final address or to a table of stage 1, makes stage 2 dirty.
+        let store = if s1ptw { write.then_some(true) } else { self.store };
         let leaf = match cached.get(self.choices.pick(Point::Several, cached.len() as u32) as usize) {
-            Some(leaf) if !(write && leaf.clean) => *leaf,
+            Some(leaf) if !(store.is_some() && leaf.clean) => *leaf,
             _ => {
                 let Some(tables) = self.context.stage2(ipa) else {
                     return Err(mark(WalkFault::new(TRANSLATION, 0, Some(ipa))));
                 };
-                // Only a store, to the final address or to a table of stage 1, makes stage 2 dirty.
-                let store = core::mem::replace(&mut self.store, if s1ptw && !write { None } else { self.store.or(write.then_some(true)) });
+                let store = std::mem::replace(&mut self.store, store);
                 let found = self.descend(Stage::Two, &tables, ipa);
                 self.store = store;
                 let (leaf, slot) = found.map_err(mark)?;
@@ -148,10 +153,11 @@ impl<M: TableMemory> Walker<'_, M> {
     }
 
     fn read(&mut self, pa: u64) -> Option<u64> {
-        match self.memory.before(pa) {
-            Some(old) if self.choices.chance(Point::Visibility, self.profile.early_walk) => Some(old),
-            _ => self.memory.read64(pa),
+        if self.memory.before(pa, 0).is_some() && self.choices.chance(Point::Visibility, self.profile.early_walk) {
+            let olds = (0..).take_while(|nth| self.memory.before(pa, *nth).is_some()).count();
+            return self.memory.before(pa, self.choices.pick(Point::Visibility, olds as u32) as usize);
         }
+        self.memory.read64(pa)
     }
 
     fn descend(&mut self, stage: Stage, tables: &Tables, input: u64) -> Result<Found, WalkFault> {
@@ -213,7 +219,10 @@ impl<M: TableMemory> Walker<'_, M> {
                     if self.profile.has(Defect::FaultCached) && stage == Stage::One {
                         let leaf = Leaf { level, granule, ..self.flat() };
                         let page = granule.page_size();
-                        self.insert(Entry { kind: Kind::Invalid, ..self.entry(input, leaf, input & !(page - 1), page) });
+                        self.insert(Entry {
+                            kind: Kind::Invalid,
+                            ..self.entry(input, leaf, input & !(page - 1), page)
+                        });
                     }
                     return Err(WalkFault::new(TRANSLATION, number, of));
                 }
@@ -300,7 +309,10 @@ impl<M: TableMemory> Walker<'_, M> {
             level,
             granule,
             contiguous: descriptor.attributes().contiguous && contiguous_group(granule, level).is_some(),
-            nt: level != Level::L3 && descriptor.nt() && self.profile.nt != Nt::Ignored && !self.profile.has(Defect::NtIgnored),
+            nt: level != Level::L3
+                && descriptor.nt()
+                && self.profile.nt != Nt::Ignored
+                && !self.profile.has(Defect::NtIgnored),
             not_global: stage == Stage::One && self.tags.regime == Regime::El10 && descriptor.attributes().not_global,
             permissions,
             clean,
@@ -314,9 +326,10 @@ impl<M: TableMemory> Walker<'_, M> {
         let wxn = self.context.wxn(self.tags.regime);
         let writable = (raw & AP_RO == 0 || clean) && restrictions & READ_ONLY == 0;
         let set = |read: bool, write: bool, execute: bool| {
-            u8::from(read) * Permissions::READ
-                | u8::from(write) * Permissions::WRITE
-                | u8::from(execute && !(wxn && write)) * Permissions::EXECUTE
+            let when = |granted: bool, permission: u8| if granted { permission } else { 0 };
+            when(read, Permissions::READ)
+                | when(write, Permissions::WRITE)
+                | when(execute && !(wxn && write), Permissions::EXECUTE)
         };
         let xn = raw & XN != 0 || restrictions & UXN_TABLE != 0;
         match self.tags.regime {
@@ -325,7 +338,7 @@ impl<M: TableMemory> Walker<'_, M> {
                 let el0 = raw & 1 << 6 != 0 && restrictions & NO_EL0 == 0;
                 let pxn = raw & PXN != 0 || restrictions & PXN_TABLE != 0;
                 // What EL0 can write, EL1 never executes.
-                Permissions::new(set(true, writable, !pxn && !(el0 && writable)), set(el0, el0 && writable, !xn))
+                Permissions::new(set(true, writable, !(pxn || el0 && writable)), set(el0, el0 && writable, !xn))
             }
         }
     }
@@ -432,13 +445,17 @@ impl<M: TableMemory> Walker<'_, M> {
             let first = start.max(start2);
             let end = (start + size).min(start2.wrapping_add(size2));
             // With stage 1 off, a TLBI by VA finds the entry by what stage 2's descriptor maps.
-            let one = if flat { Leaf { start: two.start, shift: two.shift, level: two.level, granule: two.granule, ..one } } else { one };
+            let one = if flat {
+                Leaf { start: two.start, shift: two.shift, level: two.level, granule: two.granule, ..one }
+            } else {
+                one
+            };
             self.insert(Entry { two: Some(two), ..self.entry(va, one, first, end - first) });
         }
     }
 }
 
-/// S2AP and XN[1:0] as FEAT_XNX has them.
+/// S2AP and `XN[1:0]` as FEAT_XNX has them.
 const fn stage2_permissions(raw: u64, clean: bool) -> Permissions {
     let mut data = 0;
     if raw & 1 << 6 != 0 {
@@ -456,7 +473,7 @@ const fn stage2_permissions(raw: u64, clean: bool) -> Permissions {
     Permissions::new(data | el1, data | el0)
 }
 
-/// MemAttr[3:0] as the byte of MAIR that means the same.
+/// `MemAttr[3:0]` as the byte of MAIR that means the same.
 const fn stage2_attr(raw: u64) -> u8 {
     const fn normal(field: u8) -> u8 {
         match field {

@@ -1,0 +1,971 @@
+//! Address translation with a TLB that uses every freedom the architecture gives it.
+//!
+//! There is one [`Mmu`] a PE. It knows nothing of instructions: the machine hands it requests, TLB maintenance, DSBs
+//! and context synchronisations, and a [`TableMemory`] to walk in. Rule names are those of DDI 0487, section D8.
+//!
+//! # What is modelled, rule by rule
+//!
+//! *What is cached.* A walk that translated is kept as a combined entry (VA to PA), or as its stages apart (VA to IPA,
+//! IPA to PA), or both. Table descriptors of either stage are kept as well, the next table's address as IPA or PA. A
+//! block may be kept as one page of it; a Contiguous group as one entry, if all its descriptors map (I_PGVGZ).
+//! Descriptors that fault, by V=0, AF=0 or a reserved encoding, are never kept (R_XCLRD, I_WZCBG); a translation whose
+//! permissions refuse the access is. Entries hold what MAIR, TCR and SCTLR.WXN said when they were made (R_VNRFW).
+//! They are tagged by regime, VMID (stage 2 on or off, R_TLJCY) and, unless global, ASID; a Table descriptor counts as
+//! its ASID's, whatever lies below it.
+//!
+//! *How long.* Until a TLBI that must remove it takes effect, or until it is given up by choice. At any time a PE may
+//! walk for an address nobody asked for (one it used lately, or a page beside it, in the regime it is in), and keep
+//! what it finds beside what it has. That is how a changed table comes to have two matching entries; identical entries
+//! are one.
+//!
+//! *Several matches.* Entries that disagree only in permissions, or in the OA of read-only memory of equal contents,
+//! need no break-before-make (R_WHZWS, R_GPPYH): any one of them is used, never a conflict. A pure size change is what
+//! FEAT_BBM is about (R_KFLJB), the Contiguous bit likewise (R_KHRBC, R_FCPSG), and an old Table descriptor beside a
+//! Block counts as one (I_HYQMB): [`Profile::size`] decides. For anything else [`Profile::other`] does (R_FVQCK): a
+//! conflict abort, any one of them, or an amalgamation. An amalgamated stage 1 goes through stage 2 afresh, which is
+//! the containment that R_FVQCK asks for; two entries of stage 2 are never amalgamated. A conflict abort has FSC
+//! 0b110000; it goes to EL2, as a stage 2 abort, if stage 2 is on and the cause is a size or Contiguous change on a
+//! CPU with FEAT_BBM (R_FWRMB), or if the disagreement is stage 2's own.
+//!
+//! *nT.* By [`Profile::nt`] (R_MRRPW): a Translation fault, or a walk each time that is never kept (I_DXRJK). Since it
+//! is never kept, it is never one of several matches, and what R_MRRPW allows then is not used.
+//!
+//! *TLB maintenance.* A TLBI reaches the PEs of its scope (HCR_EL2.FB counts) and takes effect on each of them at a
+//! moment of its own between its issue and a DSB of the issuer that completes it: of sufficient domain, ordering loads
+//! and stores (R_PSMWS, R_YNJCP), not nXS unless the TLBI is. Without such a DSB it may never take effect. What it
+//! must remove is exactly what the architecture says and decided in one place, [`mod@tlbi`]: last-level forms leave
+//! Table descriptors, by-IPA forms leave combined entries (R_TVTYQ), a wrong TTL or TG removes nothing (R_SQXYZ,
+//! R_XKMMX), by-VA forms remove what was made from a descriptor that maps the VA, a group's other members excepted
+//! (I_JQPNP). More may go by choice. The VMID is the one in use at issue.
+//!
+//! *What walks see.* A store by a PE is seen by walks of any PE, its own included, for certain only after a DSB of the
+//! storing PE; before, the old value may be read ([`TableMemory::before`]). A walk reads each descriptor once, at one
+//! moment.
+//!
+//! *Registers.* From its write to the next context synchronisation of the PE a register's old value may be used, one
+//! choice a register and use; that goes for the VMID of a TLBI as well.
+//!
+//! *Hardware update.* AF (also by speculative walks) and dirty state (only by stores that are permitted) are
+//! compare-and-swap of the descriptor that was walked, in stage 1 and stage 2 (D8.5). A store through an entry that is
+//! still clean walks again.
+//!
+//! # What is not modelled
+//!
+//! EL2&0 (E2H=1), EL3's own translation, Secure and Realm spaces, 52-bit addresses, FEAT_LPA2, small translation
+//! tables, PIE, POE, GCS, MTE, FWB, CnP, and HCR_EL2.PTW. Walks are atomic: a walk does not begin before a TLBI and
+//! end after its DSB, which R_LXHLD and I_BWGVK forbid to matter. A register that was written twice without
+//! synchronisation has two values, not three. TxSZ, EPD and SCTLR.M are not cached: entries made before a change of
+//! them match again after. Two cached Table descriptors for one address are used one or the other, without a conflict.
+//! A by-VA TLBI reaches all pieces of a block. Out-of-context regimes are not walked for.
+//!
+//! # Fast path
+//!
+//! [`Translated::page`] may be kept by the machine, for requests of the same EL, privilege and PAN, as long as
+//! [`Mmu::generation`] stands. It is handed out only while exactly one entry matches, no TLBI is under way and no
+//! register awaits synchronisation; whatever ends that changes the generation. Because kept pages hide the TLB from
+//! its own caprices, the machine calls [`Mmu::step`] now and then.
+
+pub mod context;
+pub mod profile;
+mod tlb;
+pub mod tlbi;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+use arrayvec::ArrayVec;
+use vmsa::BbmLevel;
+
+pub use self::{
+    context::{Context, Regime},
+    profile::{Answers, Defect, Nt, Profile},
+    tlbi::{Dsb, Scope, TlbiOp},
+};
+use self::{
+    tlb::{Disagreement, Entry, Kind as EntryKind, Leaf, Permissions, Tags, Tlb, disagreement},
+    tlbi::Issued,
+    walk::{PERMISSION, TRANSLATION, WalkFault, Walker},
+};
+use crate::choice::{Choices, Odds, Point};
+
+/// The memory that walks read, and that hardware updates write. Addresses are PAs of aligned 64-bit descriptors.
+pub trait TableMemory {
+    /// What stands there, all stores included; `None` where there is no memory.
+    fn read64(&self, pa: u64) -> Option<u64>;
+
+    /// What stood there before the `nth` of the stores, oldest first, that no DSB of their PE has followed; `None` if
+    /// there are not as many. A walk may read any of these instead of what stands there now.
+    fn before(&self, pa: u64, nth: usize) -> Option<u64>;
+
+    /// Stores `new` if `old` stands there, in one step; whether it did.
+    fn cas64(&mut self, pa: u64, old: u64, new: u64) -> bool;
+}
+
+/// What an address is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Kind {
+    /// A read.
+    Load,
+    /// A write; DC ZVA is one.
+    Store,
+    /// A read and a write in one.
+    Atomic,
+    /// An instruction fetch.
+    Fetch,
+    /// AT: as a load or store would, without stage 2 of the result unless `both_stages`.
+    At {
+        /// As a store.
+        write: bool,
+        /// AT S12E…
+        both_stages: bool,
+    },
+    /// DC and IC by VA: translated, and no permission asked.
+    CacheMaintenance,
+}
+
+impl Kind {
+    const fn needs(self) -> u8 {
+        match self {
+            Self::Load | Self::At { write: false, .. } => Permissions::READ,
+            Self::Store | Self::At { write: true, .. } => Permissions::WRITE,
+            Self::Atomic => Permissions::READ | Permissions::WRITE,
+            Self::Fetch => Permissions::EXECUTE,
+            Self::CacheMaintenance => 0,
+        }
+    }
+
+    /// Makes clean descriptors dirty; an AT does not.
+    const fn stores(self) -> bool {
+        matches!(self, Self::Store | Self::Atomic)
+    }
+}
+
+/// One address to translate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// The address, with its top byte.
+    pub va: u64,
+    /// What for.
+    pub kind: Kind,
+    /// Whose regime: 0 and 1 EL1&0, 2 EL2, 3 no translation. For an AT, the EL it names.
+    pub el: u8,
+    /// False at EL0 and for LDTR, STTR and their like.
+    pub privileged: bool,
+    /// PSTATE.PAN.
+    pub pan: bool,
+}
+
+/// The subtype of Device memory, strictest first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Device {
+    /// Device-nGnRnE.
+    NGnRnE = 0,
+    /// Device-nGnRE.
+    NGnRE = 1,
+    /// Device-nGRE.
+    NGRE = 2,
+    /// Device-GRE.
+    GRE = 3,
+}
+
+impl Device {
+    const fn of(attr: u8) -> Option<Self> {
+        match attr {
+            0x00..=0x03 => Some(Self::NGnRnE),
+            0x04..=0x07 => Some(Self::NGnRE),
+            0x08..=0x0b => Some(Self::NGRE),
+            0x0c..=0x0f => Some(Self::GRE),
+            _ => None,
+        }
+    }
+}
+
+/// A translation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Translated {
+    /// The PA; the IPA for an AT of stage 1 alone.
+    pub pa: u64,
+    /// Device memory: unaligned accesses fault.
+    pub device: bool,
+    /// Normal, Inner and Outer Write-Back.
+    pub cacheable: bool,
+    /// Attributes as MAIR has them, of both stages.
+    pub attr: u8,
+    /// SH as descriptors have it.
+    pub shareability: u8,
+    /// [`Defect::Torn`]: where the upper half of the access goes instead.
+    pub torn: Option<u64>,
+    /// What the machine may keep.
+    pub page: Option<MicroEntry>,
+}
+
+/// A page's translation that stays true while [`Mmu::generation`] does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MicroEntry {
+    /// First address of the 4 KiB page, as in the request.
+    pub va: u64,
+    /// The page's PA.
+    pub pa: u64,
+    /// Loads go ahead.
+    pub load: bool,
+    /// Stores go ahead, and update no descriptor.
+    pub store: bool,
+    /// Fetches go ahead.
+    pub fetch: bool,
+    /// As [`Translated::device`].
+    pub device: bool,
+    /// As [`Translated::cacheable`].
+    pub cacheable: bool,
+}
+
+/// A translation that failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// The fault status code, `ESR_ELx.ISS[5:0]`.
+    pub fsc: u8,
+    /// A stage 2 fault.
+    pub stage2: bool,
+    /// ISS.S1PTW: stage 2 refused a table of stage 1.
+    pub s1ptw: bool,
+    /// The level in the status; meaningless for a conflict.
+    pub level: i8,
+    /// For HPFAR_EL2, where stage 2 faulted.
+    pub ipa: Option<u64>,
+    /// For FAR_ELx.
+    pub va: u64,
+    /// The EL that takes it.
+    pub taken_to: u8,
+    /// [`Defect::NoProgress`]: nothing is taken, the instruction does not end; it is tried again.
+    pub stall: bool,
+}
+
+/// ID_AA64MMFR0_EL1.PARange of the machine, as a number of bits.
+pub const PHYSICAL_BITS: u32 = 48;
+
+/// FSC of a TLB conflict abort.
+pub const CONFLICT: u8 = 0b11_0000;
+
+/// One way to translate the requested address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Hit {
+    one: Leaf,
+    two: Option<Leaf>,
+}
+
+impl Hit {
+    const fn ipa(&self, va: u64) -> u64 {
+        self.one.output(va)
+    }
+
+    const fn pa(&self, va: u64) -> u64 {
+        match self.two {
+            Some(two) => two.output(self.ipa(va)),
+            None => self.ipa(va),
+        }
+    }
+
+    fn nt(&self) -> bool {
+        self.one.nt || self.two.is_some_and(|two| two.nt)
+    }
+
+    fn clean(&self) -> bool {
+        self.one.clean || self.two.is_some_and(|two| two.clean)
+    }
+}
+
+type Hits = ArrayVec<Hit, 8>;
+
+/// How matching entries were decided.
+enum Decision {
+    Use(Hit),
+    /// The stage 1 of this is an amalgamation: stage 2 is to be asked again.
+    Afresh(Hit),
+    Abort {
+        stage2: bool,
+    },
+    Stall,
+}
+
+/// A TLBI that has not taken effect here yet.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    issuer: usize,
+    issued: Issued,
+    /// It waits for the DSB.
+    lazy: bool,
+}
+
+/// TLBIs under way that one PE keeps apart; the oldest takes effect when there are more.
+const PENDING: usize = 64;
+/// Addresses a PE remembers to walk for unasked.
+const RECENT: usize = 8;
+
+/// Translation of one PE.
+#[derive(Clone, Debug)]
+pub struct Mmu {
+    profile: Profile,
+    tlb: Tlb,
+    /// Registers as of the last context synchronisation.
+    synchronised: Context,
+    pending: Vec<Pending>,
+    generation: u64,
+    recent: [u64; RECENT],
+    recent_at: usize,
+    /// [`Defect::UpdateMisplaced`]: a descriptor and what will be stored over whatever stands there.
+    misplaced: Option<(u64, u64)>,
+    /// [`Defect::Reordered`]: an entry that a TLBI removed.
+    ghost: Option<Entry>,
+}
+
+impl Mmu {
+    /// Translation of a PE with an empty TLB and all registers 0.
+    #[must_use]
+    pub fn new(profile: Profile) -> Self {
+        Self {
+            profile,
+            tlb: Tlb::new(profile.capacity),
+            synchronised: Context::default(),
+            pending: Vec::with_capacity(PENDING),
+            generation: 1,
+            recent: [0; RECENT],
+            recent_at: 0,
+            misplaced: None,
+            ghost: None,
+        }
+    }
+
+    /// The CPU this is.
+    #[must_use]
+    pub const fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// Changes whenever a kept [`MicroEntry`] may have become untrue; starts at 1.
+    #[inline]
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// A register of [`Context`] was written: nothing kept is certain until the next synchronisation.
+    pub fn register_written(&mut self) {
+        self.generation += 1;
+    }
+
+    /// A context synchronisation event (ISB, exception entry, exception return) with the registers as written.
+    pub fn context_sync(&mut self, context: &Context, choices: &mut Choices) {
+        if self.synchronised == *context {
+            return;
+        }
+        if self.profile.has(Defect::IsbIneffective) && choices.chance(Point::Defect, Odds::one_in(2)) {
+            return;
+        }
+        self.synchronised = *context;
+        self.generation += 1;
+    }
+
+    /// The registers as one use sees them.
+    fn effective(&self, context: &Context, choices: &mut Choices) -> Context {
+        if self.synchronised == *context {
+            return *context;
+        }
+        // An ineffective ISB leaves a difference on any profile that has it.
+        let odds = if self.profile.has(Defect::IsbIneffective) { Odds::one_in(2) } else { self.profile.early_register };
+        Context::between(&self.synchronised, context, odds, choices)
+    }
+
+    /// Translates one request, with the registers as written.
+    ///
+    /// # Errors
+    /// The [`Fault`] to be taken.
+    pub fn translate<M: TableMemory>(
+        &mut self,
+        request: Request,
+        context: &Context,
+        memory: &mut M,
+        choices: &mut Choices,
+    ) -> Result<Translated, Fault> {
+        let regime = match request.el {
+            0 | 1 => Regime::El10,
+            2 => Regime::El2,
+            _ => return Ok(Self::untranslated(&request, true)),
+        };
+        if self.profile.speculate != Odds::NEVER && choices.chance(Point::Speculate, Odds::one_in(8)) {
+            self.step(request.el, context, memory, choices);
+        }
+        if !self.pending.is_empty() && choices.chance(Point::Invalidate, self.profile.invalidate) {
+            self.apply_one(|pending| !pending.lazy, choices);
+        }
+        let settled = self.synchronised.agrees(context, regime);
+        let context = &self.effective(context, choices);
+        let (stage1, stage2) = (context.stage1_on(regime), context.stage2_on(regime));
+        if !stage1 {
+            // With stage 1 off, an address beyond the PA size is an Address size fault at level 0.
+            if request.va >> PHYSICAL_BITS != 0 {
+                return Err(self.fault(&request, regime, WalkFault::new(walk::ADDRESS_SIZE, 0, None)));
+            }
+            if !stage2 {
+                return Ok(Self::untranslated(&request, settled));
+            }
+        } else if context.stage1(regime, request.va).is_none() {
+            return Err(self.fault(&request, regime, WalkFault::new(TRANSLATION, 0, None)));
+        }
+        // TBI: what is above bit 55 does not take part.
+        let va = request.va & ((1 << 56) - 1);
+        self.remember(va);
+        let tags = Tags { regime, asid: context.asid(regime), vmid: context.vmid(), flat: !stage1 };
+        let (hit, torn, kept) = self.resolve(&request, va, tags, context, memory, choices)?;
+        let one_stage = matches!(request.kind, Kind::At { both_stages: false, .. });
+        let second = if one_stage { None } else { hit.two };
+        let pan = request.pan && stage1;
+        let request = Request { pan, ..request };
+        let permitted = Self::permitted(&hit.one, second.as_ref(), &request);
+        if permitted & request.kind.needs() != request.kind.needs() {
+            return Err(self.permission_fault(&request, regime, va, &hit));
+        }
+        let attr = Self::attr(&hit, second.as_ref(), request.kind == Kind::Fetch && !stage1);
+        let pa = if one_stage { hit.ipa(va) } else { hit.pa(va) };
+        let (device, cacheable) = (Device::of(attr).is_some(), attr == 0xff);
+        let stable = kept && settled && !one_stage && self.pending.is_empty() && self.ghost.is_none();
+        let page = (stable && torn.is_none() && self.unique(&tags, va, &hit)).then(|| MicroEntry {
+            va: request.va & !0xfff,
+            pa: pa & !0xfff,
+            load: permitted & Permissions::READ != 0,
+            store: permitted & Permissions::WRITE != 0 && !hit.clean(),
+            // With stage 1 off, fetches and data accesses differ in their memory type.
+            fetch: permitted & Permissions::EXECUTE != 0,
+            device: Device::of(Self::attr(&hit, second.as_ref(), false)).is_some(),
+            cacheable,
+        });
+        Ok(Translated { pa, device, cacheable, attr, shareability: hit.one.shareability, torn, page })
+    }
+
+    /// No translation at all: Device-nGnRnE for data and Normal for fetches. `keep`: it is certain.
+    fn untranslated(request: &Request, keep: bool) -> Translated {
+        let attr = if request.kind == Kind::Fetch { 0xaa } else { 0 };
+        let (pa, device) = (request.va & ((1 << 56) - 1), request.kind != Kind::Fetch);
+        let page = keep.then_some(MicroEntry {
+            va: request.va & !0xfff,
+            pa: pa & !0xfff,
+            load: true,
+            store: true,
+            fetch: true,
+            device: true,
+            cacheable: false,
+        });
+        Translated { pa, device, cacheable: false, attr, shareability: 2, torn: None, page }
+    }
+
+    fn attr(hit: &Hit, two: Option<&Leaf>, flat_fetch: bool) -> u8 {
+        let one = if flat_fetch && hit.one.attr == 0 { 0xaa } else { hit.one.attr };
+        two.map_or(one, |two| walk::combine(one, two.attr))
+    }
+
+    /// What both stages permit to the request's privilege.
+    fn permitted(one: &Leaf, two: Option<&Leaf>, request: &Request) -> u8 {
+        let mut permitted = one.permissions.of(request.privileged);
+        // PAN: data that EL0 may touch is out of bounds for EL1.
+        if request.pan && request.privileged && request.el == 1 && one.permissions.of(false) & Permissions::READ != 0 {
+            permitted &= Permissions::EXECUTE;
+        }
+        two.map_or(permitted, |two| permitted & two.permissions.of(request.el != 0))
+    }
+
+    fn permission_fault(&self, request: &Request, regime: Regime, va: u64, hit: &Hit) -> Fault {
+        let first = Self::permitted(&hit.one, None, request) & request.kind.needs() != request.kind.needs();
+        let (level, ipa) = match (first, hit.two) {
+            (false, Some(two)) => (two.level, Some(hit.ipa(va))),
+            _ => (hit.one.level, None),
+        };
+        self.fault(request, regime, WalkFault::new(PERMISSION, level.number(), ipa))
+    }
+
+    fn fault(&self, request: &Request, regime: Regime, fault: WalkFault) -> Fault {
+        Fault {
+            fsc: fault.fsc,
+            stage2: fault.stage2,
+            s1ptw: fault.s1ptw,
+            level: fault.level,
+            ipa: fault.ipa,
+            va: request.va,
+            taken_to: if fault.stage2 || regime == Regime::El2 { 2 } else { 1 },
+            stall: false,
+        }
+    }
+
+    fn remember(&mut self, va: u64) {
+        if self.recent.iter().all(|recent| (recent ^ va) >> 12 != 0) {
+            self.recent[self.recent_at] = va;
+            self.recent_at = (self.recent_at + 1) % RECENT;
+        }
+    }
+
+    /// Everything in the TLB that translates `va`, stage 2 walked for where only stage 1 is cached.
+    fn hits<M: TableMemory>(&mut self, va: u64, fetch: bool, walker: Walk<'_, M>) -> (Hits, Option<WalkFault>) {
+        let Walk { tags, context, memory, choices, .. } = walker;
+        let nested = context.stage2_on(tags.regime);
+        let mut hits = Hits::new();
+        let mut refused = None;
+        let add = |hit: Hit, hits: &mut Hits| {
+            if !hits.contains(&hit) {
+                // More than eight ways are as ambiguous as eight.
+                let _ = hits.try_push(hit);
+            }
+        };
+        let mut stage1: ArrayVec<Leaf, 8> = ArrayVec::new();
+        for entry in self.tlb.matching(&tags, va).filter(|entry| fetch || !entry.fetch_only) {
+            match entry.kind {
+                EntryKind::Combined => add(Hit { one: entry.one, two: entry.two }, &mut hits),
+                EntryKind::Stage1 => _ = stage1.try_push(entry.one),
+                _ => {}
+            }
+        }
+        if tags.flat && hits.is_empty() {
+            let store = None;
+            stage1.push(self.walker(Walk { tags, context, memory, choices, store }).flat());
+        }
+        for one in stage1 {
+            if !nested {
+                add(Hit { one, two: None }, &mut hits);
+                continue;
+            }
+            let ipa = one.output(va);
+            let twos: ArrayVec<Leaf, 8> =
+                self.tlb.matching(&tags, ipa).filter(|e| e.kind == EntryKind::Stage2).map(|e| e.one).take(8).collect();
+            for two in &twos {
+                add(Hit { one, two: Some(*two) }, &mut hits);
+            }
+            if twos.is_empty() && !tags.flat {
+                match self.walker(Walk { tags, context, memory, choices, store: None }).stage2(ipa, false, false) {
+                    Ok(two) => add(Hit { one, two: Some(two) }, &mut hits),
+                    Err(fault) => refused = Some(fault),
+                }
+            }
+        }
+        (hits, refused)
+    }
+
+    /// Translates by TLB or walk: the translation, where the other half of a torn access goes, and whether an entry
+    /// holds it now.
+    fn resolve<M: TableMemory>(
+        &mut self,
+        request: &Request,
+        va: u64,
+        tags: Tags,
+        context: &Context,
+        memory: &mut M,
+        choices: &mut Choices,
+    ) -> Result<(Hit, Option<u64>, bool), Fault> {
+        let regime = tags.regime;
+        let fetch = request.kind == Kind::Fetch;
+        if let Some(ghost) = self.ghost
+            && request.kind == Kind::Load
+            && ghost.matches(&tags, va)
+            && self.tlb.matching(&tags, va).any(|entry| entry.kind == EntryKind::Combined)
+            && choices.chance(Point::Defect, Odds::one_in(2))
+        {
+            self.ghost = None;
+            return Ok((Hit { one: ghost.one, two: ghost.two }, None, false));
+        }
+        // AT of stage 1 alone with stage 2 on walks: what the TLB has of stage 2 is not asked for.
+        if matches!(request.kind, Kind::At { both_stages: false, .. }) && context.stage2_on(regime) {
+            return self.demand(request, va, tags, context, memory, choices);
+        }
+        let (mut hits, refused) = self.hits(va, fetch, Walk { tags, context, memory, choices, store: None });
+        if hits.is_empty() {
+            if let Some(fault) = refused {
+                return Err(self.fault(request, regime, fault));
+            }
+            if let Some(entry) = self.tlb.matching(&tags, va).find(|entry| entry.kind == EntryKind::Invalid) {
+                return Err(self.fault(request, regime, WalkFault::new(TRANSLATION, entry.one.level.number(), None)));
+            }
+            return self.demand(request, va, tags, context, memory, choices);
+        }
+        let torn_between = hits.clone();
+        let hit = match self.decide(va, &mut hits, &tags, context, memory, choices) {
+            Decision::Use(hit) => hit,
+            Decision::Afresh(mut hit) => {
+                if context.stage2_on(regime) {
+                    let store = None;
+                    let two =
+                        self.walker(Walk { tags, context, memory, choices, store }).stage2(hit.ipa(va), false, false);
+                    match two {
+                        Ok(two) => hit.two = Some(two),
+                        Err(fault) => return Err(self.fault(request, regime, fault)),
+                    }
+                }
+                return Ok((hit, None, false));
+            }
+            Decision::Abort { stage2 } => return Err(self.conflict(request, regime, va, &torn_between, stage2)),
+            Decision::Stall => {
+                let fault = WalkFault::new(TRANSLATION, 0, None);
+                return Err(Fault { stall: true, ..self.fault(request, regime, fault) });
+            }
+        };
+        if hit.clean() && request.kind.stores() {
+            // The update is the walk's to make: without the entries that could serve the access as it is.
+            self.tlb.retain(|entry| entry.is_table() || !entry.matches(&tags, va));
+            self.generation += 1;
+            return self.demand(request, va, tags, context, memory, choices);
+        }
+        let torn = (self.profile.has(Defect::Torn) && torn_between.len() > 1)
+            .then(|| torn_between[choices.pick(Point::Defect, torn_between.len() as u32) as usize].pa(va));
+        Ok((hit, torn, torn_between.len() == 1))
+    }
+
+    /// A walk for a request.
+    fn demand<M: TableMemory>(
+        &mut self,
+        request: &Request,
+        va: u64,
+        tags: Tags,
+        context: &Context,
+        memory: &mut M,
+        choices: &mut Choices,
+    ) -> Result<(Hit, Option<u64>, bool), Fault> {
+        let regime = tags.regime;
+        let store = request.kind.stores().then_some(request.privileged);
+        let stage1_only = matches!(request.kind, Kind::At { both_stages: false, .. });
+        let mut walker = self.walker(Walk { tags, context, memory, choices, store });
+        let walked = walker.stage1(va).and_then(|(one, slot)| {
+            if !context.stage2_on(regime) || stage1_only {
+                return Ok((Hit { one, two: None }, slot));
+            }
+            walker.stage2(one.output(va), false, false).map(|two| (Hit { one, two: Some(two) }, slot))
+        });
+        let walked = walked.inspect(|(hit, slot)| {
+            if !(stage1_only && context.stage2_on(regime)) {
+                walker.keep(va, hit.one, *slot, hit.two);
+            }
+        });
+        let disturbed = walker.disturbed;
+        self.generation += u64::from(disturbed);
+        match walked {
+            Ok((hit, _)) => Ok((hit, None, !hit.nt())),
+            Err(fault) => Err(self.fault(request, regime, fault)),
+        }
+    }
+
+    /// Whether `hit` is the one way through the TLB from `va`, and no Table descriptor in it contradicts that.
+    fn unique(&self, tags: &Tags, va: u64, hit: &Hit) -> bool {
+        let (mut combined, mut apart) = (false, false);
+        for entry in self.tlb.matching(tags, va) {
+            match entry.kind {
+                _ if entry.fetch_only => return false,
+                EntryKind::Combined if (entry.one, entry.two) == (hit.one, hit.two) => combined = true,
+                EntryKind::Stage1 if entry.one == hit.one => apart = true,
+                EntryKind::Combined | EntryKind::Stage1 => return false,
+                _ => {}
+            }
+        }
+        if apart && hit.two.is_some() || tags.flat && !combined {
+            let mut found = false;
+            for entry in self.tlb.matching(tags, hit.ipa(va)).filter(|entry| entry.kind == EntryKind::Stage2) {
+                if Some(entry.one) != hit.two {
+                    return false;
+                }
+                found = true;
+            }
+            apart = found;
+            if !found && !tags.flat {
+                return false;
+            }
+        }
+        (combined || apart) && !hit.nt() && !self.contradicted(tags, va, &hit.one)
+    }
+
+    /// Whether a cached Table descriptor stands where `leaf` has its Block.
+    fn contradicted(&self, tags: &Tags, va: u64, leaf: &Leaf) -> bool {
+        self.tlb
+            .matching(tags, va)
+            .any(|e| e.kind == EntryKind::Table1 && (e.one.level, e.one.granule) == (leaf.level, leaf.granule))
+    }
+
+    /// What matching entries give. `hits` has at least one.
+    fn decide<M: TableMemory>(
+        &self,
+        va: u64,
+        hits: &mut Hits,
+        tags: &Tags,
+        context: &Context,
+        memory: &M,
+        choices: &mut Choices,
+    ) -> Decision {
+        let mut worst = (Disagreement::Harmless, false, 0, 0);
+        for (i, a) in hits.iter().enumerate() {
+            for (j, b) in hits.iter().enumerate().skip(i + 1) {
+                let equal = || same_contents(memory, a.pa(va), b.pa(va));
+                let first = disagreement(&a.one, &b.one, equal);
+                // Stage 2 can be compared for one IPA only.
+                let second = match (a.two, b.two) {
+                    (Some(x), Some(y)) if a.ipa(va) == b.ipa(va) => disagreement(&x, &y, equal),
+                    _ => Disagreement::Harmless,
+                };
+                let found = (first.max(second), second > first, i, j);
+                if found.0 > worst.0 {
+                    worst = found;
+                }
+            }
+        }
+        let (mut cause, stage2, i, j) = worst;
+        let (a, b) = (hits[i], hits[j]);
+        if cause == Disagreement::Harmless && hits.iter().any(|hit| self.contradicted(tags, va, &hit.one)) {
+            cause = Disagreement::Size;
+        }
+        let chosen = hits[choices.pick(Point::Several, hits.len() as u32) as usize];
+        if cause == Disagreement::Harmless {
+            return Decision::Use(chosen);
+        }
+        let sizes = i != j && a.one.level != b.one.level;
+        let answers = self.answers(cause);
+        if self.profile.has(Defect::NoProgress) && sizes {
+            return Decision::Stall;
+        }
+        if self.profile.has(Defect::Stage2Escape) && chosen.two.is_some() {
+            let two = Leaf { delta: 0, permissions: Permissions::new(7, 7), ..chosen.one };
+            return Decision::Use(Hit { two: Some(two), ..chosen });
+        }
+        if self.profile.has(Defect::AmalgamatedOa) && sizes {
+            return Decision::Use(Hit { one: sized(&a.one, &b.one, va), ..chosen });
+        }
+        if self.profile.has(Defect::AmalgamatedPermission) && sizes {
+            return Decision::Use(Hit {
+                one: Leaf { permissions: chosen.one.permissions.without_write(), ..chosen.one },
+                ..chosen
+            });
+        }
+        let mut ways: ArrayVec<u8, 3> = ArrayVec::new();
+        for (way, allowed) in [(0, answers.either), (1, answers.abort), (2, answers.amalgam && !stage2 && i != j)] {
+            if allowed {
+                ways.push(way);
+            }
+        }
+        match ways.get(choices.pick(Point::Several, ways.len() as u32) as usize) {
+            Some(1) => Decision::Abort { stage2: self.conflict_at_el2(cause, stage2, context, tags) },
+            Some(2) => Decision::Afresh(amalgam(&a, &b, va, sizes, choices)),
+            _ => Decision::Use(chosen),
+        }
+    }
+
+    /// What the profile allows for a disagreement.
+    fn answers(&self, cause: Disagreement) -> Answers {
+        let answers = match cause {
+            // From level 1 on a direct change of the Contiguous bit is defined (R_KHRBC, R_FCPSG).
+            Disagreement::Contiguous if self.profile.bbm != BbmLevel::L0 => {
+                Answers { amalgam: false, ..self.profile.size }
+            }
+            Disagreement::Contiguous | Disagreement::Size => self.profile.size,
+            Disagreement::Break | Disagreement::Harmless => self.profile.other,
+        };
+        let defect = self.profile.has(Defect::ConflictAtLevel3) && cause != Disagreement::Break;
+        Answers { abort: answers.abort || defect, ..answers }
+    }
+
+    /// R_FWRMB, and conflicts in stage 2 itself.
+    fn conflict_at_el2(&self, cause: Disagreement, stage2: bool, context: &Context, tags: &Tags) -> bool {
+        let size = cause != Disagreement::Break && self.profile.bbm != BbmLevel::L0;
+        let at_el2 = context.stage2_on(tags.regime) && (size || stage2);
+        at_el2 && !self.profile.has(Defect::ConflictWrongEl)
+    }
+
+    fn conflict(&self, request: &Request, regime: Regime, va: u64, hits: &Hits, stage2: bool) -> Fault {
+        let ipa = stage2.then(|| hits[0].ipa(va));
+        let mut fault = Fault { fsc: CONFLICT, ..self.fault(request, regime, WalkFault::new(0, 0, ipa)) };
+        if self.profile.has(Defect::ConflictWrongFsc) {
+            fault.fsc = TRANSLATION | 3;
+        }
+        if self.profile.has(Defect::ConflictWrongFar) {
+            fault.va = request.va.wrapping_sub(0x1000);
+        }
+        fault
+    }
+
+    fn walker<'a, M: TableMemory>(&'a mut self, walk: Walk<'a, M>) -> Walker<'a, M> {
+        let Walk { tags, context, memory, choices, store } = walk;
+        Walker {
+            profile: &self.profile,
+            context,
+            tags,
+            tlb: &mut self.tlb,
+            memory,
+            choices,
+            misplaced: &mut self.misplaced,
+            store,
+            disturbed: false,
+        }
+    }
+
+    /// A moment at which the TLB may do something unasked: let a TLBI take effect, give up an entry, walk. `el` is the
+    /// PE's; only its regime is walked for. A benign profile does nothing.
+    pub fn step<M: TableMemory>(&mut self, el: u8, context: &Context, memory: &mut M, choices: &mut Choices) {
+        if !self.pending.is_empty() && choices.chance(Point::Invalidate, self.profile.invalidate) {
+            self.apply_one(|pending| !pending.lazy, choices);
+        }
+        if let Some((pa, new)) = self.misplaced
+            && choices.chance(Point::Defect, Odds::one_in(3))
+        {
+            self.misplaced = None;
+            if let Some(now) = memory.read64(pa) {
+                memory.cas64(pa, now, new);
+            }
+        }
+        if choices.chance(Point::Evict, self.profile.evict) {
+            self.evict_one(choices);
+        }
+        if !choices.chance(Point::Speculate, self.profile.speculate) {
+            return;
+        }
+        let regime = match el {
+            0 | 1 => Regime::El10,
+            2 => Regime::El2,
+            _ => return,
+        };
+        let context = &self.effective(context, choices);
+        let stage1 = context.stage1_on(regime);
+        if !stage1 && !context.stage2_on(regime) {
+            return;
+        }
+        let recent = self.recent[choices.pick(Point::Speculate, RECENT as u32) as usize];
+        let va = match choices.pick(Point::Speculate, 4) {
+            0 => recent.wrapping_add(0x1000),
+            1 => recent.wrapping_sub(0x1000),
+            _ => recent,
+        } & ((1 << 56) - 1);
+        let tags = Tags { regime, asid: context.asid(regime), vmid: context.vmid(), flat: !stage1 };
+        let mut walker = self.walker(Walk { tags, context, memory, choices, store: None });
+        let walked = walker.stage1(va).and_then(|(one, slot)| match context.stage2_on(regime) {
+            true => walker.stage2(one.output(va), false, false).map(|two| (one, slot, Some(two))),
+            false => Ok((one, slot, None)),
+        });
+        if let Ok((one, slot, two)) = walked {
+            walker.keep(va, one, slot, two);
+        }
+        let disturbed = walker.disturbed;
+        self.generation += u64::from(disturbed);
+    }
+
+    fn evict_one(&mut self, choices: &mut Choices) {
+        if self.tlb.len() != 0 {
+            self.tlb.evict(choices.pick(Point::Evict, self.tlb.len() as u32) as usize);
+            self.generation += 1;
+        }
+    }
+
+    /// Lets one of the TLBIs under way that `may` take effect, in any order; whether there was one.
+    fn apply_one(&mut self, may: impl Fn(&Pending) -> bool, choices: &mut Choices) -> bool {
+        let count = self.pending.iter().filter(|pending| may(pending)).count();
+        let nth = choices.pick(Point::Invalidate, count as u32) as usize;
+        let Some((index, _)) = self.pending.iter().enumerate().filter(|(_, pending)| may(pending)).nth(nth) else {
+            return false;
+        };
+        let issued = self.pending.swap_remove(index).issued;
+        self.apply(&issued, choices);
+        true
+    }
+
+    fn apply(&mut self, issued: &Issued, choices: &mut Choices) {
+        let (profile, ghost) = (&self.profile, &mut self.ghost);
+        self.tlb.retain(|entry| {
+            if !issued.must_remove(entry, profile) {
+                return true;
+            }
+            if profile.has(Defect::Reordered) && entry.kind == EntryKind::Combined {
+                *ghost = Some(*entry);
+            }
+            if profile.has(Defect::ExecuteKept) && issued.by_va() && !entry.is_table() && entry.executable() {
+                entry.fetch_only = true;
+                return true;
+            }
+            let page = 1 << entry.one.shift;
+            if profile.has(Defect::ContiguousPartKept) && entry.one.contiguous && entry.size > page {
+                (entry.start, entry.size) = (entry.start + entry.size - page, page);
+                return true;
+            }
+            false
+        });
+        self.generation += 1;
+        if choices.chance(Point::Evict, self.profile.over_invalidate) {
+            self.evict_one(choices);
+        }
+    }
+}
+
+/// What a walk works with besides the [`Mmu`] itself.
+struct Walk<'a, M> {
+    tags: Tags,
+    context: &'a Context,
+    memory: &'a mut M,
+    choices: &'a mut Choices,
+    store: Option<bool>,
+}
+
+/// Issues a TLBI of PE `issuer`, at EL1 if `el1`, with its registers as written, to the PEs it reaches.
+pub fn tlbi(mmus: &mut [Mmu], issuer: usize, op: TlbiOp, el1: bool, context: &Context, choices: &mut Choices) {
+    let issued = op.issue(&mmus[issuer].effective(context, choices), el1);
+    let last = mmus.len() - 1;
+    for (pe, mmu) in mmus.iter_mut().enumerate() {
+        let deaf = pe == last && mmu.profile.has(Defect::BroadcastMissesPe);
+        if pe != issuer && (issued.scope == Scope::NonShareable || deaf) {
+            continue;
+        }
+        mmu.generation += 1;
+        if mmu.profile.invalidate == Odds::ALWAYS {
+            mmu.apply(&issued, choices);
+            continue;
+        }
+        if mmu.pending.len() == PENDING {
+            let oldest = mmu.pending.remove(0).issued;
+            mmu.apply(&oldest, choices);
+        }
+        let lazy = choices.chance(Point::Invalidate, mmu.profile.lazy);
+        mmu.pending.push(Pending { issuer, issued, lazy });
+    }
+}
+
+/// A DSB of PE `issuer`: the TLBIs that it completes have taken effect everywhere when it ends.
+pub fn complete(mmus: &mut [Mmu], issuer: usize, dsb: Dsb, choices: &mut Choices) {
+    /// Issuer of a TLBI that [`Defect::EarlyDsb`] let go: no DSB waits for it any more.
+    const NOBODY: usize = usize::MAX;
+    for (pe, mmu) in mmus.iter_mut().enumerate() {
+        if mmu.pending.is_empty() {
+            continue;
+        }
+        let early = pe != issuer && mmu.profile.has(Defect::EarlyDsb);
+        let completed = |pending: &Pending| pending.issuer == issuer && pending.issued.completed_by(dsb);
+        if early {
+            for pending in mmu.pending.iter_mut().filter(|pending| completed(pending)) {
+                (pending.issuer, pending.lazy) = (NOBODY, false);
+            }
+        }
+        while mmu.apply_one(completed, choices) {}
+    }
+}
+
+/// Whether the 4 KiB around two PAs hold the same.
+fn same_contents(memory: &impl TableMemory, a: u64, b: u64) -> bool {
+    let (a, b) = (a & !0xfff, b & !0xfff);
+    (0..0x1000).step_by(8).all(|offset| memory.read64(a + offset) == memory.read64(b + offset))
+}
+
+/// The larger's base with the smaller's offset.
+fn sized(a: &Leaf, b: &Leaf, va: u64) -> Leaf {
+    let (large, small) = if a.shift > b.shift { (a, b) } else { (b, a) };
+    let oa = large.output(large.start) | va & ((1 << small.shift) - 1);
+    Leaf { delta: oa.wrapping_sub(va), ..*large }
+}
+
+/// A mixture of two stage 1 translations: of sizes, or field by field and bit by bit of the page's address.
+fn amalgam(a: &Hit, b: &Hit, va: u64, sizes: bool, choices: &mut Choices) -> Hit {
+    if sizes && choices.pick(Point::Several, 2) == 0 {
+        return Hit { one: sized(&a.one, &b.one, va), two: None };
+    }
+    let mut coin = || choices.pick(Point::Several, 2) == 0;
+    let attr = if coin() { a.one.attr } else { b.one.attr };
+    let permissions = if coin() { a.one.permissions } else { b.one.permissions };
+    let (x, y) = (a.ipa(va) & !0xfff, b.ipa(va) & !0xfff);
+    let page = (12..48)
+        .fold(0, |page, bit| page | if (x ^ y) >> bit & 1 == 0 || coin() { x & 1 << bit } else { y & 1 << bit });
+    let one = Leaf { attr, permissions, delta: (page | va & 0xfff).wrapping_sub(va), ..a.one };
+    Hit { one, two: None }
+}

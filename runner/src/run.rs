@@ -26,7 +26,10 @@ use crate::{
     doctor, guest,
     judge::judge,
     plan::{self, NothingMatches, Plan},
-    platform::qemu::{self, Gic, Hardware, Qemu, Threads},
+    platform::{
+        model::{self, ModelTarget},
+        qemu::{self, Gic, Hardware, Qemu, Threads},
+    },
     progress::Progress,
     report::{self, RunFormat},
     results::{self, Hex, ResultFile, Run, Tool, Writer},
@@ -38,6 +41,55 @@ use crate::{
 pub enum On {
     /// QEMU's virt machine on this computer.
     Qemu,
+    /// An architectural model in this process; its CPUs are profiles.
+    Model,
+}
+
+/// A platform that can be used.
+enum Platform {
+    Qemu(Qemu),
+    Model,
+}
+
+impl Platform {
+    fn find(on: On) -> Result<Self, Error> {
+        Ok(match on {
+            On::Qemu => Self::Qemu(Qemu::find()?),
+            On::Model => Self::Model,
+        })
+    }
+
+    /// Its name in results.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Qemu(_) => qemu::KIND,
+            Self::Model => model::KIND,
+        }
+    }
+
+    /// Its name and version, for people.
+    fn describe(&self) -> String {
+        match self {
+            Self::Qemu(qemu) => format!("QEMU {}", qemu.version()),
+            Self::Model => "the model".to_owned(),
+        }
+    }
+
+    fn cpus(&self) -> Vec<String> {
+        match self {
+            Self::Qemu(qemu) => qemu.cpus().to_vec(),
+            Self::Model => model::profiles(),
+        }
+    }
+
+    /// A machine with this CPU, which is one of [`cpus`](Self::cpus).
+    fn target(&self, cpu: &str, args: &Args) -> Option<Box<dyn Target + '_>> {
+        let hardware = args.hardware.hardware();
+        Some(match self {
+            Self::Qemu(qemu) => Box::new(qemu.target(cpu, hardware)),
+            Self::Model => Box::new(ModelTarget::new(cpu, hardware.cpus, args.seed)?),
+        })
+    }
 }
 
 /// Which instances to run, where and how.
@@ -49,8 +101,9 @@ pub struct Args {
     /// The platform to run on
     #[arg(long, value_enum, default_value = "qemu")]
     pub on: On,
-    /// CPUs to run on, separated by commas; `all` stands for every AArch64 CPU with EL2 that the platform has
-    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "max")]
+    /// CPUs to run on, separated by commas; `all` stands for every AArch64 CPU with EL2 that the platform has [default:
+    /// max on QEMU, ideal-l2-abort on the model]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub cpu: Vec<String>,
     /// Rounds of each instance
     #[arg(long, value_name = "N", default_value = "64", value_parser = positive)]
@@ -150,12 +203,12 @@ pub enum Error {
         source: qemu::Error,
     },
     /// The platform has no such CPU.
-    #[error("QEMU {version} has no AArch64 CPU with EL2 called `{name}`; it has {}", known.join(", "))]
+    #[error("{platform} has no AArch64 CPU with EL2 called `{name}`; it has {}", known.join(", "))]
     UnknownCpu {
         /// What was asked for.
         name: String,
         /// Whom.
-        version: qemu::Version,
+        platform: String,
         /// What there is.
         known: Vec<String>,
     },
@@ -190,17 +243,17 @@ impl Error {
 /// If nothing could be run at all. A CPU that fails does not keep the others from running; the exit code tells.
 pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
     let instances = plan::select(&args.filters)?;
-    let qemu = Qemu::find()?;
-    let cpus = choose_cpus(&qemu, &args.cpu)?;
+    let platform = Platform::find(args.on)?;
+    let cpus = choose_cpus(&platform, &args.cpus())?;
     // Before anything boots: a run whose results cannot be kept is not worth its time.
     let writable = || {
-        let dir = args.out.join(qemu::KIND);
+        let dir = args.out.join(platform.kind());
         std::fs::create_dir_all(&dir)?;
         tempfile::tempfile_in(dir)
     };
     writable().map_err(|source| Error::Out { dir: args.out.clone(), source })?;
 
-    let run = Job { args, qemu: &qemu, instances, progress: Progress::new(), stop: stop_on_request() };
+    let run = Job { args, platform: &platform, instances, progress: Progress::new(), stop: stop_on_request() };
     let results = run.all(&cpus);
 
     let mut exit = Exit::Clean;
@@ -246,14 +299,14 @@ fn verdict(file: &ResultFile) -> Exit {
     }
 }
 
-fn choose_cpus(qemu: &Qemu, names: &[String]) -> Result<Vec<String>, Error> {
+fn choose_cpus(platform: &Platform, names: &[String]) -> Result<Vec<String>, Error> {
+    let known = platform.cpus();
     let mut chosen: Vec<String> = vec![];
     for name in names {
-        let new = if name == "all" { qemu.cpus() } else { std::slice::from_ref(name) };
+        let new = if name == "all" { &known[..] } else { std::slice::from_ref(name) };
         for name in new {
-            if !qemu.cpus().contains(name) {
-                let known = qemu.cpus().to_vec();
-                return Err(Error::UnknownCpu { name: name.clone(), version: qemu.version(), known });
+            if !known.contains(name) {
+                return Err(Error::UnknownCpu { name: name.clone(), platform: platform.describe(), known });
             }
             if !chosen.contains(name) {
                 chosen.push(name.clone());
@@ -272,15 +325,34 @@ fn stop_on_request() -> Arc<AtomicBool> {
     stop
 }
 
+impl On {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Qemu => qemu::KIND,
+            Self::Model => model::KIND,
+        }
+    }
+}
+
 impl Args {
+    /// The CPUs to run on, by name, `all` among them.
+    fn cpus(&self) -> Vec<String> {
+        match (self.cpu.is_empty(), self.on) {
+            (false, _) => self.cpu.clone(),
+            (true, On::Qemu) => vec!["max".to_owned()],
+            (true, On::Model) => vec![model::USUAL.to_owned()],
+        }
+    }
+
     /// The command that repeats the run.
     #[must_use]
     pub fn command(&self) -> String {
         let hardware = self.hardware.hardware();
         let mut command = format!(
-            "shatter run {}--on qemu --cpu {} --rounds {} --seed {:#x} --timeout-ms {} --smp {} --gic {} --mem {} --threads {}",
+            "shatter run {}--on {} --cpu {} --rounds {} --seed {:#x} --timeout-ms {} --smp {} --gic {} --mem {} --threads {}",
             self.filters.iter().map(|filter| format!("{filter} ")).collect::<String>(),
-            self.cpu.join(","),
+            self.on.name(),
+            self.cpus().join(","),
             self.rounds,
             self.seed,
             self.timeout_ms,
@@ -305,7 +377,7 @@ struct CpuRun {
 /// What the workers share.
 struct Job<'a> {
     args: &'a Args,
-    qemu: &'a Qemu,
+    platform: &'a Platform,
     instances: Vec<Instance>,
     progress: Progress,
     stop: Arc<AtomicBool>,
@@ -336,7 +408,7 @@ impl Job<'_> {
 
     fn cpu(&self, cpu: &str) -> CpuRun {
         let start = Instant::now();
-        let target = self.qemu.target(cpu, self.args.hardware.hardware());
+        let target = self.platform.target(cpu, self.args).expect("chosen from what there is");
         let (earlier, instances) = match self.left(cpu) {
             Ok(left) => left,
             Err(error) => return CpuRun { file: None, failure: Some(error.into()) },
@@ -345,7 +417,7 @@ impl Job<'_> {
             return CpuRun { file: earlier, failure: None };
         }
         let mut writer = None;
-        let failure = self.drive(&target, instances, &mut writer).err();
+        let failure = self.drive(&*target, instances, &mut writer).err();
         let Some(mut writer) = writer else { return CpuRun { file: earlier, failure } };
         let elapsed = start.elapsed();
         writer.run_mut().duration_ms += u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
@@ -371,7 +443,7 @@ impl Job<'_> {
 
     /// What an earlier run left, if it is to be resumed, and the instances that it does not have.
     fn left(&self, cpu: &str) -> Result<(Option<ResultFile>, Vec<Instance>), results::Error> {
-        let earlier = match ResultFile::load(&results::path(&self.args.out, qemu::KIND, cpu)) {
+        let earlier = match ResultFile::load(&results::path(&self.args.out, self.platform.kind(), cpu)) {
             _ if !self.args.resume => return Ok((None, self.instances.clone())),
             Err(results::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Ok((None, self.instances.clone()));

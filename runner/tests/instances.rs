@@ -4,7 +4,9 @@
 //! alone boots alone. What only failed to be shown is no success: without QEMU every test fails, and says what to
 //! install.
 //!
-//! `SHATTER_TEST_CPUS` names the CPUs, separated by commas. Without it they are one of BBM level 2 and one of level 0.
+//! `SHATTER_TEST_CPUS` names the CPUs, separated by commas, each as `platform:cpu`. Without it they are one of BBM level
+//! 2 and one of level 0 on QEMU, and one of level 1 and one of level 2 on the model, where conflict aborts and nT faults
+//! can be seen.
 
 use std::{
     collections::HashMap,
@@ -19,11 +21,14 @@ use shatter_runner::{
     judge::judge,
     known,
     plan::Plan,
-    platform::qemu::{self, Gic, Hardware, Qemu, Threads},
+    platform::{
+        model::{self, ModelTarget},
+        qemu::{self, Gic, Hardware, Qemu, Threads},
+    },
     report::histogram,
     results::CaseResult,
     run::settings,
-    target::{Event, drive},
+    target::{Event, Target, drive},
 };
 use vmsa::{Instance, verdict::Class};
 
@@ -39,9 +44,17 @@ fn find_qemu() -> Result<Qemu, String> {
     Qemu::find().map_err(|error| format!("{error}\n\n{}", doctor::advice(&error)))
 }
 
+fn hardware() -> Hardware {
+    Hardware { cpus: 2, gic: Gic::V3, memory: "3G".to_owned(), threads: Threads::default() }
+}
+
+/// The CPUs that are tested where nothing else is asked for.
+const CPUS: &str = "qemu:max,qemu:cortex-a57,model:ideal-l1-fault,model:ideal-l2-abort";
+
 /// The tests of one CPU.
 struct Boot {
     qemu: SharedQemu,
+    platform: String,
     cpu: String,
     selected: Mutex<Vec<Instance>>,
     /// What came of them, by id; or why nothing came. Filled by the first test that asks.
@@ -51,14 +64,18 @@ struct Boot {
 impl Boot {
     fn run(&self) -> (HashMap<String, CaseResult>, Option<String>) {
         let mut results = HashMap::new();
-        let qemu = match &**self.qemu {
-            Ok(qemu) => qemu,
-            Err(error) => return (results, Some(error.clone())),
+        let target: Box<dyn Target> = match (&*self.platform, &**self.qemu) {
+            (model::KIND, _) => match ModelTarget::new(&self.cpu, 2, SEED) {
+                Some(target) => Box::new(target),
+                None => return (results, Some(format!("there is no profile {}", self.cpu))),
+            },
+            (qemu::KIND, Ok(qemu)) => Box::new(qemu.target(&self.cpu, hardware())),
+            (qemu::KIND, Err(error)) => return (results, Some(error.clone())),
+            (other, _) => return (results, Some(format!("there is no platform {other}"))),
         };
-        let hardware = Hardware { cpus: 2, gic: Gic::V3, memory: "3G".to_owned(), threads: Threads::default() };
         let instances = self.selected.lock().expect("nobody panics with it").clone();
         let plan = Plan { settings: settings(SEED, ROUNDS, TIMEOUT_MS), instances };
-        let run = drive(&qemu.target(&self.cpu, hardware), &plan, &AtomicBool::new(false), &mut |event| {
+        let run = drive(&*target, &plan, &AtomicBool::new(false), &mut |event| {
             if let Event::Finished(finished) = event {
                 results.insert(finished.id.to_string(), judge(finished).case);
             }
@@ -75,7 +92,7 @@ impl Boot {
         let story = format!("{}: {}\n{}", case.verdict, case.reason, histogram(case));
         match case.verdict {
             Class::Skip => Ok(Completion::ignored_with(&case.reason)),
-            Class::Fail => match id.parse().ok().and_then(|instance| known::defect(qemu::KIND, &instance)) {
+            Class::Fail => match id.parse().ok().and_then(|instance| known::defect(&self.platform, &instance)) {
                 Some(defect) => Ok(Completion::ignored_with(format!("fails, as expected: {}", defect.what))),
                 None => Err(story.into()),
             },
@@ -87,12 +104,14 @@ impl Boot {
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let cpus = std::env::var("SHATTER_TEST_CPUS").unwrap_or_else(|_| "max,cortex-a57".to_owned());
+    let cpus = std::env::var("SHATTER_TEST_CPUS").unwrap_or_else(|_| CPUS.to_owned());
     let qemu: SharedQemu = Arc::new(LazyLock::new(find_qemu));
     let mut trials = vec![];
-    for cpu in cpus.split(',') {
+    for name in cpus.split(',') {
+        let (platform, cpu) = name.split_once(':').unwrap_or((qemu::KIND, name));
         let boot = Arc::new(Boot {
             qemu: Arc::clone(&qemu),
+            platform: platform.to_owned(),
             cpu: cpu.to_owned(),
             selected: Mutex::default(),
             results: OnceLock::new(),
@@ -100,7 +119,7 @@ fn main() -> ExitCode {
         for instance in cases::all() {
             let id = instance.to_string();
             let shared = Arc::clone(&boot);
-            let trial = Trial::ignorable_test(format!("qemu::{cpu}::{id}"), move || shared.test(&id));
+            let trial = Trial::ignorable_test(format!("{platform}::{cpu}::{id}"), move || shared.test(&id));
             if !arguments.is_filtered_out(&trial) {
                 boot.selected.lock().expect("nobody panics with it").push(instance);
             }

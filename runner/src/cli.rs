@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench,
+    audit, bench,
     compare::{CompareFormat, Comparison},
     doctor, explain, judge,
     list::{self, ListFormat},
@@ -110,6 +110,9 @@ enum Command {
     },
     /// Tell what is missing on this machine, and the command that mends it
     Doctor,
+    /// Test the suite against itself, on the model; exit code 1 if a sound CPU fails anything
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Measure the harness: instances a second, VM set-up, boot, rounds a second
     Bench(bench::Args),
 }
@@ -119,6 +122,8 @@ enum Command {
 enum Error {
     #[error(transparent)]
     Run(#[from] run::Error),
+    #[error(transparent)]
+    Audit(#[from] audit::Error),
     #[error(transparent)]
     Bench(#[from] bench::Error),
     #[error(transparent)]
@@ -136,7 +141,8 @@ impl Error {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,
             Self::Output(_) => Exit::Platform,
             Self::Run(error) => error.exit(),
-            Self::Bench(_) => Exit::Platform,
+            Self::Bench(_) | Self::Audit(audit::Error::Report(_)) => Exit::Platform,
+            Self::Audit(audit::Error::Nothing(_)) => Exit::NothingSelected,
             Self::Nothing(_) => Exit::NothingSelected,
             Self::Results(_) => Exit::Usage,
         }
@@ -163,6 +169,7 @@ pub fn main() -> ExitCode {
 fn execute(command: Command, out: &mut dyn io::Write) -> Result<Exit, Error> {
     match command {
         Command::Run(args) => return Ok(run::main(&args, out)?),
+        Command::Audit(audit) => return Ok(audit::main(&audit, out)?),
         Command::Bench(args) => bench::main(&args, out)?,
         Command::List { filters, format } => list::write(&plan::select(&filters)?, format, out)?,
         Command::Explain { id } => {

@@ -5,6 +5,7 @@
 //! [`results`] keeps them, [`report`] and [`compare`] show them. [`cli`] is the command line, [`run`] its main command.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod bench;
 pub mod cli;
 pub mod compare;

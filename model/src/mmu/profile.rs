@@ -276,8 +276,6 @@ defects! {
     UpdateMisplaced = "update-misplaced" on "ideal-l2-quiet",
     /// If several entries match, the halves of an access may use different ones.
     Torn = "torn" on "ideal-l2-quiet",
-    /// A store-exclusive succeeds although the VA has another PA by now.
-    ExclusiveAcrossRemap = "exclusive-across-remap" on "ideal-l2-quiet",
     /// A load may be served from before a TLBI, once, after a later one was served from after it.
     Reordered = "reordered" on "ideal-l2-quiet",
     /// A conflict abort for a size change goes to EL1 although stage 2 is on (R_FWRMB).

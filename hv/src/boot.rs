@@ -33,6 +33,7 @@ core::arch::global_asm!(
     own_exception = sym crate::exception::own_exception,
 );
 
+// SAFETY: symbols of hv.ld, of which only the address is taken.
 unsafe extern "C" {
     static __text_end: u8;
     static __rodata_end: u8;

@@ -74,6 +74,7 @@ pub(crate) fn own_index() -> usize {
     CPUS.iter().position(|c| c.online.load(Ordering::Relaxed) && c.mpidr.load(Ordering::Relaxed) == own).unwrap_or(0)
 }
 
+// SAFETY: labels in vectors.S and boot.S, of which only the address is taken.
 unsafe extern "C" {
     /// The vectors of vectors.S.
     static hv_vectors: u8;

@@ -29,6 +29,7 @@ pub(crate) const PSTATE_RESET: u64 = 0b0101 | 0xf << 6;
 /// SCTLR_EL1 as the architecture wants it for a start: the RES1 bits of Armv8.0, everything else off.
 const SCTLR_RESET: u64 = 0x30d0_0800;
 
+// SAFETY: declared as vectors.S defines it.
 unsafe extern "C" {
     /// Runs the vCPU of `frame` until its next exception to EL2; returns the kind, see vectors.S.
     fn vcpu_enter(frame: *mut Frame) -> u64;

@@ -18,6 +18,7 @@ pub struct Probed {
     pub esr: u64,
 }
 
+// SAFETY: declared as probe.S defines them: AAPCS64 functions, and labels of which only the address is taken.
 unsafe extern "C" {
     fn probe_load(va: u64) -> Probed;
     fn probe_store(va: u64, value: u64) -> Probed;

@@ -34,6 +34,7 @@ global_asm!(
     secondary = sym secondary,
 );
 
+// SAFETY: declared as entry.S and payload.ld define them; of the statics only the address is taken.
 unsafe extern "C" {
     /// Turns the MMU on, having dropped the caches' lines of `[start, end)`, which was written without them.
     ///
@@ -46,6 +47,7 @@ unsafe extern "C" {
     safe static __memory_end: u8;
 }
 
+// SAFETY: defined once in each payload binary, with this signature, by the macro `family!`.
 unsafe extern "Rust" {
     /// The family's binary.
     safe fn payload_main(vm: Vm) -> !;

@@ -21,6 +21,7 @@ global_asm!(
     synchronous = sym synchronous,
 );
 
+// SAFETY: a label in vectors.S, of which only the address is taken.
 unsafe extern "C" {
     safe static payload_vectors: u8;
 }

@@ -229,6 +229,7 @@ global_asm!(
     REPORT = const call::REPORT,
 );
 
+// SAFETY: labels in the assembly above, of which only the address is taken.
 unsafe extern "C" {
     safe static payload_swap_second: u8;
     safe static payload_swap_first: u8;

@@ -11,9 +11,8 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
-    thread,
     time::Instant,
 };
 
@@ -25,6 +24,7 @@ use crate::{
     cli::Exit,
     doctor, guest,
     judge::judge,
+    parallel,
     plan::{self, NothingMatches, Plan},
     platform::{
         model::{self, ModelTarget},
@@ -152,13 +152,9 @@ impl HardwareArgs {
     /// The hardware asked for.
     #[must_use]
     pub fn hardware(&self) -> Hardware {
-        let cpus = self.smp.unwrap_or(if cores() >= 4 { 4 } else { 2 });
+        let cpus = self.smp.unwrap_or(if parallel::cores() >= 4 { 4 } else { 2 });
         Hardware { cpus, gic: self.gic, memory: self.mem.clone(), threads: self.threads }
     }
-}
-
-fn cores() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn number(text: &str) -> Result<u64, String> {
@@ -386,24 +382,8 @@ struct Job<'a> {
 impl Job<'_> {
     /// Runs all CPUs, several at a time, and returns their results in the same order.
     fn all(&self, cpus: &[String]) -> Vec<CpuRun> {
-        let jobs = self.args.jobs.map_or(cores() / 2, usize::from).clamp(1, cpus.len());
-        let next = AtomicUsize::new(0);
-        let worker = || {
-            let mut done = vec![];
-            while let Some((i, cpu)) = {
-                let i = next.fetch_add(1, Ordering::Relaxed);
-                cpus.get(i).map(|cpu| (i, cpu))
-            } {
-                done.push((i, self.cpu(cpu)));
-            }
-            done
-        };
-        let mut runs: Vec<_> = thread::scope(|scope| {
-            let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(worker)).collect();
-            workers.into_iter().flat_map(|worker| worker.join().expect("a worker does not panic")).collect()
-        });
-        runs.sort_by_key(|(i, _)| *i);
-        runs.into_iter().map(|(_, run)| run).collect()
+        let jobs = self.args.jobs.map_or(parallel::cores() / 2, usize::from).clamp(1, cpus.len());
+        parallel::map(jobs, cpus, |cpu| self.cpu(cpu))
     }
 
     fn cpu(&self, cpu: &str) -> CpuRun {

@@ -1,0 +1,100 @@
+//! `shatter audit profiles`: no sound CPU fails.
+//!
+//! A suite that cries wolf is worth nothing. Each profile of the model is a CPU that the architecture allows, so a
+//! `fail` on one of them, whatever the seed, is a mistake of ours: in a rule, in the harness or in the model.
+
+use std::{collections::BTreeMap, io, num::NonZeroU64, sync::atomic::AtomicBool};
+
+use vmsa::verdict::Class;
+
+use super::{Error, on_all_cores};
+use crate::{
+    cli::Exit,
+    judge::judge,
+    plan::{self, Plan},
+    platform::model::{ModelTarget, profiles},
+    run::settings,
+    target::{Event, drive},
+};
+
+/// What to test.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Only instances whose id contains FILTER, or is FILTER; all, if there is none
+    #[arg(value_name = "FILTER")]
+    filters: Vec<String>,
+    /// Seeds to try on each profile, from 1 up
+    #[arg(long, value_name = "N", default_value = "4")]
+    seeds: NonZeroU64,
+    /// Rounds of each instance
+    #[arg(long, value_name = "N", default_value = "16")]
+    rounds: NonZeroU64,
+    /// PEs of the machine, 1 to 8
+    #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u8).range(1..=8))]
+    smp: u8,
+}
+
+/// What one profile came to, over all seeds.
+#[derive(Default)]
+struct Sum {
+    seeds: u64,
+    counts: BTreeMap<&'static str, u64>,
+    conflicts: u64,
+    /// Instances with a verdict that a sound CPU must not get, and seeds that did not run through.
+    wrong: Vec<String>,
+}
+
+impl Sum {
+    fn add(&mut self, other: Self) {
+        self.seeds += other.seeds;
+        self.conflicts += other.conflicts;
+        self.wrong.extend(other.wrong);
+        for (class, count) in other.counts {
+            *self.counts.entry(class).or_default() += count;
+        }
+    }
+}
+
+pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
+    /// Simulated time after which an instance counts as hung, in ms.
+    const TIMEOUT_MS: NonZeroU64 = NonZeroU64::new(60_000).expect("not 0");
+    let instances = plan::select(&args.filters)?;
+    let names = profiles();
+    let runs: Vec<(&str, u64)> =
+        (1..=args.seeds.get()).flat_map(|seed| names.iter().map(move |name| (name.as_str(), seed))).collect();
+    let stop = AtomicBool::new(false);
+    let one = |&(profile, seed): &(&str, u64)| {
+        let mut sum = Sum { seeds: 1, ..Sum::default() };
+        let plan = Plan { settings: settings(seed, args.rounds, TIMEOUT_MS), instances: instances.clone() };
+        let target = ModelTarget::new(profile, args.smp, seed).expect("a profile's own name");
+        let run = drive(&target, &plan, &stop, &mut |event| {
+            if let Event::Finished(finished) = event {
+                let case = judge(finished).case;
+                *sum.counts.entry(case.verdict.name()).or_default() += 1;
+                if finished.id.starts_with("el1.") {
+                    sum.conflicts += case.conflicts.el1 + case.conflicts.el2_for_el1;
+                }
+                if matches!(case.verdict, Class::Fail | Class::Error) {
+                    sum.wrong.push(format!("seed {seed}: {} {}: {}", case.verdict, case.id, case.reason));
+                }
+            }
+            Ok(())
+        });
+        if let Err(failure) = run {
+            sum.wrong.push(format!("seed {seed}: {failure}"));
+        }
+        sum
+    };
+    let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
+    for (&(profile, _), sum) in runs.iter().zip(on_all_cores(&runs, one)) {
+        sums.entry(profile).or_default().add(sum);
+    }
+    for (profile, sum) in &sums {
+        let counts: Vec<String> = sum.counts.iter().map(|(class, count)| format!("{count} {class}")).collect();
+        writeln!(out, "{profile}: {} seeds, {}, {} conflict aborts", sum.seeds, counts.join(", "), sum.conflicts)?;
+        for line in &sum.wrong {
+            writeln!(out, "  {line}")?;
+        }
+    }
+    Ok(if sums.values().all(|sum| sum.wrong.is_empty()) { Exit::Clean } else { Exit::Forbidden })
+}

@@ -98,6 +98,7 @@ impl Row {
                             granule: Granule::K4,
                             change,
                             method,
+                            script: None,
                             observer: Observer { access, place },
                             stage2,
                             cap,

@@ -173,7 +173,8 @@ fn execute(command: Command, out: &mut dyn io::Write) -> Result<Exit, Error> {
         Command::Bench(args) => bench::main(&args, out)?,
         Command::List { filters, format } => list::write(&plan::select(&filters)?, format, out)?,
         Command::Explain { id } => {
-            let instance = cases::find(&id).ok_or_else(|| plan::NothingMatches::new(&id))?;
+            let instance = cases::find(&id).or_else(|| plan::scripted(&id));
+            let instance = instance.ok_or_else(|| plan::NothingMatches::new(&id))?;
             explain::write(&instance, out)?;
         }
         Command::Table { results, format, rejudge } => {

@@ -10,8 +10,7 @@ use vmsa::{
     geometry::{BbmLevel, Granule, Level},
     instance::{Access, Case, Change, Instance, Method, Place, Protection, Remapping, Selftest, Stage2},
     outcome::{Kind, Phase},
-    sequence::Sequence,
-    transition,
+    transition::{self, Needed},
     verdict::{self, Control},
 };
 
@@ -134,8 +133,9 @@ fn describe(descriptor: Descriptor, granule: Granule, level: Level) -> String {
 }
 
 fn steps(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
-    writeln!(out, "\nThe method's steps:")?;
-    for step in Sequence::of(case.method, case.change).steps() {
+    let whose = if case.script.is_some() { "The steps, instead of the method's own" } else { "The method's steps" };
+    writeln!(out, "\n{whose}:")?;
+    for step in case.sequence().steps() {
         writeln!(out, "  {:<24} // {}", step.asm(), step.reason())?;
     }
     Ok(())
@@ -145,9 +145,13 @@ fn needs(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
     writeln!(out, "\nWhat the change needs, and whether this method gives it:")?;
     for level in BbmLevel::ALL {
         let needed = case.change.needs(case.granule, level);
-        let given = match transition::guarantee(case.method, case.change, case.granule, level) {
-            Ok(_) => "given",
-            Err(_) => "not given, so that the outcome is not defined",
+        let given = match transition::sufficient(&case.sequence(), case.change, case.granule, level) {
+            Ok(_) => "given".to_owned(),
+            // What a script lacks need not be what the change asks for.
+            Err(Needed { rule, why, .. }) if case.script.is_some() => {
+                format!("not given ({rule}, {why}), so that the outcome is not defined")
+            }
+            Err(_) => "not given, so that the outcome is not defined".to_owned(),
         };
         writeln!(out, "  BBM level {level}: {} ({}, {}): {given}", needed.need, needed.rule, needed.why)?;
     }

@@ -60,19 +60,34 @@ fn did_you_mean(near: &[String]) -> String {
 /// The instances of the catalogue that any of `filters` matches, in the catalogue's order; all, without a filter.
 ///
 /// A filter matches anywhere in an id, except that a whole id matches itself only: each instance can be run alone.
+/// The id of an instance of the catalogue with steps of the user's own (`bbm~0sB1di`) selects just that; these come
+/// last.
 ///
 /// # Errors
 /// For the first filter that matches nothing: a mistyped one must not pass for a smaller selection.
 pub fn select(filters: &[String]) -> Result<Vec<Instance>, NothingMatches> {
     let ids: Vec<(String, Instance)> = cases::all().map(|instance| (instance.to_string(), instance)).collect();
+    let scripted: Vec<Instance> = filters.iter().filter_map(|filter| scripted(filter)).collect();
     let matches = |filter: &str, id: &str| id == filter || id.contains(filter) && cases::find(filter).is_none();
     for filter in filters {
-        if !ids.iter().any(|(id, _)| matches(filter, id)) {
+        if !ids.iter().any(|(id, _)| matches(filter, id)) && self::scripted(filter).is_none() {
             return Err(NothingMatches::new(filter));
         }
     }
     let chosen = |id: &str| filters.is_empty() || filters.iter().any(|filter| matches(filter, id));
-    Ok(ids.iter().filter(|(id, _)| chosen(id)).map(|(_, instance)| *instance).collect())
+    Ok(ids.iter().filter(|(id, _)| chosen(id)).map(|(_, instance)| *instance).chain(scripted).collect())
+}
+
+/// The instance of this id, if it has steps of its own and is one of the catalogue otherwise.
+#[must_use]
+pub fn scripted(id: &str) -> Option<Instance> {
+    match id.parse() {
+        Ok(Instance::Case(case)) if case.script.is_some() => {
+            cases::find(&Instance::Case(case.by_the_book()).to_string())?;
+            Some(Instance::Case(case))
+        }
+        _ => None,
+    }
 }
 
 /// The ids of the catalogue, their words, and their beginnings up to a dot, that are most like `text`, best first.

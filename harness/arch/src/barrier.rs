@@ -20,6 +20,10 @@ barrier! {
     dsb_ish = "dsb ish",
     /// DSB ISHST: completes stores, so that walkers see them; does not complete a TLBI.
     dsb_ishst = "dsb ishst",
+    /// DSB ISHLD: completes loads; neither stores nor TLBIs.
+    dsb_ishld = "dsb ishld",
+    /// DSB NSHST: completes stores, so that this PE's walker sees them.
+    dsb_nshst = "dsb nshst",
     /// DSB NSH: completes local TLBIs.
     dsb_nsh = "dsb nsh",
     /// DSB SY.

@@ -12,6 +12,10 @@ use vmsa::{
 
 use crate::{barrier, tlbi};
 
+/// What of an address is different in another one that no descriptor maps together with it: more than the largest
+/// block, less than half of the smallest address space.
+const ELSEWHERE: u64 = 1 << 37;
+
 /// A live descriptor and the change it goes through.
 #[derive(Clone, Copy, Debug)]
 pub struct Live<'a> {
@@ -46,9 +50,21 @@ impl<'a> Live<'a> {
             }
             Step::Dsb(Dsb::Ishst) => barrier::dsb_ishst(),
             Step::Dsb(Dsb::Ish) => barrier::dsb_ish(),
+            Step::Dsb(Dsb::Ishld) => barrier::dsb_ishld(),
+            Step::Dsb(Dsb::Nshst) => barrier::dsb_nshst(),
+            Step::Dsb(Dsb::Nsh) => barrier::dsb_nsh(),
             Step::Tlbi(Tlbi::Vaae1is) => tlbi::vaae1is(self.va),
             Step::Tlbi(Tlbi::Vaale1is) => tlbi::vaale1is(self.va),
             Step::Tlbi(Tlbi::Vmalle1is) => tlbi::vmalle1is(),
+            Step::Tlbi(Tlbi::Vae1is) => tlbi::vae1is(self.va),
+            Step::Tlbi(Tlbi::Vale1is) => tlbi::vale1is(self.va),
+            Step::Tlbi(Tlbi::Vaae1) => tlbi::vaae1(self.va),
+            Step::Tlbi(Tlbi::Vaale1) => tlbi::vaale1(self.va),
+            Step::Tlbi(Tlbi::Vmalle1) => tlbi::vmalle1(),
+            Step::Tlbi(Tlbi::Vaae1isOther) => tlbi::vaae1is(self.va ^ ELSEWHERE),
+            Step::Tlbi(Tlbi::Vaae1isUnshifted) => tlbi::vaae1is_unshifted(self.va),
+            Step::Tlbi(Tlbi::Vae1isOtherAsid) => tlbi::vae1is_asid1(self.va),
+            Step::Tlbi(Tlbi::Vae2is) => tlbi::vae2is(self.va),
             Step::Isb => barrier::isb(),
         }
     }

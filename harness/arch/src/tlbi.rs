@@ -10,19 +10,25 @@ const fn operand(address: u64) -> u64 {
     (address >> 12) & ((1 << 44) - 1)
 }
 
+/// Bit 0 of the ASID in the Xt of a TLBI by ASID.
+const ASID_SHIFT: u32 = 48;
+
 macro_rules! tlbi {
-    ($($(#[$meta:meta])* $name:ident($($arg:ident)?) = $text:literal),+ $(,)?) => {
+    ($($(#[$meta:meta])* $name:ident($($arg:ident $(, $xt:expr)?)?) = $text:literal),+ $(,)?) => {
         $(
             $(#[$meta])*
             #[inline(always)]
             pub fn $name($($arg: u64)?) {
-                tlbi!(@emit $text $($arg)?);
+                tlbi!(@emit $text $($arg $(, $xt)?)?);
             }
         )+
     };
     (@emit $text:literal $arg:ident) => {
+        tlbi!(@emit $text $arg, operand)
+    };
+    (@emit $text:literal $arg:ident, $xt:expr) => {
         // SAFETY: dropping cached translations changes no mapping; a later walk reads the same tables.
-        unsafe { asm!(concat!("tlbi ", $text, ", {}"), in(reg) operand($arg), options(nostack, preserves_flags)) }
+        unsafe { asm!(concat!("tlbi ", $text, ", {}"), in(reg) $xt($arg), options(nostack, preserves_flags)) }
     };
     (@emit $text:literal) => {
         // SAFETY: dropping cached translations changes no mapping; a later walk reads the same tables.
@@ -35,8 +41,20 @@ tlbi! {
     vaae1is(va) = "vaae1is",
     /// By VA, all ASIDs, last level only, Inner Shareable.
     vaale1is(va) = "vaale1is",
+    /// By VA, ASID 0, all levels, Inner Shareable.
+    vae1is(va) = "vae1is",
+    /// By VA, ASID 0, last level only, Inner Shareable.
+    vale1is(va) = "vale1is",
+    /// By VA, ASID 1, all levels, Inner Shareable.
+    vae1is_asid1(va, |va| operand(va) | 1 << ASID_SHIFT) = "vae1is",
+    /// A mistake to be tested: as `vaae1is` with the address where its bits from 12 up belong.
+    vaae1is_unshifted(va, |va: u64| va & ((1 << 44) - 1)) = "vaae1is",
     /// By VA, all ASIDs, all levels, this PE only.
     vaae1(va) = "vaae1",
+    /// By VA, all ASIDs, last level only, this PE only.
+    vaale1(va) = "vaale1",
+    /// By VA in EL2's regime, Inner Shareable. From EL2; undefined at EL1.
+    vae2is(va) = "vae2is",
     /// All of the current VMID's EL1&0 stage 1 entries, Inner Shareable.
     vmalle1is() = "vmalle1is",
     /// All of the current VMID's EL1&0 stage 1 entries, this PE only.

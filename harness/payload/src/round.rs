@@ -109,7 +109,7 @@ pub fn run(mut vm: Vm) -> ! {
     }
     let access = case.observer.access;
     let window = Window::new(&mut vm, case.granule, case.change, access == Access::Fetch);
-    let (sequence, restore) = (Sequence::of(case.method, case.change), Sequence::restore());
+    let (sequence, restore) = (case.sequence(), Sequence::restore());
     let work = Work::new(&window, sequence.steps(), restore.steps(), [access; 2], vm.info.seed);
     finish(&work.run(&vm, case.observer.place))
 }

@@ -8,7 +8,7 @@
 //! el1.split.4k-l2.direct.load-remote[.s2off|.s2pages][.cap0|.cap1]
 //! ^   ^     ^     ^      ^           ^ stage 2 (blocks if absent)  ^ BBM level presented at most
 //! |   |     |     |      observer: access and place
-//! |   |     |     method
+//! |   |     |     method, or method~steps: these steps instead of the method's, a letter each (Sequence::parse)
 //! |   |     granule and geometry of the transition
 //! |   transition
 //! regime
@@ -19,11 +19,12 @@ use core::{fmt, str::FromStr};
 
 use crate::{
     geometry::{BbmLevel, Granule, Level},
+    sequence::Sequence,
     words,
 };
 
 /// Longest id in bytes; buffers for ids have this size.
-pub const MAX_ID: usize = 64;
+pub const MAX_ID: usize = 72;
 
 words! {
     /// Whose translation is changed.
@@ -268,12 +269,28 @@ pub struct Case {
     pub change: Change,
     /// How.
     pub method: Method,
+    /// Other steps than the method's.
+    pub script: Option<Sequence>,
     /// Who looks.
     pub observer: Observer,
     /// How stage 2 maps the payload.
     pub stage2: Stage2,
     /// The highest BBM level that ID_AA64MMFR2_EL1 may show to the payload, if it is lowered.
     pub cap: Option<BbmLevel>,
+}
+
+impl Case {
+    /// The steps by which the change is made.
+    #[must_use]
+    pub fn sequence(&self) -> Sequence {
+        self.script.unwrap_or_else(|| Sequence::of(self.method, self.change))
+    }
+
+    /// The case with the method's own steps.
+    #[must_use]
+    pub const fn by_the_book(self) -> Self {
+        Self { script: None, ..self }
+    }
 }
 
 /// One test.
@@ -368,7 +385,11 @@ impl fmt::Display for Instance {
         match self {
             Self::Case(c) => {
                 let family = c.change.family();
-                write!(f, "{}.{family}.{}-{}.{}.{}", c.regime, c.granule, c.change, c.method, c.observer)?;
+                write!(f, "{}.{family}.{}-{}.{}", c.regime, c.granule, c.change, c.method)?;
+                if let Some(script) = c.script {
+                    write!(f, "~{script}")?;
+                }
+                write!(f, ".{}", c.observer)?;
                 if c.stage2 != Stage2::Blocks {
                     write!(f, ".{}", c.stage2)?;
                 }
@@ -438,6 +459,9 @@ impl FromStr for Instance {
     type Err = IdError;
 
     fn from_str(id: &str) -> Result<Self, IdError> {
+        if id.len() > MAX_ID {
+            return Err(IdError::Trailing);
+        }
         let mut parts = id.split('.');
         let mut part = |name: &'static str| parts.next().ok_or(IdError::Missing(name));
 
@@ -454,9 +478,20 @@ impl FromStr for Instance {
         let change = change(family, geometry)
             .filter(|change| change.exists(granule))
             .ok_or(IdError::Unknown("geometry, for this granule,"))?;
-        let method = Method::parse(part("method")?).ok_or(IdError::Unknown("method"))?;
+        let method = part("method")?;
+        let (method, script) = match method.split_once('~') {
+            Some((method, letters)) => (method, Some(Sequence::parse(letters).ok_or(IdError::Unknown("steps"))?)),
+            None => (method, None),
+        };
+        let method = Method::parse(method).ok_or(IdError::Unknown("method"))?;
         if !method.fits(change) {
             return Err(IdError::Unknown("method, for this transition,"));
+        }
+        if script == Some(Sequence::of(method, change)) {
+            return Err(IdError::Unknown("steps (the method's own are not spelled)"));
+        }
+        if script.is_some_and(|script| !script.fits(change)) {
+            return Err(IdError::Unknown("steps, for this transition,"));
         }
         let (access, place) = part("observer")?.split_once('-').ok_or(IdError::Unknown("observer"))?;
         let observer = Observer {
@@ -481,7 +516,7 @@ impl FromStr for Instance {
         if parts.next().is_some() {
             return Err(IdError::Trailing);
         }
-        Ok(Self::Case(Case { regime, granule, change, method, observer, stage2, cap }))
+        Ok(Self::Case(Case { regime, granule, change, method, script, observer, stage2, cap }))
     }
 }
 
@@ -514,6 +549,8 @@ mod tests {
             "el1.merge.64k-l2.nt.load-remote.s2off.cap0",
             "el1.remap.16k-l3-ro-diff.direct-notlbi.load-local.s2pages",
             "el1.protect.4k-l2-xn-x.bbm.fetch-remote.cap1",
+            "el1.remap.4k-l3-rw.bbm~0sB1di.load-remote",
+            "el1.merge.4k-l1-l3.direct-notlbi~0nnMX1dddi.store-remote.s2off.cap0",
             "selftest.conflict-el2-for-el1",
         ] {
             let instance: Instance = id.parse().expect(id);
@@ -534,6 +571,12 @@ mod tests {
             ("el1.split.64k-l1.bbm.load-local", IdError::Unknown("geometry, for this granule,")),
             ("el1.merge.4k-l2.bbm-af.load-local", IdError::Unknown("method, for this transition,")),
             ("el1.protect.4k-l3-rw-ro.nt.load-local", IdError::Unknown("method, for this transition,")),
+            ("el1.split.4k-l2.bbm~.load-local", IdError::Unknown("steps")),
+            ("el1.split.4k-l2.bbm~0?.load-local", IdError::Unknown("steps")),
+            ("el1.split.4k-l2.bbm~iiiiiiiiiii.load-local", IdError::Unknown("steps")),
+            ("el1.split.4k-l2.bbm~0sAd1di.load-local", IdError::Unknown("steps (the method's own are not spelled)")),
+            ("el1.merge.4k-l2.bbm~fsMd1di.load-local", IdError::Unknown("steps, for this transition,")),
+            ("el1.remap.4k-l3-rw.bbm~tsMd1di.load-local", IdError::Unknown("steps, for this transition,")),
             ("el1.split.4k-l2.bbm", IdError::Missing("observer")),
             ("el1.split.4k-l2.bbm.load-local.", IdError::Unknown("modifier")),
             ("el1.split.4k-l2.bbm.load-local.cap4", IdError::Unknown("modifier")),
@@ -541,6 +584,7 @@ mod tests {
             ("el1.split.4k-l2.bbm.load-local.cap+", IdError::Unknown("modifier")),
             ("el1.split.4k-l2.bbm.load-local.cap0.s2off", IdError::Trailing),
             ("selftest.quiet.cap0", IdError::Trailing),
+            ("el1.protect.16k-l3-rw-ro.direct-notlbi~0000000000.store-remote.s2pages.cap0", IdError::Trailing),
         ] {
             assert_eq!(id.parse::<Instance>(), Err(error), "{id}");
         }
@@ -560,7 +604,7 @@ mod tests {
         fn near_misses_are_refused_or_read_back(
             words in prop::collection::vec(prop::sample::select(&[
                 "el1", "selftest", "split", "merge", "remap", "protect", "4k", "16k", "l0", "l1", "l2", "l3", "l1-l3",
-                "rw", "ro-same", "rw-ro", "x-xn", "bbm", "bbm-af", "nt", "direct", "direct-notlbi", "load-remote",
+                "rw", "ro-same", "rw-ro", "x-xn", "bbm", "bbm-af", "nt", "direct", "direct-notlbi", "bbm~0s", "nt~td1", "load-remote",
                 "fetch-local", "s2off", "s2pages", "cap0", "cap3", "quiet", "",
             ][..]), 0..9),
             dashes in any::<u16>(),

@@ -20,6 +20,7 @@ extern crate std;
 pub mod descriptor;
 pub mod geometry;
 pub mod instance;
+pub mod mutant;
 pub mod outcome;
 pub mod sequence;
 #[cfg(test)]

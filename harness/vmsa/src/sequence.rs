@@ -1,51 +1,147 @@
 //! The steps of each method, as data.
 //!
 //! One description serves everybody: the payload executes it, `shatter explain` prints it with the
-//! reason of each step, and audits leave steps out or weaken them. The steps are in the order of R_DDMVT
-//! and R_KFLJB; what differs between methods is which intermediate descriptor is written, if any.
+//! reason of each step, and audits leave steps out, weaken or reorder them ([`mutant`](crate::mutant)). The steps are in the order
+//! of R_DDMVT and R_KFLJB; what differs between methods is which intermediate descriptor is written, if any.
+//!
+//! A sequence can also be written out, a letter a step, in an instance's id: `bbm~0sB1di` is break-before-make
+//! with the DSB left out that completes the TLBI. `shatter explain` tells what the letters of an id say.
 
-use core::fmt;
+use core::fmt::{self, Write as _};
 
 use crate::{
     descriptor::Descriptor,
     instance::{Change, Method},
 };
 
-/// The descriptor that a step writes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Write {
-    /// An invalid descriptor: the break.
-    Invalid,
-    /// The old descriptor with AF=0: the other break.
-    OldNoAf,
-    /// The block of this change (the old one of a split, the new one of a merge) with nT=1.
-    BlockNt,
-    /// The new descriptor: the make.
-    New,
+/// An enumeration of instructions: how each is spelled in an id, and in a listing.
+macro_rules! instructions {
+    ($(#[$meta:meta])* $name:ident { $($(#[doc = $doc:literal])+ $variant:ident = $letter:literal, $asm:literal;)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum $name {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// Its letter in an id.
+            #[must_use]
+            pub const fn letter(self) -> char {
+                match self {
+                    $(Self::$variant => $letter,)+
+                }
+            }
+
+            /// As an instruction, for listings.
+            #[must_use]
+            pub const fn asm(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $asm,)+
+                }
+            }
+        }
+    };
 }
 
-/// Shareability domain of a DSB.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Dsb {
-    /// DSB ISHST: orders stores for the walkers of the Inner Shareable domain.
-    Ishst,
-    /// DSB ISH: also waits for TLBIs of the Inner Shareable domain.
-    Ish,
+instructions! {
+    /// The descriptor that a step writes.
+    Write {
+        /// An invalid descriptor: the break.
+        Invalid = '0', "str xzr, [pte]";
+        /// The old descriptor with AF=0: the other break.
+        OldNoAf = 'f', "str old & ~AF, [pte]";
+        /// The block of this change (the old one of a split, the new one of a merge) with nT=1.
+        BlockNt = 't', "str block | nT, [pte]";
+        /// The new descriptor: the make.
+        New = '1', "str new, [pte]";
+    }
 }
 
-/// A TLBI.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Tlbi {
-    /// VAAE1IS: all entries of the window's address, tables included, any ASID.
-    Vaae1is,
-    /// VAALE1IS: last-level entries of the window's address only.
-    Vaale1is,
-    /// VMALLE1IS: everything of this VMID's EL1&0 regime.
-    Vmalle1is,
+instructions! {
+    /// A DSB.
+    Dsb {
+        /// Orders stores for the walkers of the Inner Shareable domain.
+        Ishst = 's', "dsb ishst";
+        /// Also waits for TLBIs of the Inner Shareable domain.
+        Ish = 'd', "dsb ish";
+        /// Loads only: too weak for a descriptor and for a TLBI.
+        Ishld = 'r', "dsb ishld";
+        /// Stores, for this PE's walker.
+        Nshst = 'u', "dsb nshst";
+        /// Stores and TLBIs of this PE.
+        Nsh = 'n', "dsb nsh";
+    }
+}
+
+instructions! {
+    /// A TLBI. Those by ASID name ASID 0, which is the one in use.
+    Tlbi {
+        /// All entries of the window's address, tables included, any ASID.
+        Vaae1is = 'A', "tlbi vaae1is, va";
+        /// Last-level entries of the window's address only.
+        Vaale1is = 'B', "tlbi vaale1is, va";
+        /// Everything of this VMID's EL1&0 regime.
+        Vmalle1is = 'M', "tlbi vmalle1is";
+        /// As VAAE1IS, of one ASID and global entries.
+        Vae1is = 'E', "tlbi vae1is, va";
+        /// As VAALE1IS, of one ASID and global entries.
+        Vale1is = 'L', "tlbi vale1is, va";
+        /// As VAAE1IS, on this PE only.
+        Vaae1 = 'a', "tlbi vaae1, va";
+        /// As VAALE1IS, on this PE only.
+        Vaale1 = 'b', "tlbi vaale1, va";
+        /// As VMALLE1IS, on this PE only.
+        Vmalle1 = 'm', "tlbi vmalle1";
+        /// VAAE1IS for an address outside of the window.
+        Vaae1isOther = 'O', "tlbi vaae1is, other";
+        /// VAAE1IS with the address as it is, where its bits from 12 up belong.
+        Vaae1isUnshifted = 'S', "tlbi vaae1is, va << 12";
+        /// VAE1IS for an ASID that is not in use.
+        Vae1isOtherAsid = 'X', "tlbi vae1is, va | other asid";
+        /// EL2's own translation: not to be executed at EL1.
+        Vae2is = 'R', "tlbi vae2is, va";
+    }
+}
+
+impl Dsb {
+    /// Whether a store before it is seen by every walker behind it (R_DDMVT).
+    #[must_use]
+    pub const fn shows_stores(self) -> bool {
+        matches!(self, Self::Ishst | Self::Ish)
+    }
+
+    /// Whether it waits for a TLBI of the Inner Shareable domain: it must order loads and stores (R_PSMWS), and
+    /// for every PE that the TLBI reaches (R_YNJCP).
+    #[must_use]
+    pub const fn completes_tlbis(self) -> bool {
+        matches!(self, Self::Ish)
+    }
+}
+
+impl Tlbi {
+    /// Whether it removes, from every PE's TLB, what was made from the window's last-level descriptor, its entries
+    /// being global.
+    #[must_use]
+    pub const fn reaches_leaves(self) -> bool {
+        matches!(
+            self,
+            Self::Vaae1is | Self::Vaale1is | Self::Vmalle1is | Self::Vae1is | Self::Vale1is | Self::Vae1isOtherAsid
+        )
+    }
+
+    /// Whether it removes all that was made by way of a table: the table's descriptor and the entries of all its
+    /// addresses.
+    #[must_use]
+    pub const fn reaches_tables(self) -> bool {
+        matches!(self, Self::Vmalle1is)
+    }
 }
 
 /// One step.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Step {
     /// Store a descriptor, 64 bits, single-copy atomic.
     Write(Write),
@@ -62,17 +158,30 @@ impl Step {
     #[must_use]
     pub const fn asm(self) -> &'static str {
         match self {
-            Self::Write(Write::Invalid) => "str xzr, [pte]",
-            Self::Write(Write::OldNoAf) => "str old & ~AF, [pte]",
-            Self::Write(Write::BlockNt) => "str block | nT, [pte]",
-            Self::Write(Write::New) => "str new, [pte]",
-            Self::Dsb(Dsb::Ishst) => "dsb ishst",
-            Self::Dsb(Dsb::Ish) => "dsb ish",
-            Self::Tlbi(Tlbi::Vaae1is) => "tlbi vaae1is, va",
-            Self::Tlbi(Tlbi::Vaale1is) => "tlbi vaale1is, va",
-            Self::Tlbi(Tlbi::Vmalle1is) => "tlbi vmalle1is",
+            Self::Write(write) => write.asm(),
+            Self::Dsb(dsb) => dsb.asm(),
+            Self::Tlbi(tlbi) => tlbi.asm(),
             Self::Isb => "isb",
         }
+    }
+
+    /// Its letter in an id.
+    #[must_use]
+    pub const fn letter(self) -> char {
+        match self {
+            Self::Write(write) => write.letter(),
+            Self::Dsb(dsb) => dsb.letter(),
+            Self::Tlbi(tlbi) => tlbi.letter(),
+            Self::Isb => 'i',
+        }
+    }
+
+    /// Every step.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let writes = Write::ALL.iter().copied().map(Self::Write);
+        let dsbs = Dsb::ALL.iter().copied().map(Self::Dsb);
+        let tlbis = Tlbi::ALL.iter().copied().map(Self::Tlbi);
+        writes.chain(dsbs).chain(tlbis).chain([Self::Isb])
     }
 
     /// Why the step is there.
@@ -85,8 +194,15 @@ impl Step {
             Self::Write(Write::New) => "make: the new descriptor, one single-copy atomic store",
             Self::Dsb(Dsb::Ishst) => "the store is visible to every walker before the TLBI (R_DDMVT)",
             Self::Dsb(Dsb::Ish) => "the store or TLBI before it is complete on every PE (R_PSMWS, R_YNJCP)",
-            Self::Tlbi(Tlbi::Vaae1is | Tlbi::Vaale1is) => "nobody keeps the old translation of this address (R_LXHLD)",
+            Self::Dsb(Dsb::Ishld) => "orders loads only: completes neither a store nor a TLBI (R_PSMWS)",
+            Self::Dsb(Dsb::Nshst | Dsb::Nsh) => "for this PE alone: nothing is complete on another (R_YNJCP)",
+            Self::Tlbi(Tlbi::Vaae1is | Tlbi::Vaale1is | Tlbi::Vae1is | Tlbi::Vale1is | Tlbi::Vae1isOtherAsid) => {
+                "nobody keeps the old translation of this address (R_LXHLD)"
+            }
             Self::Tlbi(Tlbi::Vmalle1is) => "nobody keeps any of the many old entries (R_LXHLD)",
+            Self::Tlbi(Tlbi::Vaae1 | Tlbi::Vaale1 | Tlbi::Vmalle1) => "this PE does not keep the old translation",
+            Self::Tlbi(Tlbi::Vaae1isOther | Tlbi::Vaae1isUnshifted) => "does not name the window",
+            Self::Tlbi(Tlbi::Vae2is) => "names another regime, and is undefined at EL1",
             Self::Isb => "this PE's own next instructions use the new translation (R_BLDZX)",
         }
     }
@@ -102,26 +218,58 @@ impl fmt::Display for Step {
 pub const MAX_STEPS: usize = 10;
 
 /// A method's steps for one change.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Sequence {
     steps: [Step; MAX_STEPS],
-    len: usize,
+    len: u8,
 }
 
 impl Sequence {
     /// The steps, in order.
     #[must_use]
     pub fn steps(&self) -> &[Step] {
-        &self.steps[..self.len]
+        &self.steps[..usize::from(self.len)]
     }
 
+    const EMPTY: Self = Self { steps: [Step::Isb; MAX_STEPS], len: 0 };
+
     fn build(parts: &[&[Step]]) -> Self {
-        let mut sequence = Self { steps: [Step::Isb; MAX_STEPS], len: 0 };
-        for step in parts.iter().copied().flatten() {
-            sequence.steps[sequence.len] = *step;
+        parts.iter().copied().flatten().copied().collect()
+    }
+
+    /// These steps; `None` if there are more than [`MAX_STEPS`].
+    pub fn of_steps(steps: impl IntoIterator<Item = Step>) -> Option<Self> {
+        let mut sequence = Self::EMPTY;
+        for step in steps {
+            *sequence.steps.get_mut(usize::from(sequence.len))? = step;
             sequence.len += 1;
         }
-        sequence
+        Some(sequence)
+    }
+
+    /// The sequence that these [letters](Step::letter) spell; there must be one to [`MAX_STEPS`] of them.
+    #[must_use]
+    pub fn parse(letters: &str) -> Option<Self> {
+        let mut sequence = Self::EMPTY;
+        for letter in letters.chars() {
+            let step = Step::all().find(|step| step.letter() == letter)?;
+            *sequence.steps.get_mut(usize::from(sequence.len))? = step;
+            sequence.len += 1;
+        }
+        (sequence.len > 0).then_some(sequence)
+    }
+
+    /// Whether `change` has all that the steps write: only a Block has an nT bit, and only a leaf an Access flag.
+    #[must_use]
+    pub fn fits(&self, change: Change) -> bool {
+        (Method::Nt.fits(change) || !self.writes(Write::BlockNt))
+            && (Method::BbmAf.fits(change) || !self.writes(Write::OldNoAf))
+    }
+
+    /// Whether one of the steps writes this.
+    #[must_use]
+    pub fn writes(&self, write: Write) -> bool {
+        self.steps().contains(&Step::Write(write))
     }
 
     /// The sequence of `method` for `change`.
@@ -165,6 +313,20 @@ impl Sequence {
     }
 }
 
+/// No more than [`MAX_STEPS`]; for what is made from a sequence by changing it.
+impl FromIterator<Step> for Sequence {
+    fn from_iter<T: IntoIterator<Item = Step>>(steps: T) -> Self {
+        Self::of_steps(steps).expect("no more steps than a sequence has")
+    }
+}
+
+/// Spells the steps, a letter each.
+impl fmt::Display for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.steps().iter().try_for_each(|step| f.write_char(step.letter()))
+    }
+}
+
 impl Write {
     /// The value this write stores when `old` becomes `new` by way of `block`, the Block descriptor of the change.
     #[must_use]
@@ -180,8 +342,31 @@ impl Write {
 
 #[cfg(test)]
 mod tests {
+    use std::{string::ToString, vec::Vec};
+
     use super::*;
-    use crate::{geometry::Granule, testing};
+    use crate::{
+        geometry::{Granule, Level},
+        testing,
+    };
+
+    #[test]
+    fn letters_tell_steps_apart_and_spell_them() {
+        let mut letters: Vec<char> = Step::all().map(Step::letter).collect();
+        letters.sort_unstable();
+        letters.dedup();
+        assert_eq!(letters.len(), Step::all().count());
+        assert!(letters.iter().all(char::is_ascii_alphanumeric), "as an id's words are");
+        for change in testing::changes(Granule::K4) {
+            for &method in Method::ALL {
+                let sequence = Sequence::of(method, change);
+                assert_eq!(Sequence::parse(&sequence.to_string()), Some(sequence));
+            }
+        }
+        let split = Change::Split { block: Level::L2, leaf: Level::L3 };
+        assert_eq!(Sequence::of(Method::Bbm, split).to_string(), "0sAd1di");
+        assert_eq!([Sequence::parse(""), Sequence::parse("0?"), Sequence::parse("00000000000")], [None; 3]);
+    }
 
     #[test]
     fn every_sequence_ends_with_the_new_descriptor_complete() {

@@ -35,7 +35,8 @@ pub(crate) fn cases(granule: Granule) -> Vec<Case> {
                 for &place in Place::ALL {
                     let observer = Observer { access, place };
                     let (regime, stage2) = (Regime::El1, Stage2::Blocks);
-                    cases.push(Case { regime, granule, change, method, observer, stage2, cap: None });
+                    let script = None;
+                    cases.push(Case { regime, granule, change, method, script, observer, stage2, cap: None });
                 }
             }
         }

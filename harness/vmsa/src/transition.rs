@@ -17,7 +17,7 @@ use crate::{
     descriptor::{Attributes, Descriptor, DescriptorKind},
     geometry::{BbmLevel, Granule, Level},
     instance::{Access, Change, Method, Protection, Remapping},
-    sequence::{Dsb, Sequence, Step, Tlbi},
+    sequence::{Sequence, Step, Tlbi},
 };
 
 /// The weakest way of making a change that the architecture defines; later ones include earlier ones.
@@ -334,7 +334,7 @@ pub fn guarantee(method: Method, change: Change, granule: Granule, bbm: BbmLevel
     if !method.fits(change) {
         return Err(change.needs(granule, bbm));
     }
-    walk(Sequence::of(method, change).steps(), change, granule, bbm)
+    sufficient(&Sequence::of(method, change), change, granule, bbm)
 }
 
 /// How far the TLB maintenance for the last write has got.
@@ -350,7 +350,8 @@ enum Maintenance {
     Issued,
 }
 
-fn walk(steps: &[Step], change: Change, granule: Granule, bbm: BbmLevel) -> Result<Needed, Needed> {
+/// As [`guarantee`], for any steps, whoever looks: what is not complete on every PE is not given.
+pub fn sufficient(sequence: &Sequence, change: Change, granule: Granule, bbm: BbmLevel) -> Result<Needed, Needed> {
     let Descriptors { old, new, block } = change.example(granule);
     let context = change.context(granule);
     let mut current = old;
@@ -359,7 +360,10 @@ fn walk(steps: &[Step], change: Change, granule: Granule, bbm: BbmLevel) -> Resu
     let mut last = needed(Need::Nothing, "R_GPPYH", "nothing is changed");
     let mut strongest = last;
     let mut state = Maintenance::Settled;
-    for step in steps {
+    // Whether the last write is seen by every walker, and everything by this PE's next instruction.
+    let (mut seen, mut synchronised) = (true, true);
+    for step in sequence.steps() {
+        synchronised = *step == Step::Isb;
         match *step {
             Step::Write(write) => {
                 if state != Maintenance::Settled {
@@ -375,20 +379,23 @@ fn walk(steps: &[Step], change: Change, granule: Granule, bbm: BbmLevel) -> Resu
                 }
                 table_replaced = current.kind(granule, context.level) == DescriptorKind::Table;
                 state = if last.need == Need::Nothing { Maintenance::Settled } else { Maintenance::Written };
+                seen = next == current;
                 current = next;
             }
-            Step::Dsb(dsb) => match (state, dsb) {
-                (Maintenance::Written, _) => state = Maintenance::Visible,
-                // R_PSMWS: only a DSB that orders loads and stores completes a TLBI.
-                (Maintenance::Issued, Dsb::Ish) => state = Maintenance::Settled,
-                _ => {}
-            },
+            Step::Dsb(dsb) => {
+                seen |= dsb.shows_stores();
+                match state {
+                    Maintenance::Written if dsb.shows_stores() => state = Maintenance::Visible,
+                    Maintenance::Issued if dsb.completes_tlbis() => state = Maintenance::Settled,
+                    _ => {}
+                }
+            }
+            Step::Tlbi(Tlbi::Vae2is) => {
+                return Err(needed(Need::Bbm, "R_LXHLD", "a TLBI of EL2's regime is undefined at EL1"));
+            }
             Step::Tlbi(tlbi) => {
                 // Below a table there are entries for many addresses, and the table itself may be cached.
-                let enough = match tlbi {
-                    Tlbi::Vmalle1is => true,
-                    Tlbi::Vaae1is | Tlbi::Vaale1is => !table_replaced,
-                };
+                let enough = if table_replaced { tlbi.reaches_tables() } else { tlbi.reaches_leaves() };
                 if state == Maintenance::Visible && enough {
                     state = Maintenance::Issued;
                 }
@@ -396,15 +403,28 @@ fn walk(steps: &[Step], change: Change, granule: Granule, bbm: BbmLevel) -> Resu
             Step::Isb => {}
         }
     }
-    if state != Maintenance::Settled || current != new {
+    if current != new {
+        return Err(needed(Need::Bbm, "R_DDMVT", "the new descriptor is not the last that is written"));
+    }
+    if state != Maintenance::Settled {
         return Err(last);
+    }
+    if !seen {
+        return Err(needed(Need::Tlbi, "R_LRKTH", "no DSB makes the new descriptor visible to every walker"));
+    }
+    if !synchronised {
+        return Err(needed(
+            Need::Tlbi,
+            "R_BLDZX",
+            "no context synchronisation follows on the PE that makes the change",
+        ));
     }
     Ok(strongest)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{vec, vec::Vec};
+    use std::vec::Vec;
 
     use proptest::prelude::*;
 
@@ -566,7 +586,7 @@ mod tests {
             for change in testing::changes(granule) {
                 let bbm = guarantee(Method::Bbm, change, granule, BbmLevel::L0);
                 assert_eq!(bbm.map(|met| met.need), Ok(Need::Tlbi), "{change}");
-                assert!(walk(Sequence::restore().steps(), change, granule, BbmLevel::L0).is_ok(), "{change}");
+                assert!(sufficient(&Sequence::restore(), change, granule, BbmLevel::L0).is_ok(), "{change}");
                 // A table has no Access flag, so nothing is broken.
                 let by_af = guarantee(Method::BbmAf, change, granule, BbmLevel::L0);
                 assert_eq!(by_af.is_ok(), !matches!(change, Change::Merge { .. }), "{change}");
@@ -586,34 +606,24 @@ mod tests {
         }
     }
 
-    /// No step of a defined sequence can be left out, but for the barriers behind a make that needs no TLBI, which
-    /// only time the next accesses, and the ISB.
+    /// No step of a defined sequence can be left out, but the first write of the nT way where the direct way is
+    /// defined too.
     #[test]
     fn every_step_counts() {
         for change in testing::changes(Granule::K4) {
             for &method in Method::ALL {
                 let sequence = Sequence::of(method, change);
-                if guarantee(method, change, Granule::K4, BbmLevel::L3).is_err() {
-                    continue;
-                }
-                let last_tlbi = sequence.steps().iter().rposition(|step| matches!(step, Step::Tlbi(_)));
-                for left_out in 0..sequence.steps().len() {
-                    let step = sequence.steps()[left_out];
-                    let timing_only = match step {
-                        Step::Isb => true,
-                        Step::Dsb(_) => last_tlbi.is_some_and(|tlbi| left_out > tlbi + 1),
-                        // Without its break or nT step a sequence is the direct one with a TLBI too few.
-                        Step::Write(_) | Step::Tlbi(_) => false,
-                    };
-                    let mut rest: Vec<Step> = sequence.steps().to_vec();
-                    rest.remove(left_out);
-                    for bbm in BbmLevel::ALL {
-                        let ok = walk(&rest, change, Granule::K4, bbm).is_ok();
-                        let whole = guarantee(method, change, Granule::K4, bbm).is_ok();
-                        let harmless = timing_only || method == Method::Nt && direct_remains(step, change, bbm);
+                for bbm in BbmLevel::ALL {
+                    if guarantee(method, change, Granule::K4, bbm).is_err() {
+                        continue;
+                    }
+                    for (left_out, step) in sequence.steps().iter().enumerate() {
+                        let mut rest: Vec<Step> = sequence.steps().to_vec();
+                        rest.remove(left_out);
+                        let rest = Sequence::of_steps(rest).expect("shorter");
                         assert_eq!(
-                            ok,
-                            whole && harmless,
+                            sufficient(&rest, change, Granule::K4, bbm).is_ok(),
+                            method == Method::Nt && direct_remains(*step, change, bbm),
                             "{method} of {change} at level {bbm} without step {left_out}, {step}"
                         );
                     }
@@ -631,14 +641,32 @@ mod tests {
     fn weak_maintenance_is_not_enough() {
         let split = Change::Split { block: Level::L2, leaf: Level::L3 };
         let merge = Change::Merge { block: Level::L2, leaf: Level::L3 };
-        let direct = |tlbi, dsb| {
-            vec![Step::Write(Write::New), Step::Dsb(Dsb::Ishst), Step::Tlbi(tlbi), Step::Dsb(dsb), Step::Isb]
+        let ok = |change, steps: &str| {
+            let sequence = Sequence::parse(steps).expect("letters");
+            sufficient(&sequence, change, Granule::K4, BbmLevel::L2).is_ok()
         };
-        let ok = |change, tlbi, dsb| walk(&direct(tlbi, dsb), change, Granule::K4, BbmLevel::L2).is_ok();
-        assert!(ok(split, Tlbi::Vaae1is, Dsb::Ish));
-        assert!(ok(merge, Tlbi::Vmalle1is, Dsb::Ish));
-        assert!(!ok(merge, Tlbi::Vaae1is, Dsb::Ish), "one address of many");
-        assert!(!ok(merge, Tlbi::Vaale1is, Dsb::Ish), "a cached table survives");
-        assert!(!ok(split, Tlbi::Vmalle1is, Dsb::Ishst), "does not complete a TLBI (R_PSMWS)");
+        assert!(ok(split, "1sAdi"));
+        assert!(ok(split, "1sXdi"), "what is global is removed whatever the ASID");
+        assert!(ok(merge, "1sMdi"));
+        assert!(!ok(merge, "1sAdi"), "one address of many");
+        assert!(!ok(merge, "1sBdi"), "a cached table survives");
+        for (steps, why) in [
+            ("1sMsi", "DSB ISHST does not complete a TLBI (R_PSMWS)"),
+            ("1sMri", "nor does DSB ISHLD"),
+            ("1sMni", "nor DSB NSH, on the others"),
+            ("1uMdi", "the others' walkers may not see the store"),
+            ("1rMdi", "no walker need see the store"),
+            ("1smdi", "the others keep theirs"),
+            ("1sOdi", "another address"),
+            ("1sSdi", "an address shifted wrongly"),
+            ("1sRdi", "another regime"),
+            ("1Msdi", "the TLBI comes too early"),
+            ("s1Mdi", "the store comes too late"),
+            ("1sMid", "the synchronisation comes too early"),
+            ("1sMd", "none comes"),
+            ("1sMdi0", "the new descriptor does not stay"),
+        ] {
+            assert!(!ok(split, steps), "{steps}: {why}");
+        }
     }
 }

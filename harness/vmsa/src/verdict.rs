@@ -30,7 +30,8 @@ use crate::{
     geometry::BbmLevel,
     instance::{Access, Case, Instance, Method, Place, Selftest, Stage2},
     outcome::{Count, End, Fault, Kind, Phase},
-    transition::{Leaf, Need, Needed, guarantee},
+    sequence::Write,
+    transition::{Leaf, Need, Needed, guarantee, sufficient},
 };
 
 /// Whether an outcome may be seen, and why.
@@ -84,9 +85,13 @@ fn effective(case: &Case, level: BbmLevel) -> BbmLevel {
     case.cap.map_or(level, |cap| cap.min(level))
 }
 
-/// Whether the case's method is a defined way of making its change; see [`guarantee`].
+/// Whether the case's steps are a defined way of making its change; see [`guarantee`].
 fn defined(case: &Case, level: BbmLevel) -> Result<Needed, Needed> {
-    guarantee(case.method, case.change, case.granule, effective(case, level))
+    let level = effective(case, level);
+    match case.script {
+        Some(script) => sufficient(&script, case.change, case.granule, level),
+        None => guarantee(case.method, case.change, case.granule, level),
+    }
 }
 
 /// The rule that makes a defined method one.
@@ -115,21 +120,21 @@ pub fn allowance(instance: &Instance, level: BbmLevel, phase: Phase, kind: Kind)
         (Phase::During, Ok(met)) if kind == effects.old || kind == effects.new => {
             allow(method_rule(case.method, met), "until the change is complete either mapping may be used")
         }
-        (Phase::During, Ok(met)) => match (case.method, kind) {
-            (Method::Bbm, Kind::Fault(Fault::Translation, at)) if at == case.change.level() => {
+        (Phase::During, Ok(met)) => {
+            let sequence = case.sequence();
+            let meets = |write, fault| sequence.writes(write) && kind == Kind::Fault(fault, case.change.level());
+            if meets(Write::Invalid, Fault::Translation) {
                 allow("R_DDMVT", "the access met the break")
-            }
-            (Method::BbmAf, Kind::Fault(Fault::AccessFlag, at)) if at == case.change.level() => {
+            } else if meets(Write::OldNoAf, Fault::AccessFlag) {
                 allow("R_XCLRD", "the access met the break by the Access flag")
-            }
-            (Method::Nt, Kind::Fault(Fault::Translation, at)) if at == case.change.level() => {
+            } else if meets(Write::BlockNt, Fault::Translation) {
                 allow("R_MRRPW", "whether an access through a Block with nT set faults is the CPU's choice")
-            }
-            (_, Kind::Conflict) if met.need == Need::DirectTlbi => {
+            } else if kind == Kind::Conflict && met.need == Need::DirectTlbi {
                 allow(met.rule, "until the TLBI completes old and new entries may conflict (I_HYQMB)")
+            } else {
+                forbidden(kind)
             }
-            _ => forbidden(kind),
-        },
+        }
         (Phase::After, Ok(_)) if kind == effects.new => {
             allow("R_YNJCP", "the change is complete on every PE: the new mapping alone is in force")
         }
@@ -161,6 +166,7 @@ fn undefined(case: &Case, effects: &Effects, missed: Needed, kind: Kind) -> Allo
             allow("R_FVQCK", "an amalgamated address may be anywhere, and stage 2 is off")
         }
         Kind::External => forbidden(kind),
+        _ if case.script.is_some() => allow(missed.rule, "these steps do not give the change what it needs"),
         _ if missed.need.is_bbm() => {
             allow("R_FVQCK", "without the sequence it needs: either entry, an amalgamation of both, or a conflict")
         }
@@ -539,7 +545,7 @@ pub enum Control {
 #[must_use]
 pub fn control(instance: &Instance) -> Option<Control> {
     match instance {
-        Instance::Case(case) if case.method == Method::DirectNotlbi => {
+        Instance::Case(case) if case.method == Method::DirectNotlbi && case.script.is_none() => {
             let Effects { old, new } = Effects::of(case);
             (old != new).then_some(Control::MustShow(Phase::After, old))
         }

@@ -1,8 +1,9 @@
 //! `shatter audit`: the suite tested against itself, on the model.
 
+mod mutants;
 mod profiles;
 
-use std::io;
+use std::{io, num::NonZeroU64};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -13,6 +14,8 @@ use crate::{cli::Exit, parallel, plan::NothingMatches};
 pub enum Audit {
     /// Sound CPUs: no instance may fail on any of the model's profiles, whatever the seed
     Profiles(profiles::Args),
+    /// Wrong software: every mistake in an update sequence must be caught on one of the model's profiles
+    Mutants(mutants::Args),
 }
 
 /// Why nothing was tested, or the report is not there.
@@ -33,13 +36,17 @@ pub enum Error {
 pub fn main(audit: &Audit, out: &mut dyn io::Write) -> Result<Exit, Error> {
     match audit {
         Audit::Profiles(args) => profiles::main(args, out),
+        Audit::Mutants(args) => mutants::main(args, out),
     }
 }
 
-/// Does `job` to each of `items` on all cores, showing how far it is, and returns what came of them in their order.
-fn on_all_cores<T: Sync, R: Send>(items: &[T], job: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} runs, {eta} left").expect("a constant");
-    let bar = ProgressBar::new(items.len() as u64).with_style(style);
+/// Simulated time after which an instance counts as hung, in ms.
+const TIMEOUT_MS: NonZeroU64 = NonZeroU64::new(60_000).expect("not 0");
+
+/// Does `job` to each of `items` on all cores, showing `what` this is and how far it has come, and returns what came of them in their order.
+fn on_all_cores<T: Sync, R: Send>(what: &str, items: &[T], job: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} runs, {eta} left").expect("a constant");
+    let bar = ProgressBar::new(items.len() as u64).with_style(style).with_prefix(what.to_owned());
     let done = parallel::map(parallel::cores(), items, |item| {
         let result = job(item);
         bar.inc(1);

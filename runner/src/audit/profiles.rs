@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, io, num::NonZeroU64, sync::atomic::AtomicBool};
 
 use vmsa::verdict::Class;
 
-use super::{Error, on_all_cores};
+use super::{Error, TIMEOUT_MS, on_all_cores};
 use crate::{
     cli::Exit,
     judge::judge,
@@ -56,8 +56,6 @@ impl Sum {
 }
 
 pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
-    /// Simulated time after which an instance counts as hung, in ms.
-    const TIMEOUT_MS: NonZeroU64 = NonZeroU64::new(60_000).expect("not 0");
     let instances = plan::select(&args.filters)?;
     let names = profiles();
     let runs: Vec<(&str, u64)> =
@@ -86,7 +84,7 @@ pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> 
         sum
     };
     let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
-    for (&(profile, _), sum) in runs.iter().zip(on_all_cores(&runs, one)) {
+    for (&(profile, _), sum) in runs.iter().zip(on_all_cores("sound CPUs", &runs, one)) {
         sums.entry(profile).or_default().add(sum);
     }
     for (profile, sum) in &sums {

@@ -1,0 +1,243 @@
+//! `shatter audit mutants`: wrong software on sound CPUs is caught.
+//!
+//! Each update sequence gets one mistake at a time ([`vmsa::mutant`]). Where the rules say that what is left does not
+//! give the change what it needs, some profile must show it: an instance of the catalogue, run with the mutant's
+//! steps and judged as if they were the method's own, fails. Where they say that it still does, it must pass
+//! everywhere, and the report says why the mistake is none.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    num::NonZeroU64,
+    sync::atomic::AtomicBool,
+};
+
+use model::mmu::Profile;
+use vmsa::{
+    instance::{Case, Change, Instance, Method, Stage2},
+    mutant::{self, Mistake},
+    sequence::{Sequence, Step, Tlbi},
+    transition::{guarantee, sufficient},
+    verdict::Class,
+};
+use wire::record::{Finished, Id};
+
+use super::{Error, TIMEOUT_MS, on_all_cores};
+use crate::{
+    cli::Exit,
+    judge::judge,
+    plan::{self, Plan},
+    platform::model::ModelTarget,
+    run::settings,
+    target::{Event, drive},
+};
+
+/// What to test.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Only mutants of instances whose id contains FILTER, or is FILTER; of all, if there is none
+    #[arg(value_name = "FILTER")]
+    filters: Vec<String>,
+    /// Seeds to try before a mutant counts as not caught
+    #[arg(long, value_name = "N", default_value = "4")]
+    seeds: NonZeroU64,
+    /// Rounds of each instance
+    #[arg(long, value_name = "N", default_value = "32")]
+    rounds: NonZeroU64,
+}
+
+/// A sequence with a mistake.
+struct Mutant {
+    method: Method,
+    /// Of one of the changes that are made by it.
+    change: Change,
+    original: Sequence,
+    mistake: Mistake,
+    sequence: Sequence,
+    /// Where it is wrong: cases with the mutant's steps and the profiles they are to be run on.
+    wrong: Vec<(Case, Vec<Profile>)>,
+    /// Where it is not.
+    harmless: Vec<(Case, Vec<Profile>)>,
+}
+
+/// How a mutant was caught.
+struct Catch {
+    profile: &'static str,
+    seed: u64,
+    id: String,
+    reason: String,
+}
+
+/// All mutants of the sequences by which `cases` are made. Sequences of the same steps by the same method are one.
+fn mutants(cases: &[Case]) -> Vec<Mutant> {
+    let mut groups: BTreeMap<(Method, Sequence, bool), Vec<Case>> = BTreeMap::new();
+    for case in cases {
+        // A merge leaves tables behind and nothing else does: the same steps may be enough elsewhere.
+        let merges = matches!(case.change, Change::Merge { .. });
+        groups.entry((case.method, case.sequence(), merges)).or_default().push(*case);
+    }
+    let levels = |case: &Case, wanted: &dyn Fn(&Profile) -> bool| -> Vec<Profile> {
+        let defined = |p: &&Profile| guarantee(case.method, case.change, case.granule, p.bbm).is_ok();
+        Profile::ALL.iter().filter(defined).filter(|profile| wanted(profile)).copied().collect()
+    };
+    let of = |((method, original, _), cases): ((Method, Sequence, bool), Vec<Case>)| {
+        let of_one = |(mistake, sequence): (Mistake, Sequence)| {
+            let enough = |case: &Case, p: &Profile| sufficient(&sequence, case.change, case.granule, p.bbm).is_ok();
+            let on = |wanted: bool| {
+                let cases = cases.iter().map(|case| {
+                    let profiles = levels(case, &|profile| enough(case, profile) == wanted);
+                    (Case { script: Some(sequence), ..*case }, profiles)
+                });
+                cases.filter(|(_, profiles)| !profiles.is_empty()).collect()
+            };
+            let change = cases[0].change;
+            Mutant { method, change, original, mistake, sequence, wrong: on(false), harmless: on(true) }
+        };
+        mutant::of(&original).map(of_one).collect::<Vec<_>>()
+    };
+    groups.into_iter().flat_map(of).filter(|mutant| !mutant.wrong.is_empty() || !mutant.harmless.is_empty()).collect()
+}
+
+/// Why a mistake is none, where the rules say so.
+const fn why_harmless(mistake: &Mistake) -> Option<&'static str> {
+    match mistake {
+        Mistake::Replaced { by: Step::Tlbi(Tlbi::Vaale1is), .. } => {
+            Some("no table stood there: what was cached of it are entries of the last level")
+        }
+        Mistake::Replaced { by: Step::Tlbi(Tlbi::Vae1isOtherAsid), .. } => {
+            Some("the window's entries are global, and a TLBI by any ASID removes those")
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
+    let plain = |instance: &Instance| match instance {
+        Instance::Case(case) if case.cap.is_none() && case.stage2 == Stage2::Blocks => Some(*case),
+        _ => None,
+    };
+    let cases: Vec<Case> = plan::select(&args.filters)?.iter().filter_map(plain).collect();
+    let mutants = mutants(&cases);
+    let mut caught: BTreeMap<usize, Catch> = BTreeMap::new();
+    let mut troubles = BTreeSet::new();
+
+    // Each pass takes another case of every mutant that is not caught yet: most are caught by the first few.
+    let passes = mutants.iter().map(|mutant| mutant.wrong.len()).max().unwrap_or(0);
+    for (seed, pass) in (1..=args.seeds.get()).flat_map(|seed| (0..passes).map(move |pass| (seed, pass))) {
+        let left: Vec<_> = (0..mutants.len()).filter(|i| !caught.contains_key(i)).collect();
+        let chosen = left.iter().filter_map(|&i| Some((i, mutants[i].wrong.get(pass)?)));
+        let what = format!("seed {seed}, pass {} of {passes}, {} mutants left", pass + 1, left.len());
+        for (i, catch) in run(&what, args.rounds, seed, chosen, &mut troubles) {
+            caught.entry(i).or_insert(catch);
+        }
+    }
+    // Those that are still right must be, with every case.
+    let chosen = mutants.iter().enumerate().flat_map(|(i, mutant)| mutant.harmless.iter().map(move |case| (i, case)));
+    let fails = run("harmless ones", args.rounds, 1, chosen, &mut troubles);
+    report(&mutants, &caught, fails, &troubles, out)
+}
+
+/// Runs cases of mutants, each with the mutant's number, on their profiles, and returns how those failed that did.
+fn run<'a>(
+    what: &str,
+    rounds: NonZeroU64,
+    seed: u64,
+    chosen: impl Iterator<Item = (usize, &'a (Case, Vec<Profile>))>,
+    troubles: &mut BTreeSet<String>,
+) -> Vec<(usize, Catch)> {
+    let mut jobs: BTreeMap<&str, (Profile, Vec<(usize, Case)>)> = BTreeMap::new();
+    for (mutant, (case, profiles)) in chosen {
+        for profile in profiles {
+            jobs.entry(profile.name).or_insert_with(|| (*profile, vec![])).1.push((mutant, *case));
+        }
+    }
+    let jobs: Vec<_> = jobs.into_values().collect();
+    let stop = AtomicBool::new(false);
+    let results = on_all_cores(what, &jobs, |(profile, cases)| {
+        let instances = cases.iter().map(|(_, case)| Instance::Case(*case)).collect();
+        let numbers: BTreeMap<String, usize> =
+            cases.iter().map(|(mutant, case)| (Instance::Case(*case).to_string(), *mutant)).collect();
+        let plan = Plan { settings: settings(seed, rounds, TIMEOUT_MS), instances };
+        let (mut catches, mut troubles) = (vec![], vec![]);
+        let run = drive(&ModelTarget::of(*profile, 2, seed), &plan, &stop, &mut |event| {
+            if let Event::Finished(finished) = event {
+                let case = judge(&by_the_book(finished)).case;
+                let id = finished.id.to_string();
+                match (case.verdict, numbers.get(&id)) {
+                    (Class::Fail, Some(&mutant)) => {
+                        catches.push((mutant, Catch { profile: profile.name, seed, id, reason: case.reason }));
+                    }
+                    (Class::Error, _) => {
+                        troubles.push(format!("{id} on {}, seed {seed}: {}", profile.name, case.reason))
+                    }
+                    _ => {}
+                }
+            }
+            Ok(())
+        });
+        troubles.extend(run.err().map(|failure| format!("{}, seed {seed}: {failure}", profile.name)));
+        (catches, troubles)
+    });
+    let (catches, new): (Vec<_>, Vec<_>) = results.into_iter().unzip();
+    troubles.extend(new.into_iter().flatten());
+    catches.into_iter().flatten().collect()
+}
+
+/// As if the method's own steps had been executed.
+fn by_the_book(finished: &Finished) -> Finished {
+    let mut finished = finished.clone();
+    if let Ok(Instance::Case(case)) = finished.id.parse() {
+        let id = Instance::Case(case.by_the_book()).to_string();
+        finished.id = Id::from(&id).expect("shorter than the one with steps");
+    }
+    finished
+}
+
+fn report(
+    mutants: &[Mutant],
+    caught: &BTreeMap<usize, Catch>,
+    fails: Vec<(usize, Catch)>,
+    troubles: &BTreeSet<String>,
+    out: &mut dyn io::Write,
+) -> Result<Exit, Error> {
+    let mut header = None;
+    let (mut wrong, mut missed, mut harmless, mut unexplained) = (0, 0, 0, 0);
+    for (i, Mutant { method, change, original, mistake, sequence, wrong: cases, .. }) in mutants.iter().enumerate() {
+        if header.replace((method, change)) != Some((method, change)) {
+            let family = change.family();
+            writeln!(out, "\n{method} of a {family}: {original}")?;
+        }
+        write!(out, "  {sequence:<10} {mistake}: ")?;
+        match (cases.is_empty(), caught.get(&i), why_harmless(mistake)) {
+            (false, Some(Catch { profile, seed, id, reason }), _) => {
+                writeln!(out, "caught on {profile}, seed {seed}\n{:13}{id}: {reason}", "")?;
+            }
+            (false, None, _) => {
+                missed += 1;
+                writeln!(out, "NOT CAUGHT by any of {} cases", cases.len())?;
+            }
+            (true, _, Some(why)) => writeln!(out, "harmless: {why}")?,
+            (true, _, None) => {
+                unexplained += 1;
+                writeln!(out, "harmless by the rules, and nobody says why")?;
+            }
+        }
+        *if cases.is_empty() { &mut harmless } else { &mut wrong } += 1;
+    }
+    writeln!(out)?;
+    for (_, Catch { profile, seed, id, reason }) in &fails {
+        writeln!(out, "fail of a harmless mutant: {id} on {profile}, seed {seed}: {reason}")?;
+    }
+    for trouble in troubles {
+        writeln!(out, "error: {trouble}")?;
+    }
+    writeln!(
+        out,
+        "{} mutants: {wrong} wrong, {} of them caught; {harmless} harmless, {} fails of such",
+        mutants.len(),
+        wrong - missed,
+        fails.len(),
+    )?;
+    let clean = missed + unexplained + fails.len() + troubles.len() == 0;
+    Ok(if clean { Exit::Clean } else { Exit::Forbidden })
+}

@@ -214,6 +214,7 @@ impl Shared {
         }
         if self.lagging_walks
             && size == Size::B8
+            && self.memory.has_tables(pa)
             && let Some(before) = self.memory.read(pa, size)
         {
             self.unwalked.note(number, pa, before);
@@ -225,15 +226,21 @@ impl Shared {
 pub(crate) struct Tables<'a> {
     pub(crate) memory: &'a mut Memory,
     pub(crate) unwalked: &'a Unwalked,
+    /// Number of the PE that walks.
+    pub(crate) walker: usize,
 }
 
 impl mmu::TableMemory for Tables<'_> {
     fn read64(&self, pa: u64) -> Option<u64> {
-        self.memory.read(pa, Size::B8)
+        self.memory.walk(pa)
     }
 
     fn before(&self, pa: u64, nth: usize) -> Option<u64> {
-        self.unwalked.before(pa, nth)
+        self.unwalked.before(self.walker, pa, nth)
+    }
+
+    fn before_synchronisation(&self, pa: u64) -> Option<u64> {
+        self.unwalked.before_synchronisation(self.walker, pa)
     }
 
     fn cas64(&mut self, pa: u64, old: u64, new: u64) -> bool {

@@ -8,6 +8,8 @@
 //! has executed a DSB (R_LRKTH): those stores are kept in [`Unwalked`]. That another PE's DSB also does, where it has
 //! read the value first, is not modelled: nothing but walkers reads descriptors that somebody else writes.
 
+use std::cell::Cell;
+
 use arrayvec::ArrayVec;
 
 use crate::a64::{Op, Size, decode};
@@ -26,6 +28,8 @@ pub(crate) struct Memory {
     /// For each page: 0, or one more than the number of its decoded instructions' block in `ops`.
     decoded: Vec<u32>,
     ops: Vec<Op>,
+    /// For each page whether a table walker has ever read it.
+    tables: Vec<Cell<bool>>,
 }
 
 impl Memory {
@@ -33,7 +37,8 @@ impl Memory {
     #[must_use]
     pub(crate) fn new(bytes: u64) -> Self {
         let bytes = bytes.next_multiple_of(PAGE) as usize;
-        Self { ram: vec![0; bytes], decoded: vec![0; bytes >> PAGE_SHIFT], ops: Vec::new() }
+        let pages = bytes >> PAGE_SHIFT;
+        Self { ram: vec![0; bytes], decoded: vec![0; pages], ops: Vec::new(), tables: vec![Cell::new(false); pages] }
     }
 
     /// Bytes of RAM.
@@ -53,6 +58,21 @@ impl Memory {
             Size::B4 => u64::from(u32::from_le_bytes(*bytes.first_chunk()?)),
             Size::B8 => u64::from_le_bytes(*bytes.first_chunk()?),
         })
+    }
+
+    /// Reads a descriptor, as a table walker.
+    #[must_use]
+    pub(crate) fn walk(&self, pa: u64) -> Option<u64> {
+        let value = self.read(pa, Size::B8)?;
+        self.tables[(pa.wrapping_sub(RAM_BASE) >> PAGE_SHIFT) as usize].set(true);
+        Some(value)
+    }
+
+    /// Whether a table walker has ever read anything of the page at `pa`.
+    #[inline]
+    #[must_use]
+    pub(crate) fn has_tables(&self, pa: u64) -> bool {
+        self.tables.get((pa.wrapping_sub(RAM_BASE) >> PAGE_SHIFT) as usize).is_some_and(Cell::get)
     }
 
     /// Writes an element that does not leave its page; `None`, without effect, where there is no RAM.
@@ -138,7 +158,8 @@ impl Memory {
     }
 }
 
-/// Stores to doublewords, of all PEs, that a table walker need not see yet, oldest first.
+/// Stores to doublewords, of all PEs, that a table walker need not see yet, oldest first. Only those to pages that a
+/// walker has been in: a table that is filled before anybody knows of it is complete here at once.
 ///
 /// Bounded: the oldest becomes visible when there are too many, which is one of the times it may.
 #[derive(Clone, Debug, Default)]
@@ -149,6 +170,18 @@ struct Store {
     pe: usize,
     pa: u64,
     before: u64,
+    /// The PE's own walker need not see it: no DSB came.
+    own: bool,
+    /// Other PEs' walkers need not see it: no DSB came that reaches them.
+    others: bool,
+    /// No context synchronisation came behind the PE's DSB.
+    unsynchronised: bool,
+}
+
+impl Store {
+    const fn hidden_from(&self, walker: usize) -> bool {
+        if self.pe == walker { self.own } else { self.others }
+    }
 }
 
 impl Unwalked {
@@ -158,26 +191,41 @@ impl Unwalked {
         if self.0.is_full() {
             self.0.remove(0);
         }
-        self.0.push(Store { pe, pa, before });
+        self.0.push(Store { pe, pa, before, own: true, others: true, unsynchronised: true });
     }
 
-    /// A DSB by PE `pe`: its stores are visible, and with them those to the same doublewords that they came after.
+    /// A DSB by PE `pe`, for itself or for everyone: its stores are visible, and with them those to the same
+    /// doublewords that they came after.
     #[inline]
-    pub(crate) fn complete(&mut self, pe: usize) {
-        let mut index = 0;
-        while let Some(store) = self.0.get(index) {
-            let overtaken = self.0[index..].iter().any(|later| later.pe == pe && later.pa == store.pa);
-            if overtaken {
-                self.0.remove(index);
-            } else {
-                index += 1;
-            }
+    pub(crate) fn complete(&mut self, pe: usize, everyone: bool) {
+        for index in 0..self.0.len() {
+            let store = self.0[index];
+            let overtaken = everyone && self.0[index..].iter().any(|later| later.pe == pe && later.pa == store.pa);
+            let store = &mut self.0[index];
+            store.own &= !(overtaken || store.pe == pe);
+            store.others &= !overtaken;
         }
     }
 
-    /// What the doubleword at `pa` held before the `nth` of its stores.
-    pub(crate) fn before(&self, pa: u64, nth: usize) -> Option<u64> {
-        self.0.iter().filter(|store| store.pa == pa).nth(nth).map(|store| store.before)
+    /// A context synchronisation of PE `pe`: what its walker may see, its next instruction does.
+    #[inline]
+    pub(crate) fn synchronise(&mut self, pe: usize) {
+        self.0.retain(|store| {
+            store.unsynchronised &= store.pe != pe || store.own;
+            store.own || store.others || store.unsynchronised
+        });
+    }
+
+    /// What the doubleword at `pa` held before the `nth` of its stores that PE `walker`'s walks may not see.
+    pub(crate) fn before(&self, walker: usize, pa: u64, nth: usize) -> Option<u64> {
+        let hidden = self.0.iter().filter(|store| store.pa == pa && store.hidden_from(walker));
+        hidden.map(|store| store.before).nth(nth)
+    }
+
+    /// What it held before the last of PE `walker`'s stores, if that is visible and not synchronised with.
+    pub(crate) fn before_synchronisation(&self, walker: usize, pa: u64) -> Option<u64> {
+        let last = self.0.iter().rfind(|store| store.pa == pa && store.pe == walker)?;
+        (!last.own && last.unsynchronised).then_some(last.before)
     }
 }
 
@@ -225,14 +273,41 @@ mod tests {
         stores.note(0, 8, 1);
         stores.note(0, 8, 2);
         stores.note(1, 16, 3);
-        assert_eq!([0, 1, 2].map(|nth| stores.before(8, nth)), [Some(1), Some(2), None]);
-        stores.complete(1);
-        assert_eq!((stores.before(8, 0), stores.before(16, 0)), (Some(1), None));
+        assert_eq!([0, 1, 2].map(|nth| stores.before(2, 8, nth)), [Some(1), Some(2), None]);
+        stores.complete(1, true);
+        assert_eq!((stores.before(2, 8, 0), stores.before(2, 16, 0)), (Some(1), None));
         // The other PE's store came later: once it is visible, so are those before it.
         stores.note(1, 8, 4);
         stores.note(0, 8, 5);
-        stores.complete(1);
-        assert_eq!([0, 1].map(|nth| stores.before(8, nth)), [Some(5), None]);
+        stores.complete(1, true);
+        assert_eq!([0, 1].map(|nth| stores.before(2, 8, nth)), [Some(5), None]);
+    }
+
+    #[test]
+    fn a_barrier_for_itself_shows_a_store_to_its_own_walker_only() {
+        let mut stores = Unwalked::default();
+        stores.note(0, 8, 1);
+        stores.complete(0, false);
+        assert_eq!([0, 1].map(|walker| stores.before(walker, 8, 0)), [None, Some(1)]);
+        stores.note(0, 8, 2);
+        assert_eq!([0, 1].map(|walker| stores.before(walker, 8, 0)), [Some(2), Some(1)]);
+        stores.complete(0, true);
+        assert_eq!([0, 1].map(|walker| stores.before(walker, 8, 0)), [None, None]);
+    }
+
+    #[test]
+    fn the_next_instruction_knows_of_a_store_after_a_context_synchronisation() {
+        let mut stores = Unwalked::default();
+        stores.note(0, 8, 1);
+        assert_eq!(stores.before_synchronisation(0, 8), None, "not even visible");
+        stores.synchronise(0);
+        stores.complete(0, true);
+        assert_eq!([0, 1].map(|walker| stores.before_synchronisation(walker, 8)), [Some(1), None]);
+        assert_eq!([0, 1].map(|walker| stores.before(walker, 8, 0)), [None, None]);
+        stores.synchronise(1);
+        assert_eq!(stores.before_synchronisation(0, 8), Some(1));
+        stores.synchronise(0);
+        assert_eq!(stores.before_synchronisation(0, 8), None);
     }
 
     #[test]
@@ -242,6 +317,6 @@ mod tests {
         for pa in 0..32 {
             stores.note(0, 1000 + 8 * pa, 0);
         }
-        assert_eq!((stores.before(8, 0), stores.before(1000, 0)), (None, Some(0)));
+        assert_eq!((stores.before(2, 8, 0), stores.before(2, 1000, 0)), (None, Some(0)));
     }
 }

@@ -333,6 +333,7 @@ impl Core<'_> {
 
     /// A context synchronisation event.
     pub(crate) fn synchronise_context(&mut self) {
+        self.shared.unwalked.synchronise(self.pe.number);
         self.shared.mmus[self.pe.number].context_sync(&self.pe.context, &mut self.shared.choices);
         self.forget_stale();
     }
@@ -367,7 +368,7 @@ impl Core<'_> {
     /// Asks the modelled TLB.
     pub(crate) fn ask(&mut self, request: mmu::Request) -> Result<mmu::Translated, mmu::Fault> {
         let Shared { mmus, memory, unwalked, choices, .. } = &mut *self.shared;
-        let mut tables = Tables { memory, unwalked };
+        let mut tables = Tables { memory, unwalked, walker: self.pe.number };
         let result = mmus[self.pe.number].translate(request, &self.pe.context, &mut tables, choices);
         self.forget_stale();
         result
@@ -376,7 +377,7 @@ impl Core<'_> {
     /// Gives the modelled TLB a moment to do what nobody asked for.
     fn step_tlb(&mut self) {
         let Shared { mmus, memory, unwalked, choices, .. } = &mut *self.shared;
-        let mut tables = Tables { memory, unwalked };
+        let mut tables = Tables { memory, unwalked, walker: self.pe.number };
         mmus[self.pe.number].step(self.pe.mode.el, &self.pe.context, &mut tables, choices);
         self.forget_stale();
     }
@@ -847,7 +848,7 @@ impl Env for Core<'_> {
             Barrier::Isb => self.synchronise_context(),
             Barrier::Dsb { domain, types, nxs } => {
                 if types != Types::Reads {
-                    self.shared.unwalked.complete(self.pe.number);
+                    self.shared.unwalked.complete(self.pe.number, domain != Domain::NonShareable);
                 }
                 let scope = match domain {
                     Domain::NonShareable => mmu::Scope::NonShareable,

@@ -16,8 +16,9 @@
 //! Those that it makes before it reads `done` may have met anything, and count as `during`.
 //!
 //! An access *overlapped* the change if `done` was not there before it and `stage` was after it. Where vCPUs
-//! outnumber CPUs one might run only while the other does not, so in some rounds the changer pauses in front of a
-//! step, chosen at random, until the observer has made some accesses: these overlap for sure.
+//! outnumber CPUs one might run only while the other does not, so in some rounds the changer pauses in front of
+//! steps, chosen at random, until the observer has made some accesses: these overlap for sure. A local observer makes
+//! accesses between the steps in some rounds, each behind an ISB, and in the others leaves the sequence undisturbed.
 //!
 //! Rounds are numbered from 1 in the shared words. Every wait of the changer is bounded in time.
 
@@ -45,7 +46,9 @@ use crate::{
 const STILL_ACCESSES: u64 = 2;
 /// Every round whose number has these bits clear is one in which the changer pauses for a remote observer.
 const PAUSE_MASK: u64 = 1;
-/// Accesses for which it pauses.
+/// Every round whose number has these bits clear is one in which a local observer looks between the steps.
+const LOOK_MASK: u64 = 2;
+/// Accesses for which the changer pauses.
 const PAUSE_ACCESSES: u64 = 2;
 /// Longest pause in milliseconds.
 const PAUSE_MS: u64 = 100;
@@ -160,6 +163,11 @@ impl Random {
         self.0
     }
 
+    /// In front of which of `steps` steps to pause, a bit each: one for certain, and one in four of the others.
+    fn pauses(&mut self, steps: u64) -> u64 {
+        self.next() & self.next() | 1 << self.below(steps)
+    }
+
     /// A number below `bound`, at most 2^32, without a division.
     fn below(&mut self, bound: u64) -> u64 {
         ((self.next() >> 32) * bound) >> 32
@@ -245,15 +253,16 @@ impl<'a> Work<'a> {
     fn round_locally(&self, observer: &mut Observer<'_>) {
         observer.still(Phase::Before);
         observer.cpu.enter(Phase::During);
+        let looks = observer.round & LOOK_MASK == 0;
         let mut steps = self.steps.iter().peekable();
         while let Some(step) = steps.next() {
             self.window.live.step(*step);
-            if steps.peek().is_some() {
+            if looks && steps.peek().is_some() {
                 barrier::isb();
                 observer.access(Phase::During);
             }
         }
-        observer.overlapped(self.steps.len() > 1);
+        observer.overlapped(looks && self.steps.len() > 1);
         observer.still(Phase::After);
     }
 
@@ -263,15 +272,15 @@ impl<'a> Work<'a> {
         self.go.publish(round);
         let silent = |ok: bool| if ok { Ok(()) } else { Err(Trouble::ObserverSilent) };
         silent(wait(limits.silence, || self.armed.read() == round))?;
-        let pause_at = if round & PAUSE_MASK == 0 || round == 1 { random.below(self.steps.len() as u64) } else { STOP };
+        let pauses = if round & PAUSE_MASK == 0 || round == 1 { random.pauses(self.steps.len() as u64) } else { 0 };
         for _ in 0..random.below(DELAY) {
             // Not the hint of a spin loop: this PE has something to do, the other one need not be let in.
             barrier::pass();
         }
         changer.cpu.enter(Phase::During);
         self.stage.publish(round);
-        for (step, number) in self.steps.iter().zip(0..) {
-            if number == pause_at {
+        for (number, step) in self.steps.iter().enumerate() {
+            if pauses >> number & 1 != 0 {
                 let made = self.during.read();
                 wait(limits.pause, || self.during.read() >= made + PAUSE_ACCESSES);
             }

@@ -27,20 +27,24 @@
 //! 0b110000; it goes to EL2, as a stage 2 abort, if stage 2 is on and the cause is a size or Contiguous change on a
 //! CPU with FEAT_BBM (R_FWRMB), or if the disagreement is stage 2's own.
 //!
-//! *nT.* By [`Profile::nt`] (R_MRRPW): a Translation fault, or a walk each time that is never kept (I_DXRJK). Since it
-//! is never kept, it is never one of several matches, and what R_MRRPW allows then is not used.
+//! *nT.* By [`Profile::nt`] (R_MRRPW): a Translation fault; a walk each time that is never kept (I_DXRJK); or a walk that
+//! is kept and may be one of several matches. That is a conflict abort or any one of them, on every profile: accesses
+//! through nT keep coherency and ordering (R_HHCXC).
 //!
 //! *TLB maintenance.* A TLBI reaches the PEs of its scope (HCR_EL2.FB counts) and takes effect on each of them at a
 //! moment of its own between its issue and a DSB of the issuer that completes it: of sufficient domain, ordering loads
-//! and stores (R_PSMWS, R_YNJCP), not nXS unless the TLBI is. Without such a DSB it may never take effect. What it
+//! and stores (R_PSMWS, R_YNJCP), not nXS unless the TLBI is. Without such a DSB it may never take effect. On the issuer
+//! itself it may take until a context synchronisation behind the DSB: what follows in program order may have been
+//! translated already (R_BLDZX, no FEAT_ETS2). What it
 //! must remove is exactly what the architecture says and decided in one place, [`mod@tlbi`]: last-level forms leave
 //! Table descriptors, by-IPA forms leave combined entries (R_TVTYQ), a wrong TTL or TG removes nothing (R_SQXYZ,
 //! R_XKMMX), by-VA forms remove what was made from a descriptor that maps the VA, a group's other members excepted
 //! (I_JQPNP). More may go by choice. The VMID is the one in use at issue.
 //!
 //! *What walks see.* A store by a PE is seen by walks of any PE, its own included, for certain only after a DSB of the
-//! storing PE; before, the old value may be read ([`TableMemory::before`]). A walk reads each descriptor once, at one
-//! moment.
+//! storing PE that reaches it; before, the old value may be read ([`TableMemory::before`]). The storing PE's own next
+//! instructions may take the fault of the old value until it synchronises its context (R_BLDZX). A walk reads each
+//! descriptor once, at one moment.
 //!
 //! *Registers.* From its write to the next context synchronisation of the PE a register's old value may be used, one
 //! choice a register and use; that goes for the VMID of a TLBI as well.
@@ -97,6 +101,10 @@ pub trait TableMemory {
     /// What stood there before the `nth` of the stores, oldest first, that no DSB of their PE has followed; `None` if
     /// there are not as many. A walk may read any of these instead of what stands there now.
     fn before(&self, pa: u64, nth: usize) -> Option<u64>;
+
+    /// What stood there before the walking PE's last store, if a DSB but no context synchronisation of it followed.
+    /// An access may fault by this as it would have before, its translation having been asked for early.
+    fn before_synchronisation(&self, pa: u64) -> Option<u64>;
 
     /// Stores `new` if `old` stands there, in one step; whether it did.
     fn cas64(&mut self, pa: u64, old: u64, new: u64) -> bool;
@@ -294,6 +302,8 @@ struct Pending {
     issued: Issued,
     /// It waits for the DSB.
     lazy: bool,
+    /// That DSB has come, and it waits for this PE's, the issuer's, context synchronisation.
+    until_sync: bool,
 }
 
 /// TLBIs under way that one PE keeps apart; the oldest takes effect when there are more.
@@ -355,12 +365,14 @@ impl Mmu {
 
     /// A context synchronisation event (ISB, exception entry, exception return) with the registers as written.
     pub fn context_sync(&mut self, context: &Context, choices: &mut Choices) {
-        if self.synchronised == *context {
+        let awaited = self.pending.iter().any(|pending| pending.until_sync);
+        if self.synchronised == *context && !awaited {
             return;
         }
         if self.profile.has(Defect::IsbIneffective) && choices.chance(Point::Defect, Odds::one_in(2)) {
             return;
         }
+        while awaited && self.apply_one(|pending| pending.until_sync, choices) {}
         self.synchronised = *context;
         self.generation += 1;
     }
@@ -718,7 +730,10 @@ impl Mmu {
             return Decision::Use(chosen);
         }
         let sizes = i != j && a.one.level != b.one.level;
-        let answers = self.answers(cause);
+        let answers = match cause {
+            Disagreement::Size if hits.iter().any(Hit::nt) => Answers::OR_ABORT,
+            _ => self.answers(cause),
+        };
         if self.profile.has(Defect::NoProgress) && sizes {
             return Decision::Stall;
         }
@@ -919,7 +934,7 @@ pub fn tlbi(mmus: &mut [Mmu], issuer: usize, op: TlbiOp, el1: bool, context: &Co
             mmu.apply(&oldest, choices);
         }
         let lazy = choices.chance(Point::Invalidate, mmu.profile.lazy);
-        mmu.pending.push(Pending { issuer, issued, lazy });
+        mmu.pending.push(Pending { issuer, issued, lazy, until_sync: false });
     }
 }
 
@@ -938,7 +953,10 @@ pub fn complete(mmus: &mut [Mmu], issuer: usize, dsb: Dsb, choices: &mut Choices
                 (pending.issuer, pending.lazy) = (NOBODY, false);
             }
         }
-        while mmu.apply_one(completed, choices) {}
+        for pending in mmu.pending.iter_mut().filter(|pending| pe == issuer && completed(pending)) {
+            pending.until_sync |= choices.chance(Point::Invalidate, mmu.profile.until_sync);
+        }
+        while mmu.apply_one(|pending| completed(pending) && !pending.until_sync, choices) {}
     }
 }
 

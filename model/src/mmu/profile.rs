@@ -19,6 +19,8 @@ pub enum Nt {
     Fault,
     /// An access walks, and the result is never cached.
     Walk,
+    /// An access walks, the result is kept, and may conflict with an entry of another size; never more than that.
+    Kept,
 }
 
 /// What a lookup that several entries match may give.
@@ -66,6 +68,8 @@ pub struct Profile {
     pub invalidate: Odds,
     /// A TLBI takes effect on a PE no earlier than the DSB that completes it.
     pub lazy: Odds,
+    /// On the PE that issued it, a TLBI takes effect no earlier than the context synchronisation behind its DSB.
+    pub until_sync: Odds,
     /// With a TLBI that takes effect: one more entry goes.
     pub over_invalidate: Odds,
     /// A walk reads what stood there before a store that no DSB has completed.
@@ -99,6 +103,7 @@ impl Profile {
         speculate: Odds::NEVER,
         invalidate: Odds::ALWAYS,
         lazy: Odds::NEVER,
+        until_sync: Odds::NEVER,
         over_invalidate: Odds::NEVER,
         early_walk: Odds::NEVER,
         early_register: Odds::NEVER,
@@ -116,6 +121,7 @@ impl Profile {
         speculate: Odds::one_in(2),
         invalidate: Odds::one_in(3),
         lazy: Odds::one_in(2),
+        until_sync: Odds::one_in(2),
         over_invalidate: Odds::one_in(8),
         early_walk: Odds::one_in(2),
         early_register: Odds::one_in(2),
@@ -157,7 +163,14 @@ impl Profile {
             other: Answers::ANY,
             ..Self::IDEAL
         },
-        Self { name: "ideal-l2-abort", midr: 0x001f_b040, size: Answers::OR_ABORT, other: Answers::ANY, ..Self::IDEAL },
+        Self {
+            name: "ideal-l2-abort",
+            midr: 0x001f_b040,
+            nt: Nt::Kept,
+            size: Answers::OR_ABORT,
+            other: Answers::ANY,
+            ..Self::IDEAL
+        },
         Self {
             name: "ideal-l2-quiet",
             midr: 0x001f_b050,

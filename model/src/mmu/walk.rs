@@ -160,6 +160,20 @@ impl<M: TableMemory> Walker<'_, M> {
         self.memory.read64(pa)
     }
 
+    /// The fault of the descriptor that stood at `pa` until this PE's last store, if no context synchronisation came
+    /// behind that. Only faults: whatever else the old descriptor gives is the business of the TLBI that it needs.
+    fn late_fault(&mut self, pa: u64, tables: &Tables, level: Level) -> Option<u8> {
+        let descriptor = Descriptor::from_raw(self.memory.before_synchronisation(pa)?);
+        let class = match descriptor.kind(tables.granule, level) {
+            DescriptorKind::Table => return None,
+            DescriptorKind::Invalid => TRANSLATION,
+            DescriptorKind::Block if descriptor.nt() && self.profile.nt == Nt::Fault => TRANSLATION,
+            _ if descriptor.af() || tables.hardware_af => return None,
+            _ => ACCESS_FLAG,
+        };
+        self.choices.chance(Point::Visibility, self.profile.early_walk).then_some(class)
+    }
+
     fn descend(&mut self, stage: Stage, tables: &Tables, input: u64) -> Result<Found, WalkFault> {
         let granule = tables.granule;
         let of = (stage == Stage::Two).then_some(input);
@@ -190,6 +204,9 @@ impl<M: TableMemory> Walker<'_, M> {
                 None => slot,
             };
             let number = level.number();
+            if let Some(class) = self.late_fault(pa, tables, level) {
+                return Err(WalkFault::new(class, number, of));
+            }
             let Some(raw) = self.read(pa) else { return Err(WalkFault::new(EXTERNAL_ON_WALK, number, of)) };
             let descriptor = Descriptor::from_raw(raw);
             let oa = descriptor.oa(granule, level);
@@ -404,7 +421,7 @@ impl<M: TableMemory> Walker<'_, M> {
     }
 
     fn keep_stage2(&mut self, ipa: u64, leaf: Leaf, slot: u64) {
-        if leaf.nt {
+        if leaf.nt && self.profile.nt != Nt::Kept {
             return;
         }
         let (start, size) = self.extent(ipa, &leaf, Some(slot));
@@ -412,9 +429,9 @@ impl<M: TableMemory> Walker<'_, M> {
         self.insert(Entry { kind: Kind::Stage2, global: true, flat: false, ..entry });
     }
 
-    /// Keeps a translation of `va`, combined or stage by stage. nT keeps it out of the TLB (I_DXRJK).
+    /// Keeps a translation of `va`, combined or stage by stage. Most profiles keep nothing with nT (I_DXRJK).
     pub(super) fn keep(&mut self, va: u64, one: Leaf, slot: Option<u64>, two: Option<Leaf>) {
-        if one.nt || two.is_some_and(|two| two.nt) {
+        if (one.nt || two.is_some_and(|two| two.nt)) && self.profile.nt != Nt::Kept {
             return;
         }
         let flat = slot.is_none();

@@ -16,7 +16,7 @@ use model::mmu::Profile;
 use vmsa::{
     instance::{Case, Change, Instance, Method, Stage2},
     mutant::{self, Mistake},
-    sequence::{Sequence, Step, Tlbi},
+    sequence::{Dsb, Sequence, Step, Tlbi},
     transition::{guarantee, sufficient},
     verdict::Class,
 };
@@ -98,15 +98,19 @@ fn mutants(cases: &[Case]) -> Vec<Mutant> {
     groups.into_iter().flat_map(of).filter(|mutant| !mutant.wrong.is_empty() || !mutant.harmless.is_empty()).collect()
 }
 
-/// Why a mistake is none, where the rules say so.
-const fn why_harmless(mistake: &Mistake) -> Option<&'static str> {
+/// Why a mistake in a sequence of `method` is none, where the rules say so.
+const fn why_harmless(method: Method, mistake: &Mistake) -> Option<&'static str> {
     match mistake {
-        Mistake::Replaced { by: Step::Tlbi(Tlbi::Vaale1is), .. } => {
-            Some("no table stood there: what was cached of it are entries of the last level")
-        }
         Mistake::Replaced { by: Step::Tlbi(Tlbi::Vae1isOtherAsid), .. } => {
             Some("the window's entries are global, and a TLBI by any ASID removes those")
         }
+        _ if matches!(method, Method::Nt) => {
+            Some("what is kept of the Block with nT set translates as the Block that follows, and nothing else is left")
+        }
+        Mistake::Replaced { by: Step::Tlbi(Tlbi::Vaale1is), .. } => {
+            Some("no table stood there: what was cached of it are entries of the last level")
+        }
+        Mistake::Replaced { by: Step::Dsb(Dsb::Ishst), .. } => Some("there is no TLBI to be completed, only a store"),
         _ => None,
     }
 }
@@ -208,7 +212,7 @@ fn report(
             writeln!(out, "\n{method} of a {family}: {original}")?;
         }
         write!(out, "  {sequence:<10} {mistake}: ")?;
-        match (cases.is_empty(), caught.get(&i), why_harmless(mistake)) {
+        match (cases.is_empty(), caught.get(&i), why_harmless(*method, mistake)) {
             (false, Some(Catch { profile, seed, id, reason }), _) => {
                 writeln!(out, "caught on {profile}, seed {seed}\n{:13}{id}: {reason}", "")?;
             }

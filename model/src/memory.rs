@@ -8,7 +8,7 @@
 //! has executed a DSB (R_LRKTH): those stores are kept in [`Unwalked`]. That another PE's DSB also does, where it has
 //! read the value first, is not modelled: nothing but walkers reads descriptors that somebody else writes.
 
-use arrayvec::ArrayVec;
+use std::collections::VecDeque;
 
 use crate::a64::{Op, Size, decode};
 
@@ -142,7 +142,7 @@ impl Memory {
 ///
 /// Bounded: the oldest becomes visible when there are too many, which is one of the times it may.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Unwalked(ArrayVec<Store, 32>);
+pub(crate) struct Unwalked(VecDeque<Store>);
 
 #[derive(Clone, Copy, Debug)]
 struct Store {
@@ -152,22 +152,27 @@ struct Store {
 }
 
 impl Unwalked {
+    /// How many there are at most.
+    const MOST: usize = 32;
+
     /// Notes a store by PE `pe` to the doubleword at `pa`, which held `before`.
     #[inline]
     pub(crate) fn note(&mut self, pe: usize, pa: u64, before: u64) {
-        if self.0.is_full() {
-            self.0.remove(0);
+        if self.0.len() == Self::MOST {
+            self.0.pop_front();
         }
-        self.0.push(Store { pe, pa, before });
+        self.0.push_back(Store { pe, pa, before });
     }
 
     /// A DSB by PE `pe`: its stores are visible, and with them those to the same doublewords that they came after.
-    #[inline]
     pub(crate) fn complete(&mut self, pe: usize) {
+        if self.0.iter().all(|store| store.pe == pe) {
+            self.0.clear();
+            return;
+        }
         let mut index = 0;
         while let Some(store) = self.0.get(index) {
-            let overtaken = self.0[index..].iter().any(|later| later.pe == pe && later.pa == store.pa);
-            if overtaken {
+            if self.0.range(index..).any(|later| later.pe == pe && later.pa == store.pa) {
                 self.0.remove(index);
             } else {
                 index += 1;

@@ -56,10 +56,17 @@ impl Stage2 {
             (false, 44..) if end <= 1 << bits => (Level::L0, bits),
             _ => return Err(OutOfReach),
         };
-        for slot in POOL.iter().flat_map(|t| &t.0) {
-            slot.store(0, Ordering::Relaxed);
-        }
-        Ok(Self { used: 1, start, ipa_bits })
+        let mut stage2 = Self { used: 0, start, ipa_bits };
+        stage2.table()?;
+        Ok(stage2)
+    }
+
+    /// The number of a new table, all invalid.
+    fn table(&mut self) -> Result<usize, OutOfReach> {
+        let table = POOL.get(self.used).ok_or(OutOfReach)?;
+        table.0.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
+        self.used += 1;
+        Ok(self.used - 1)
     }
 
     fn address(table: usize) -> u64 {
@@ -87,11 +94,7 @@ impl Stage2 {
                     let below = if old & VALID != 0 {
                         ((old & 0xffff_ffff_f000) - Self::address(0)) as usize / size_of::<Table>()
                     } else {
-                        let new = self.used;
-                        if new == TABLES {
-                            return Err(OutOfReach);
-                        }
-                        self.used += 1;
+                        let new = self.table()?;
                         slot.store(Self::address(new) | VALID | PAGE, Ordering::Relaxed);
                         new
                     };

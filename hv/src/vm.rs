@@ -335,25 +335,38 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
 
 /// Makes `memory` hold `image` and zeros behind it.
 ///
-/// Words that are right already are left alone. The result is the same, and an emulator keeps its translation of
-/// code that did not change, which for a short test is most of the work.
+/// Words of the image that are right already are left alone. The result is the same, and an emulator keeps its
+/// translation of code that did not change, which for a short test is most of the work. There is no code behind it.
 ///
 /// # Safety
 /// `memory` is Normal memory, mapped here, which nobody else uses and in which nothing of Rust lives.
 unsafe fn fill(memory: Range, image: &[u8]) {
-    // SAFETY: the caller's promise; the range is aligned to far more than a word.
-    let words =
-        unsafe { core::slice::from_raw_parts_mut(memory.start as *mut u64, memory.size() as usize / size_of::<u64>()) };
-    let mut chunks = image.chunks(size_of::<u64>());
-    for word in words {
-        let mut bytes = [0; size_of::<u64>()];
-        if let Some(chunk) = chunks.next() {
-            bytes[..chunk.len()].copy_from_slice(chunk);
+    /// Words that are compared at once; an archive aligns its files to 4 bytes.
+    type Block = [u32; 16];
+    let start = memory.start as *mut u8;
+    let whole = image.len() / size_of::<Block>() * size_of::<Block>();
+    // SAFETY: the caller's promise; the image is shorter than the memory, as `build` has checked.
+    let (there, rest) = unsafe { core::slice::from_raw_parts_mut(start, image.len()) }.split_at_mut(whole);
+    // SAFETY: any bytes are words.
+    match unsafe { (there.align_to_mut::<Block>(), image[..whole].align_to::<Block>()) } {
+        (([], there, []), ([], image, [])) => {
+            for (there, block) in there.iter_mut().zip(image) {
+                // A sum, since the compiler would make many branches of anything that can be known earlier.
+                let different: u64 = there.iter().zip(block).map(|(a, b)| u64::from(a ^ b)).sum();
+                if different != 0 {
+                    *there = *block;
+                }
+            }
         }
-        let value = u64::from_ne_bytes(bytes);
-        if *word != value {
-            *word = value;
-        }
+        _ => there.copy_from_slice(&image[..whole]),
+    }
+    rest.copy_from_slice(&image[whole..]);
+    let zeros = image.len().next_multiple_of(size_of::<u64>());
+    let tail = zeros - image.len();
+    // SAFETY: the caller's promise.
+    unsafe {
+        start.add(image.len()).write_bytes(0, tail);
+        arch::cache::zero(memory.start as usize + zeros, memory.size() as usize - zeros);
     }
 }
 

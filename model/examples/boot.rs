@@ -12,7 +12,7 @@ use std::{
 };
 
 use model::{
-    machine::{Config, End, Machine},
+    machine::{Config, End, Machine, Place},
     mmu::Profile,
 };
 
@@ -38,7 +38,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let end = machine.run(LIMIT, &mut |bytes| failed = out.write_all(bytes).err().or(failed.take()));
     let seconds = start.elapsed().as_secs_f64();
     eprintln!("{end}");
-    for (cpu, (pc, el, on)) in machine.places().enumerate() {
+    for (cpu, Place { pc, el, on, .. }) in machine.places().enumerate() {
         eprintln!("PE {cpu}: {} at {pc:#x}, EL{el}", if on { "on" } else { "off" });
     }
     let instructions = machine.instructions();

@@ -143,6 +143,19 @@ impl fmt::Display for End {
     }
 }
 
+/// Where a PE is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Address of the next instruction.
+    pub pc: u64,
+    /// Its EL.
+    pub el: u8,
+    /// Whether it is switched on.
+    pub on: bool,
+    /// Whether it sleeps, by WFE or WFI.
+    pub waits: bool,
+}
+
 /// What the PEs share.
 pub(crate) struct Shared {
     pub(crate) memory: Memory,
@@ -155,6 +168,8 @@ pub(crate) struct Shared {
     pub(crate) power: Vec<Power>,
     /// For each PE the block, by number, that its exclusive monitor marks.
     pub(crate) monitors: [Option<u64>; MAX_CPUS],
+    /// Whether any of them may.
+    monitored: bool,
     /// Event registers, a bit each.
     events: u8,
     /// Stores that walkers may not see.
@@ -199,17 +214,20 @@ impl Shared {
 
     /// To be called when `monitors` changed.
     pub(crate) fn update_watch(&mut self) {
-        self.watches_stores = self.lagging_walks || self.monitors.iter().any(Option::is_some);
+        self.monitored = self.monitors.iter().any(Option::is_some);
+        self.watches_stores = self.lagging_walks || self.monitored;
     }
 
     /// What a store by PE `number` does to others' monitors, and to what walkers see.
     pub(crate) fn watch_store(&mut self, number: usize, pa: u64, size: Size) {
         const GRANULE: u64 = 64;
-        for (other, monitor) in self.monitors.iter_mut().enumerate() {
-            if other != number && *monitor == Some(pa / GRANULE) {
-                *monitor = None;
-                // A monitor that is cleared is an event.
-                self.events |= 1 << other;
+        if self.monitored {
+            for (other, monitor) in self.monitors.iter_mut().enumerate() {
+                if other != number && *monitor == Some(pa / GRANULE) {
+                    *monitor = None;
+                    // A monitor that is cleared is an event.
+                    self.events |= 1 << other;
+                }
             }
         }
         if self.lagging_walks
@@ -299,6 +317,7 @@ impl Machine {
             now: 0,
             power,
             monitors: [None; MAX_CPUS],
+            monitored: false,
             events: 0,
             unwalked: Unwalked::default(),
             lagging_walks,
@@ -416,8 +435,13 @@ impl Machine {
         &self.shared.choices
     }
 
-    /// PC, EL and whether it is on, of each PE: for a report on a run that did not end.
-    pub fn places(&self) -> impl Iterator<Item = (u64, u8, bool)> {
-        self.pes.iter().map(|pe| (pe.pc, pe.mode.el, self.shared.power[pe.number] == Power::On))
+    /// Where each PE is: for a report on a run that did not end, and for samples.
+    pub fn places(&self) -> impl Iterator<Item = Place> {
+        self.pes.iter().map(|pe| Place {
+            pc: pe.pc,
+            el: pe.mode.el,
+            on: self.shared.power[pe.number] == Power::On,
+            waits: pe.wait != Wait::No,
+        })
     }
 }

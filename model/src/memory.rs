@@ -8,9 +8,7 @@
 //! has executed a DSB (R_LRKTH): those stores are kept in [`Unwalked`]. That another PE's DSB also does, where it has
 //! read the value first, is not modelled: nothing but walkers reads descriptors that somebody else writes.
 
-use std::cell::Cell;
-
-use arrayvec::ArrayVec;
+use std::{cell::Cell, collections::VecDeque};
 
 use crate::a64::{Op, Size, decode};
 
@@ -163,7 +161,7 @@ impl Memory {
 ///
 /// Bounded: the oldest becomes visible when there are too many, which is one of the times it may.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Unwalked(ArrayVec<Store, 32>);
+pub(crate) struct Unwalked(VecDeque<Store>);
 
 #[derive(Clone, Copy, Debug)]
 struct Store {
@@ -185,13 +183,16 @@ impl Store {
 }
 
 impl Unwalked {
+    /// How many there are at most.
+    const MOST: usize = 32;
+
     /// Notes a store by PE `pe` to the doubleword at `pa`, which held `before`.
     #[inline]
     pub(crate) fn note(&mut self, pe: usize, pa: u64, before: u64) {
-        if self.0.is_full() {
-            self.0.remove(0);
+        if self.0.len() == Self::MOST {
+            self.0.pop_front();
         }
-        self.0.push(Store { pe, pa, before, own: true, others: true, unsynchronised: true });
+        self.0.push_back(Store { pe, pa, before, own: true, others: true, unsynchronised: true });
     }
 
     /// A DSB by PE `pe`, for itself or for everyone: its stores are visible, and with them those to the same
@@ -200,7 +201,7 @@ impl Unwalked {
     pub(crate) fn complete(&mut self, pe: usize, everyone: bool) {
         for index in 0..self.0.len() {
             let store = self.0[index];
-            let overtaken = everyone && self.0[index..].iter().any(|later| later.pe == pe && later.pa == store.pa);
+            let overtaken = everyone && self.0.range(index..).any(|later| later.pe == pe && later.pa == store.pa);
             let store = &mut self.0[index];
             store.own &= !(overtaken || store.pe == pe);
             store.others &= !overtaken;

@@ -32,7 +32,7 @@ const UNSUPPORTED: u8 = 0b11_0101;
 /// Bytes of the block that an exclusive access marks: CTR_EL0.ERG.
 const GRANULE: u64 = 64;
 /// Bytes that DC ZVA zeroes: DCZID_EL0.
-pub(crate) const ZERO_BLOCK: u64 = 64;
+pub(crate) const ZERO_BLOCK: u64 = 2048;
 
 /// SCTLR_ELx.A: unaligned accesses fault.
 const SCTLR_A: u64 = 1 << 1;
@@ -143,13 +143,15 @@ impl Micro {
         (va & (!(PAGE - 1) | (size.bytes() - 1)) == page.va).then(|| va.wrapping_add(page.offset))
     }
 
-    fn keep(&mut self, entry: &mmu::MicroEntry) {
+    /// Keeps `entry` for accesses of this kind, and for no other: a copy between pages that share a place in the
+    /// arrays would have each of its loads and stores put the other's page out.
+    fn keep(&mut self, entry: &mmu::MicroEntry, kind: mmu::Kind) {
         let at = (entry.va / PAGE) as usize % Self::PAGES;
         let page = Page { va: entry.va, offset: entry.pa.wrapping_sub(entry.va), cacheable: entry.cacheable };
-        if entry.load {
+        if entry.load && kind != mmu::Kind::Store {
             self.loads[at] = page;
         }
-        if entry.store {
+        if entry.store && matches!(kind, mmu::Kind::Store | mmu::Kind::Atomic) {
             self.stores[at] = page;
         }
         self.used = true;
@@ -489,17 +491,17 @@ impl Core<'_> {
             return Err(self.abort_with(va, what, UNSUPPORTED));
         }
         if !unprivileged {
-            self.keep(&translated);
+            self.keep(&translated, kind);
         }
         Ok(Located { pa: translated.pa, torn: translated.torn })
     }
 
     /// Keeps what may be kept of a translation for loads and stores.
-    fn keep(&mut self, translated: &mmu::Translated) {
+    fn keep(&mut self, translated: &mmu::Translated, kind: mmu::Kind) {
         if let Some(page) = translated.page
             && self.shared.memory.holds(page.pa)
         {
-            self.pe.micro.keep(&page);
+            self.pe.micro.keep(&page, kind);
         }
     }
 
@@ -625,12 +627,13 @@ impl Core<'_> {
             return Err(self.abort_with(va, Kind::Store, ALIGNMENT));
         }
         let pa = translated.pa & !(ZERO_BLOCK - 1);
-        for offset in (0..ZERO_BLOCK).step_by(8) {
-            if self.put(pa + offset, Size::B8, 0).is_none() {
-                return Err(self.abort_with(start + offset, Kind::Store, EXTERNAL));
+        if self.shared.watches_stores {
+            for offset in (0..ZERO_BLOCK).step_by(8) {
+                self.shared.watch_store(self.pe.number, pa + offset, Size::B8);
             }
         }
-        Ok(())
+        let zeroed = self.shared.memory.load(pa, &[0; ZERO_BLOCK as usize]);
+        zeroed.ok_or_else(|| self.abort_with(start, Kind::Store, EXTERNAL))
     }
 
     /// Cache maintenance by VA: nothing to do, but for the fault it may take.
@@ -638,7 +641,7 @@ impl Core<'_> {
         if self.pe.micro.of(mmu::Kind::CacheMaintenance, va).is_none() {
             let translated = self.translate(va, mmu::Kind::CacheMaintenance, false);
             let translated = translated.map_err(|fault| self.abort(Kind::Maintenance, &fault))?;
-            self.keep(&translated);
+            self.keep(&translated, mmu::Kind::CacheMaintenance);
         }
         Ok(())
     }

@@ -130,13 +130,14 @@ registers! {
     MPIDR_EL1 = [3, 0, 0, 0, 5], 1 NOBODY, 0, 0, No, None;
     REVIDR_EL1 = [3, 0, 0, 0, 6], 1 NOBODY, 0, 0, Id1, None;
     AIDR_EL1 = [3, 1, 0, 0, 7], 1 NOBODY, 0, 0, Id1, None;
-    CCSIDR_EL1 = [3, 1, 0, 0, 0], 1 NOBODY, 0, 0x700f_e01a, Id2, None;
+    CCSIDR_EL1 = [3, 1, 0, 0, 0], 1 NOBODY, 0, 0x7000_601f, Id2, None;
     CLIDR_EL1 = [3, 1, 0, 0, 1], 1 NOBODY, 0, 0x0920_0003, Id2, None;
     CSSELR_EL1 = [3, 2, 0, 0, 0], 1 1, 0xf, 0, Id2, None;
-    // Lines of 64 bytes everywhere, exclusives by 64 bytes, PIPT instruction caches, nothing elided.
-    CTR_EL0 = [3, 3, 0, 0, 1], 0 NOBODY, 0, 0x8444_c004, Id2, None;
-    // DC ZVA of 64 bytes.
-    DCZID_EL0 = [3, 3, 0, 0, 7], 0 NOBODY, 0, 4, No, None;
+    // Lines of 2 KiB everywhere, the longest there can be, so that maintenance of a range takes few instructions;
+    // exclusives by 64 bytes, PIPT instruction caches, nothing elided.
+    CTR_EL0 = [3, 3, 0, 0, 1], 0 NOBODY, 0, 0x8949_c009, Id2, None;
+    // DC ZVA of 2 KiB, likewise.
+    DCZID_EL0 = [3, 3, 0, 0, 7], 0 NOBODY, 0, 9, No, None;
     // AArch64 at all ELs; neither FP nor SIMD; no GIC system registers.
     ID_AA64PFR0_EL1 = [3, 0, 0, 4, 0], 1 NOBODY, 0, 0x00ff_1111, Id3, None;
     ID_AA64DFR0_EL1 = [3, 0, 0, 5, 0], 1 NOBODY, 0, 0x0010_1006, Id3, None;

@@ -5,8 +5,9 @@
 
 use crate::sysreg::{Id, Registers};
 
-/// CNTFRQ_EL0: ticks in a second.
-pub(crate) const FREQUENCY: u64 = 100_000_000;
+/// CNTFRQ_EL0: ticks in a second. As low as real counters have it, so that what waits for a time-out waits for fewer
+/// instructions.
+pub(crate) const FREQUENCY: u64 = 10_000_000;
 
 /// CNT*_CTL: the timer is on.
 const ENABLE: u64 = 1 << 0;

@@ -47,13 +47,24 @@ impl Pool {
     /// A table at `level` whose leaves map `oa` and what follows it, directly or by way of more tables.
     pub(crate) fn tree(&mut self, granule: Granule, level: Level, oa: u64, leaf: Leaf) -> u64 {
         let table = self.table(granule);
-        for index in 0..granule.entries() {
-            let oa = oa + index as u64 * level.size(granule);
-            let descriptor = match level.next() {
-                Some(next) if level != leaf.level => Descriptor::table(self.tree(granule, next, oa, leaf)),
-                _ => leaf.descriptor(granule, oa),
-            };
-            entry(table, index).store(descriptor.raw(), Ordering::Relaxed);
+        match level.next().filter(|_| level != leaf.level) {
+            Some(next) => {
+                for index in 0..granule.entries() {
+                    let below = self.tree(granule, next, oa + index as u64 * level.size(granule), leaf);
+                    entry(table, index).store(Descriptor::table(below).raw(), Ordering::Relaxed);
+                }
+            }
+            None => {
+                // A quarter of a million of these can be most of what an instance costs: one descriptor is put
+                // together, and the others are it and a sum, since below 48 bits the OA is one field in its own place.
+                let (mut descriptor, size) = (leaf.descriptor(granule, oa).raw(), level.size(granule));
+                for eight in entries(table, granule).as_chunks::<8>().0 {
+                    for (slot, n) in eight.iter().zip(0..) {
+                        slot.store(descriptor + n * size, Ordering::Relaxed);
+                    }
+                    descriptor += 8 * size;
+                }
+            }
         }
         table
     }
@@ -65,6 +76,12 @@ fn entry(table: u64, index: usize) -> &'static AtomicU64 {
     // lives, never given back, and only ever reached through atomics; callers take the index from
     // `Level::index` or from a range up to `Granule::entries`, so it is inside.
     unsafe { &*(table as *const AtomicU64).add(index) }
+}
+
+/// All descriptors of a table that came from a [`Pool`].
+fn entries(table: u64, granule: Granule) -> &'static [AtomicU64] {
+    // SAFETY: as in `entry`.
+    unsafe { core::slice::from_raw_parts(table as *const AtomicU64, granule.entries()) }
 }
 
 /// What one TTBR translates.

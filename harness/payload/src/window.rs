@@ -149,13 +149,16 @@ impl Window {
     }
 }
 
-/// Makes the `size` bytes of frames at physical address `to` equal to those at `from`.
+/// Makes the `size` bytes of frames at physical address `to` equal to those at `from`; a multiple of 64.
 fn copy(from: u64, to: u64, size: u64) {
-    for offset in (0..size).step_by(8) {
-        // SAFETY: both are in frames, which are mapped at their physical addresses for as long as the VM lives, are
-        // 8-byte aligned, and are only ever reached through atomics or, by the window, through asm.
-        let [from, to] = [from, to].map(|base| unsafe { &*((base + offset) as *const AtomicU64) });
-        to.store(from.load(Relaxed), Relaxed);
+    // SAFETY: both are in frames, which are mapped at their physical addresses for as long as the VM lives, are
+    // 8-byte aligned, and are only ever reached through atomics or, by the window, through asm.
+    let [from, to] = [from, to]
+        .map(|base| unsafe { core::slice::from_raw_parts(base as *const [AtomicU64; 8], (size / 64) as usize) });
+    for (from, to) in from.iter().zip(to) {
+        for (from, to) in from.iter().zip(to) {
+            to.store(from.load(Relaxed), Relaxed);
+        }
     }
 }
 

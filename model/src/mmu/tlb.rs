@@ -174,16 +174,15 @@ impl Entry {
         meets(self.start, self.size) || meets(self.one.start, 1 << self.one.shift)
     }
 
-    /// Whether both may answer one lookup, and differently.
+    /// Whether both may answer one lookup, and differently; their ranges [`meet`].
     fn rivals(&self, other: &Self) -> bool {
         let second = |entry: &Self| matches!(entry.kind, Kind::Stage2 | Kind::Table2);
-        let met = self.start < other.start.wrapping_add(other.size) && other.start < self.start.wrapping_add(self.size);
         let tables = match (self.is_table(), other.is_table()) {
             (false, false) => true,
             (true, true) => false,
             _ => self.one.level == other.one.level,
         };
-        met && tables && second(self) == second(other) && self.regime == other.regime
+        tables && second(self) == second(other) && self.regime == other.regime
     }
 
     /// Whether a by-VA TLBI that leaves executable entries to fetches would leave this one.
@@ -205,6 +204,9 @@ impl Entry {
 #[derive(Clone, Debug)]
 pub(super) struct Tlb {
     entries: Vec<Entry>,
+    /// `start` and `size` of each: what a lookup compares first, close together, since most of what it does is to
+    /// pass over entries.
+    ranges: Vec<(u64, u64)>,
     capacity: usize,
     /// Which entry a new one replaces when the TLB is full.
     victim: usize,
@@ -212,7 +214,7 @@ pub(super) struct Tlb {
 
 impl Tlb {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { entries: Vec::with_capacity(capacity), capacity, victim: 0 }
+        Self { entries: Vec::with_capacity(capacity), ranges: Vec::with_capacity(capacity), capacity, victim: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -220,22 +222,30 @@ impl Tlb {
     }
 
     pub(super) fn matching<'a>(&'a self, tags: &'a Tags, input: u64) -> impl Iterator<Item = &'a Entry> + 'a {
-        self.entries.iter().filter(move |entry| entry.matches(tags, input))
+        let covering =
+            self.ranges.iter().zip(&self.entries).filter(move |((start, size), _)| input.wrapping_sub(*start) < *size);
+        covering.map(|(_, entry)| entry).filter(move |entry| entry.belongs(tags))
     }
 
     /// Keeps `entry`. True if what a lookup gives may have changed for an address that some entry matched already.
     pub(super) fn insert(&mut self, entry: Entry) -> bool {
         let mut disturbs = false;
-        for other in &self.entries {
+        for (&range, other) in self.ranges.iter().zip(&self.entries) {
+            if !meet(range, (entry.start, entry.size)) {
+                continue;
+            }
             if *other == entry {
                 return false;
             }
             disturbs |= other.rivals(&entry);
         }
+        let range = (entry.start, entry.size);
         if self.entries.len() < self.capacity {
             self.entries.push(entry);
+            self.ranges.push(range);
         } else {
             self.entries[self.victim] = entry;
+            self.ranges[self.victim] = range;
             self.victim = (self.victim + 1) % self.capacity;
         }
         disturbs
@@ -244,11 +254,19 @@ impl Tlb {
     /// Gives up the entry at `index`.
     pub(super) fn evict(&mut self, index: usize) {
         self.entries.swap_remove(index);
+        self.ranges.swap_remove(index);
     }
 
     /// Keeps what `keep` says, which may change an entry it keeps.
     pub(super) fn retain(&mut self, keep: impl FnMut(&mut Entry) -> bool) {
         self.entries.retain_mut(keep);
+        self.ranges.clear();
+        self.ranges.extend(self.entries.iter().map(|entry| (entry.start, entry.size)));
         self.victim = 0;
     }
+}
+
+/// Whether two ranges, of start and size, have an address in common.
+const fn meet(a: (u64, u64), b: (u64, u64)) -> bool {
+    a.0 < b.0.wrapping_add(b.1) && b.0 < a.0.wrapping_add(a.1)
 }

@@ -114,7 +114,8 @@ impl Target for ModelTarget {
                 let how = if matches!(end, End::Off | End::Exit(_)) {
                     end.to_string()
                 } else {
-                    let places: Vec<_> = machine.places().map(|(pc, el, _)| format!("{pc:#x} at EL{el}")).collect();
+                    let places: Vec<_> =
+                        machine.places().map(|place| format!("{:#x} at EL{}", place.pc, place.el)).collect();
                     format!("{end}; its PEs are at {}", places.join(", "))
                 };
                 let _ = sender.send(Heard::Off(Off { how, killed: false }));

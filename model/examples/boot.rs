@@ -38,8 +38,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let end = machine.run(LIMIT, &mut |bytes| failed = out.write_all(bytes).err().or(failed.take()));
     let seconds = start.elapsed().as_secs_f64();
     eprintln!("{end}");
-    for (cpu, Place { pc, el, on, .. }) in machine.places().enumerate() {
-        eprintln!("PE {cpu}: {} at {pc:#x}, EL{el}", if on { "on" } else { "off" });
+    for state in machine.states() {
+        eprintln!("{state}");
     }
     let instructions = machine.instructions();
     eprintln!("{instructions} instructions in {seconds:.3} s, {:.1} M/s", instructions as f64 / seconds / 1e6);

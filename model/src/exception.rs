@@ -124,6 +124,7 @@ impl Core<'_> {
             (true, false) => FROM_SP0,
             (true, true) => FROM_SPX,
         };
+        pe.nested = if from == FROM_LOWER { 0 } else { pe.nested.saturating_add(1) };
         let (elr_id, spsr_id, vbar_id) =
             if to == 2 { (Id::ELR_EL2, Id::SPSR_EL2, Id::VBAR_EL2) } else { (Id::ELR_EL1, Id::SPSR_EL1, Id::VBAR_EL1) };
         pe.registers.set(elr_id, return_to);
@@ -297,6 +298,7 @@ impl Core<'_> {
             || el == 0 && sp_elx
             || el == 1 && current == 2 && registers.get(Id::HCR_EL2) & HCR_TGE != 0;
         let pe = &mut *self.pe;
+        pe.nested = 0;
         pe.nzcv = (spsr >> 28) as u8;
         pe.daif = (spsr >> 6) as u8 & 0xf;
         pe.illegal = illegal || spsr & SPSR_IL != 0;

@@ -19,7 +19,9 @@ use crate::{
     mmu,
     pe::{Core, Pe, Wait},
     psci::Power,
-    schedule, timer,
+    schedule,
+    sysreg::Id,
+    timer,
     uart::Uart,
 };
 
@@ -32,6 +34,8 @@ const BOUNDARY: u64 = 2 << 20;
 /// Where an arm64 Image's header has its size with zero-initialised data, and its magic.
 const IMAGE_SIZE: usize = 0x10;
 const IMAGE_MAGIC: usize = 0x38;
+/// Exceptions that a PE may take at its own EL without a return from one. Software that recovers returns long before.
+const NESTED_EXCEPTIONS: u32 = 100_000;
 /// Console output is handed on when there is this much of it, or a line ended.
 const CONSOLE_BYTES: usize = 4096;
 
@@ -96,6 +100,27 @@ pub enum End {
     AllAsleep,
     /// A PE came to something that the model does not know.
     Unknown(Unknown),
+    /// A PE takes exception after exception at its own EL, returns from none, and nothing will interrupt it.
+    Storm(State),
+}
+
+/// What a PE is at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct State {
+    /// Its number.
+    pub cpu: usize,
+    /// Its EL, of which the registers are that tell of exceptions; EL1 for EL0.
+    pub el: u8,
+    /// Address of its next instruction.
+    pub pc: u64,
+    /// ESR_ELx.
+    pub esr: u64,
+    /// FAR_ELx.
+    pub far: u64,
+    /// ELR_ELx.
+    pub elr: u64,
+    /// x0 to x30.
+    pub x: Vec<u64>,
 }
 
 /// Where and what it was that the model does not know.
@@ -123,11 +148,25 @@ impl fmt::Display for Unknown {
         if let Some(register) = register {
             write!(f, ": register {register}")?;
         }
-        for (n, value) in x.iter().enumerate() {
-            write!(f, "{}x{n}={value:#x}", if n % 4 == 0 { "\n  " } else { " " })?;
-        }
-        Ok(())
+        write_registers(f, x)
     }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cpu, el, pc, esr, far, elr, x } = self;
+        let of = (*el).max(1);
+        write!(f, "PE {cpu} at EL{el}, PC {pc:#x} ESR_EL{of} {esr:#x} FAR_EL{of} {far:#x} ELR_EL{of} {elr:#x}")?;
+        write_registers(f, x)
+    }
+}
+
+/// x0 and on, four a line.
+fn write_registers(f: &mut fmt::Formatter<'_>, x: &[u64]) -> fmt::Result {
+    for (n, value) in x.iter().enumerate() {
+        write!(f, "{}x{n}={value:#x}", if n % 4 == 0 { "\n  " } else { " " })?;
+    }
+    Ok(())
 }
 
 impl fmt::Display for End {
@@ -139,6 +178,7 @@ impl fmt::Display for End {
             Self::Limit => f.write_str("the limit on instructions was reached"),
             Self::AllAsleep => f.write_str("every PE sleeps and nothing will wake one"),
             Self::Unknown(unknown) => unknown.fmt(f),
+            Self::Storm(state) => write!(f, "exceptions without end: {state}"),
         }
     }
 }
@@ -362,6 +402,9 @@ impl Machine {
                 }
                 Err(stop) => break self.stopped(number, stop),
             }
+            if self.pes[number].nested >= NESTED_EXCEPTIONS && self.is_hopeless(number) {
+                break End::Storm(self.state(&self.pes[number]));
+            }
         };
         console(&self.shared.console);
         self.shared.console.clear();
@@ -405,6 +448,28 @@ impl Machine {
     fn next_event(&self) -> Option<u64> {
         let on = self.pes.iter().filter(|pe| self.shared.power[pe.number] == Power::On);
         on.filter_map(|pe| timer::next(&pe.registers, self.shared.now)).min()
+    }
+
+    /// Whether nothing can end PE `number`'s exceptions. At EL2 nothing does, since taking one masks interrupts. At
+    /// EL1 a timer of EL2 may, or another PE that does more than take exceptions itself, or is woken by a timer.
+    fn is_hopeless(&self, number: usize) -> bool {
+        let busy = |pe: &Pe| self.shared.runnable >> pe.number & 1 != 0 && pe.nested < NESTED_EXCEPTIONS;
+        let quiet = |pe: &Pe| timer::levels(&pe.registers, self.shared.now) == 0;
+        self.pes[number].mode.el == 2 || self.next_event().is_none() && self.pes.iter().all(|pe| quiet(pe) && !busy(pe))
+    }
+
+    fn state(&self, pe: &Pe) -> State {
+        let [esr, far, elr] = match pe.mode.el {
+            2 => [Id::ESR_EL2, Id::FAR_EL2, Id::ELR_EL2],
+            _ => [Id::ESR_EL1, Id::FAR_EL1, Id::ELR_EL1],
+        }
+        .map(|id| pe.registers.get(id));
+        State { cpu: pe.number, el: pe.mode.el, pc: pe.pc, esr, far, elr, x: pe.x[..31].to_vec() }
+    }
+
+    /// What each PE that is on is at: for a report on a run that did not end.
+    pub fn states(&self) -> impl Iterator<Item = State> {
+        self.pes.iter().filter(|pe| self.shared.power[pe.number] == Power::On).map(|pe| self.state(pe))
     }
 
     fn stopped(&self, cpu: usize, stop: Stop) -> End {

@@ -211,7 +211,7 @@ impl Unwalked {
     /// A context synchronisation of PE `pe`: what its walker may see, its next instruction does.
     #[inline]
     pub(crate) fn synchronise(&mut self, pe: usize) {
-        self.0.retain(|store| {
+        self.0.retain_mut(|store| {
             store.unsynchronised &= store.pe != pe || store.own;
             store.own || store.others || store.unsynchronised
         });

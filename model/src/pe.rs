@@ -183,6 +183,8 @@ pub(crate) struct Pe {
     /// The registers that translation depends on, as written.
     pub(crate) context: mmu::Context,
     pub(crate) wait: Wait,
+    /// Exceptions that were taken without a change of EL since the last return from one.
+    pub(crate) nested: u32,
     /// Instructions of this turn, and how many of them are left.
     turn: u32,
     left: u32,
@@ -221,6 +223,7 @@ impl Pe {
             registers: Registers::default(),
             context: mmu::Context::default(),
             wait: Wait::No,
+            nested: 0,
             turn: 0,
             left: 0,
             fetch: Fetch::NONE,

@@ -6,7 +6,7 @@
 
 use model::{
     a64::SysReg,
-    machine::{Config, End, Error, Machine, RAM_BASE},
+    machine::{Config, End, Error, Machine, RAM_BASE, State},
     mmu::Profile,
 };
 
@@ -404,4 +404,117 @@ fn what_cannot_be_a_machine_is_refused() {
     assert_eq!(error(Config { image: b"\x7fELF", ..base }), Some(Error::Image));
     assert_eq!(error(Config { bootargs: "a\0b", ..base }), Some(Error::Bootargs));
     assert!(matches!(error(Config { memory: 4 << 20, ..base }), Some(Error::Memory { .. })));
+}
+
+/// The state in which a run of exceptions without end was ended.
+#[track_caller]
+fn storm(code: &[u32], handlers: &[(u64, Vec<u32>)]) -> State {
+    let image = image(code, handlers);
+    let mut machine = Machine::new(&config(1, "benign", 0, &image)).unwrap();
+    match machine.run(10_000_000, &mut |_| {}) {
+        End::Storm(state) => state,
+        end => panic!("{end}"),
+    }
+}
+
+const INSTRUCTION_ABORT_SAME: u64 = 0x21 << 26 | 1 << 25;
+const EXTERNAL: u64 = 0b01_0000;
+/// BR x5.
+const BR: u32 = 0xd61f_00a0;
+/// SVC #0.
+const SVC: u32 = 0xd400_0001;
+
+#[test]
+fn a_jump_into_nothing_without_vectors_ends_the_run_with_registers() {
+    let nowhere = 0x10;
+    let state = storm(&[&li(5, nowhere)[..], &li(30, 0xabc), &[BR]].concat(), &[]);
+    // VBAR_EL2 is 0 after reset, where there is no memory either.
+    assert_eq!((state.cpu, state.el, state.pc, state.elr, state.far), (0, 2, 0x200, 0x200, 0x200));
+    assert_eq!(state.esr, INSTRUCTION_ABORT_SAME | EXTERNAL);
+    assert_eq!((state.x[5], state.x[30], state.x.len()), (nowhere, 0xabc, 31));
+    let text = state.to_string();
+    for part in ["PE 0 at EL2", "PC 0x200", "ESR_EL2 0x86000010", "FAR_EL2 0x200", "ELR_EL2 0x200", "x30=0xabc"] {
+        assert!(text.contains(part), "no {part} in {text}");
+    }
+}
+
+#[test]
+fn handlers_that_need_themselves_end_the_run_wherever_they_fail() {
+    let vbar = [&li(0, at(VECTORS))[..], &[msr(VBAR_EL2, 0), ISB, SVC]].concat();
+    for before in [vec![], vec![YIELD; 3]] {
+        let fails_at = at(VECTORS) + FROM_SAME + 4 * before.len() as u64;
+        let state = storm(&vbar, &[(FROM_SAME, [before.clone(), vec![0]].concat())]);
+        assert_eq!((state.elr, state.esr), (fails_at, 1 << 25), "an undefined instruction");
+        let state = storm(&vbar, &[(FROM_SAME, [before, vec![SVC]].concat())]);
+        assert_eq!((state.elr, state.esr), (fails_at + 4, 0x15 << 26 | 1 << 25));
+    }
+}
+
+#[test]
+fn a_storm_at_el1_ends_only_if_no_timer_of_el2_can_end_it() {
+    const IMO: u64 = 1 << 4;
+    let nowhere = [&li(0, 0x1000)[..], &[msr(VBAR_EL1, 0), ISB, SVC]].concat();
+    let state = storm(&at_el1(&[], IMO, &nowhere), &[]);
+    assert_eq!((state.el, state.pc, state.esr), (1, 0x1200, INSTRUCTION_ABORT_SAME | EXTERNAL));
+
+    // GICD_CTLR, GICC_CTLR, GICD_ISENABLER0, GICC_PMR, and a deadline far behind the limit on nested exceptions.
+    let watchdog = [
+        &li(10, 0x2c00_0000)[..],
+        &li(11, 0x2c00_2000),
+        &li(1, 1),
+        &[str_w(1, 10, 0), str_w(1, 11, 0)],
+        &li(2, 1 << 26),
+        &[str_w(2, 10, 0x100)],
+        &li(2, 0xff),
+        &[str_w(2, 11, 4)],
+        &li(2, 500_000),
+        &[msr(CNTHP_TVAL_EL2, 2), msr(CNTHP_CTL_EL2, 1), ISB],
+    ]
+    .concat();
+    let image = image(&at_el1(&watchdog, IMO, &nowhere), &[(FROM_LOWER + 0x80, exit_with(ESR_EL1))]);
+    let end = Machine::new(&config(1, "benign", 0, &image)).unwrap().run(10_000_000, &mut |_| {});
+    assert_eq!(end, End::Exit((INSTRUCTION_ABORT_SAME | EXTERNAL) as i32));
+}
+
+#[test]
+fn exceptions_that_return_are_no_storm() {
+    // x9 times SVC, each answered by ERET.
+    let times = 300_000;
+    let code = [
+        &li(0, at(VECTORS))[..],
+        &[msr(VBAR_EL2, 0), ISB],
+        &li(9, times),
+        &[SVC, sub(9, 9, 1), cbnz(9, -2), orr(0, 31, 31, 0)],
+        &exit(),
+    ]
+    .concat();
+    let image = image(&code, &[(FROM_SAME, vec![ERET])]);
+    let mut machine = Machine::new(&config(1, "benign", 0, &image)).unwrap();
+    assert_eq!(machine.run(10_000_000, &mut |_| {}), End::Exit(0));
+    assert!(machine.instructions() > 4 * times);
+}
+
+#[test]
+fn whatever_an_image_holds_its_run_ends_or_can_be_limited() {
+    let mut rng = fastrand::Rng::with_seed(9);
+    let mut ends = [0; 3];
+    for _ in 0..300 {
+        let mut bytes = vec![0; 0x4000];
+        rng.fill(&mut bytes);
+        bytes[0x10..0x18].copy_from_slice(&SIZE.to_le_bytes());
+        bytes[0x38..0x3c].copy_from_slice(b"ARM\x64");
+        let mut machine = Machine::new(&config(1, "ideal-l2-abort", 1, &bytes)).unwrap();
+        match machine.run(3_000_000, &mut |_| {}) {
+            End::Unknown(unknown) => {
+                ends[0] += 1;
+                assert_eq!(unknown.x.len(), 31);
+            }
+            End::Storm(state) => {
+                ends[1] += 1;
+                assert_eq!(state.x.len(), 31);
+            }
+            _ => ends[2] += 1,
+        }
+    }
+    assert!(ends[0] > 20 && ends[1] > 20, "{ends:?}");
 }

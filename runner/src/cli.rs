@@ -57,7 +57,7 @@ impl From<Exit> for ExitCode {
 ///
 /// shatter boots every test case as its own payload under a small EL2 hypervisor, counts what observers see while
 /// page tables change under them, and judges it by the Arm architecture's rules. Without a command it runs the whole
-/// catalogue on QEMU.
+/// catalogue on QEMU, or on a model of its own where there is no QEMU.
 #[derive(Debug, Parser)]
 #[command(name = "shatter", version, after_help = EXIT_CODES)]
 struct Cli {
@@ -110,7 +110,7 @@ enum Command {
     },
     /// Tell what is missing on this machine, and the command that mends it
     Doctor,
-    /// Test the suite against itself, on the model; exit code 1 if a sound CPU fails anything
+    /// Test the suite against itself, on the model; exit code 1 if anything is not as it must be
     #[command(subcommand)]
     Audit(audit::Audit),
     /// Measure the harness: instances a second, VM set-up, boot, rounds a second
@@ -141,8 +141,8 @@ impl Error {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,
             Self::Output(_) => Exit::Platform,
             Self::Run(error) => error.exit(),
-            Self::Bench(_) | Self::Audit(audit::Error::Report(_)) => Exit::Platform,
-            Self::Audit(audit::Error::Nothing(_)) => Exit::NothingSelected,
+            Self::Audit(error) => error.exit(),
+            Self::Bench(_) => Exit::Platform,
             Self::Nothing(_) => Exit::NothingSelected,
             Self::Results(_) => Exit::Usage,
         }

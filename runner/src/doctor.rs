@@ -2,19 +2,24 @@
 
 use std::{fmt::Write as _, fs, path::Path, thread};
 
-use crate::platform::qemu::{self, Qemu};
+use crate::platform::{
+    model,
+    qemu::{self, Qemu},
+};
 
-/// What would keep this machine from running anything, with the remedy; or what it has.
+/// What would keep this machine from running on QEMU, with the remedy; or what it has. The model runs everywhere.
 ///
 /// # Errors
 /// The same text where something is missing.
 pub fn examine() -> Result<String, String> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let mut text = format!("ok   {cores} CPUs of this machine\n");
+    let profiles = model::profiles();
+    // Writing to a String does not fail.
+    let _ = writeln!(text, "ok   the model, which needs nothing; its CPUs: {}", profiles.join(", "));
     let qemu = Qemu::find();
     match &qemu {
         Ok(qemu) => {
-            // Writing to a String does not fail.
             let _ = writeln!(text, "ok   QEMU {} ({})", qemu.version(), qemu.program().display());
             let _ = writeln!(text, "ok   its AArch64 CPUs with EL2: {}", qemu.cpus().join(", "));
             if !qemu.cpus().iter().any(|cpu| cpu == "neoverse-n2") {
@@ -44,6 +49,15 @@ pub fn advice(error: &qemu::Error) -> String {
             qemu::VARIABLE,
             install()
         ),
+    }
+}
+
+/// The same in few words, for a line.
+#[must_use]
+pub fn hint(error: &qemu::Error) -> String {
+    match error {
+        qemu::Error::Missing { .. } => format!("to have QEMU: {}", install()),
+        qemu::Error::TooOld { .. } | qemu::Error::Broken { .. } => "`shatter doctor` tells how to mend that".to_owned(),
     }
 }
 

@@ -6,7 +6,6 @@
 use std::{
     collections::BTreeSet,
     io::{self, Cursor},
-    sync::LazyLock,
 };
 
 use cpio::newc::{self, ModeFileType};
@@ -22,19 +21,23 @@ pub static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/Image"));
 /// The payloads by the name of their family, each with a checked [`wire::abi::Header`].
 pub static PAYLOADS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/payloads.rs"));
 
-/// SHA-256 of the Image and all payloads, in hexadecimal: results with the same hash come from the same guests.
+/// SHA-256 of `image` and all payloads, in hexadecimal: results with the same hash come from the same guests.
 #[must_use]
-pub fn hash() -> &'static str {
-    static HASH: LazyLock<String> = LazyLock::new(|| {
-        let mut hasher = Sha256::new();
-        hasher.update(IMAGE);
-        for (name, payload) in PAYLOADS {
-            hasher.update(name);
-            hasher.update(payload);
-        }
-        hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-    });
-    &HASH
+pub fn hash(image: &[u8]) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(image);
+    for (name, payload) in PAYLOADS {
+        hasher.update(name);
+        hasher.update(payload);
+    }
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether `image` has the header of an arm64 Image, by which boot loaders know one.
+#[must_use]
+pub fn is_image(image: &[u8]) -> bool {
+    const MAGIC: usize = 0x38;
+    image.get(MAGIC..MAGIC + 4) == Some(b"ARM\x64")
 }
 
 /// The bundle for `plan`, with the payloads that `instances` need.
@@ -67,6 +70,13 @@ mod tests {
             let (_, payload) = PAYLOADS.iter().find(|(name, _)| *name == family.name()).expect("one per family");
             wire::abi::Header::check(payload).expect("build.rs sealed it");
         }
+    }
+
+    #[test]
+    fn our_image_has_the_header_and_a_hash_of_its_own() {
+        assert!(is_image(IMAGE) && !is_image(&IMAGE[..0x3b]) && !is_image(b"\x7fELF"));
+        assert_eq!(hash(IMAGE).len(), 64);
+        assert_ne!(hash(IMAGE), hash(&IMAGE[1..]));
     }
 
     #[test]

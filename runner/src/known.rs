@@ -6,6 +6,7 @@
 use vmsa::{
     Instance, Level,
     instance::{Access, Change, Method, Protection},
+    outcome::{Fault, Kind, Phase},
 };
 
 /// Something known of a platform, with the date of the finding.
@@ -50,8 +51,27 @@ pub fn defect(kind: &str, instance: &Instance) -> Option<Note> {
 #[must_use]
 pub fn cannot_show(kind: &str, control: &Instance) -> Option<Note> {
     let Instance::Case(case) = control else { return None };
-    let gives = matches!(case.change, Change::Protect { kind: Protection::RoRw | Protection::XnX, .. });
-    (kind == "qemu" && gives && case.method == Method::DirectNotlbi).then_some(QEMU_REWALKS)
+    (kind == "qemu" && gives(case.change) && case.method == Method::DirectNotlbi).then_some(QEMU_REWALKS)
+}
+
+/// Whether the change gives a permission.
+fn gives(change: Change) -> bool {
+    matches!(change, Change::Protect { kind: Protection::RoRw | Protection::XnX, .. })
+}
+
+/// Why the platform `kind` sees (`sees`), or does not see, an outcome that a CPU without this defect or habit does not
+/// see, or sees, if that is known.
+#[must_use]
+pub fn difference(kind: &str, instance: &Instance, sees: bool, phase: Phase, outcome: Kind) -> Option<Note> {
+    let Instance::Case(case) = instance else { return None };
+    let denied = matches!(outcome, Kind::Fault(Fault::Permission, _));
+    if phase == Phase::Before {
+        None
+    } else if kind == "qemu" && gives(case.change) && if sees { outcome == Kind::New } else { denied } {
+        Some(QEMU_REWALKS)
+    } else {
+        defect(kind, instance).filter(|_| if sees { outcome == Kind::Old } else { denied })
+    }
 }
 
 #[cfg(test)]
@@ -67,6 +87,19 @@ mod tests {
         assert_eq!(defect("qemu", &page), None);
         let control = "el1.protect.4k-l3-ro-rw.direct-notlbi.store-local".parse().expect("an id");
         assert_eq!(cannot_show("qemu", &control), Some(QEMU_REWALKS));
+        let denied = Kind::Fault(Fault::Permission, Level::L3);
+        let note = |id, sees, phase, outcome| difference("qemu", id, sees, phase, outcome);
+        assert_eq!(note(&control, false, Phase::After, denied), Some(QEMU_REWALKS));
+        assert_eq!(note(&control, true, Phase::During, Kind::New), Some(QEMU_REWALKS));
+        assert_eq!(note(&id, true, Phase::After, Kind::Old), Some(QEMU_JUMP_CACHE));
+        for (id, sees, phase, outcome) in [
+            (&control, true, Phase::After, denied),
+            (&control, false, Phase::Before, denied),
+            (&id, false, Phase::After, Kind::Old),
+            (&page, true, Phase::After, Kind::Old),
+        ] {
+            assert_eq!(note(id, sees, phase, outcome), None);
+        }
         let shown = "el1.protect.4k-l3-rw-ro.direct-notlbi.store-local".parse().expect("an id");
         assert_eq!(cannot_show("qemu", &shown), None);
     }

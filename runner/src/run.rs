@@ -5,10 +5,11 @@
 //! that was running, and `--resume` goes on from there.
 
 use std::{
+    borrow::Cow,
     collections::HashSet,
-    io,
+    fs, io,
     num::{NonZeroU64, NonZeroUsize},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -48,37 +49,50 @@ pub enum On {
 /// A platform that can be used.
 enum Platform {
     Qemu(Qemu),
-    Model,
+    /// With the Image that it boots.
+    Model(Cow<'static, [u8]>),
 }
 
 impl Platform {
-    fn find(on: On) -> Result<Self, Error> {
-        Ok(match on {
-            On::Qemu => Self::Qemu(Qemu::find()?),
-            On::Model => Self::Model,
-        })
+    /// The one asked for, with this Image. Where none is asked for it is QEMU, or the model if there is no usable QEMU,
+    /// which comes with the reason. A QEMU that was named is wanted: nothing takes its place.
+    fn find(on: Option<On>, image: Option<Vec<u8>>) -> Result<(Self, Option<qemu::Error>), Error> {
+        let image = image.map_or(Cow::Borrowed(guest::IMAGE), Cow::Owned);
+        if on == Some(On::Model) {
+            return Ok((Self::Model(image), None));
+        }
+        match Qemu::find() {
+            Ok(qemu) if matches!(image, Cow::Borrowed(_)) => Ok((Self::Qemu(qemu), None)),
+            Ok(qemu) => Ok((Self::Qemu(qemu.with_image(&image).map_err(Error::Files)?), None)),
+            Err(error) if on.is_none() && !qemu::is_named() => Ok((Self::Model(image), Some(error))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn on(&self) -> On {
+        match self {
+            Self::Qemu(_) => On::Qemu,
+            Self::Model(_) => On::Model,
+        }
     }
 
     /// Its name in results.
     fn kind(&self) -> &'static str {
-        match self {
-            Self::Qemu(_) => qemu::KIND,
-            Self::Model => model::KIND,
-        }
+        self.on().name()
     }
 
     /// Its name and version, for people.
     fn describe(&self) -> String {
         match self {
             Self::Qemu(qemu) => format!("QEMU {}", qemu.version()),
-            Self::Model => "the model".to_owned(),
+            Self::Model(_) => "the model".to_owned(),
         }
     }
 
     fn cpus(&self) -> Vec<String> {
         match self {
             Self::Qemu(qemu) => qemu.cpus().to_vec(),
-            Self::Model => model::profiles(),
+            Self::Model(_) => model::profiles(),
         }
     }
 
@@ -87,7 +101,7 @@ impl Platform {
         let hardware = args.hardware.hardware();
         Some(match self {
             Self::Qemu(qemu) => Box::new(qemu.target(cpu, hardware)),
-            Self::Model => Box::new(ModelTarget::new(cpu, hardware.cpus, args.seed)?),
+            Self::Model(image) => Box::new(ModelTarget::new(cpu, hardware.cpus, args.seed)?.with_image(image.clone())),
         })
     }
 }
@@ -98,9 +112,9 @@ pub struct Args {
     /// Run only instances whose id contains FILTER, or is FILTER; all, if there is none
     #[arg(value_name = "FILTER")]
     pub filters: Vec<String>,
-    /// The platform to run on
-    #[arg(long, value_enum, default_value = "qemu")]
-    pub on: On,
+    /// The platform to run on [default: qemu, or model where there is no QEMU]
+    #[arg(long, value_enum)]
+    pub on: Option<On>,
     /// CPUs to run on, separated by commas; `all` stands for every AArch64 CPU with EL2 that the platform has [default:
     /// max on QEMU, ideal-l2-abort on the model]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
@@ -120,6 +134,9 @@ pub struct Args {
     /// Directory for the result files, DIR/PLATFORM/CPU.json
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub out: PathBuf,
+    /// Boot this flat arm64 Image in place of the hypervisor that shatter brings; payloads and plan stay shatter's
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
     /// What to print at the end
     #[arg(long, value_enum, default_value = "human")]
     pub format: RunFormat,
@@ -216,6 +233,17 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// There is no such Image.
+    #[error("{}: {source}; --image wants a flat arm64 Image", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The Image cannot be put where QEMU reads it.
+    #[error("failed to write the Image for QEMU: {0}")]
+    Files(#[source] io::Error),
     /// The report could not be written.
     #[error("failed to write the report: {0}")]
     Report(#[source] io::Error),
@@ -227,8 +255,8 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Nothing(_) => Exit::NothingSelected,
-            Self::UnknownCpu { .. } | Self::Out { .. } => Exit::Usage,
-            Self::Qemu { .. } | Self::Report(_) => Exit::Platform,
+            Self::UnknownCpu { .. } | Self::Out { .. } | Self::Image { .. } => Exit::Usage,
+            Self::Qemu { .. } | Self::Files(_) | Self::Report(_) => Exit::Platform,
         }
     }
 }
@@ -239,17 +267,24 @@ impl Error {
 /// If nothing could be run at all. A CPU that fails does not keep the others from running; the exit code tells.
 pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
     let instances = plan::select(&args.filters)?;
-    let platform = Platform::find(args.on)?;
+    let image = args.image.as_deref().map(read_image).transpose()?;
+    let image_hash = format!("sha256:{}", guest::hash(image.as_deref().unwrap_or(guest::IMAGE)));
+    let (platform, missing) = Platform::find(args.on, image)?;
+    let progress = Progress::new();
+    if let Some(error) = missing {
+        progress.line(format_args!("{error}, so this runs on the model; {}", doctor::hint(&error)));
+    }
+    let args = &Args { on: Some(platform.on()), ..args.clone() };
     let cpus = choose_cpus(&platform, &args.cpus())?;
     // Before anything boots: a run whose results cannot be kept is not worth its time.
     let writable = || {
         let dir = args.out.join(platform.kind());
-        std::fs::create_dir_all(&dir)?;
+        fs::create_dir_all(&dir)?;
         tempfile::tempfile_in(dir)
     };
     writable().map_err(|source| Error::Out { dir: args.out.clone(), source })?;
 
-    let run = Job { args, platform: &platform, instances, progress: Progress::new(), stop: stop_on_request() };
+    let run = Job { args, platform: &platform, image_hash, instances, progress, stop: stop_on_request() };
     let results = run.all(&cpus);
 
     let mut exit = Exit::Clean;
@@ -295,6 +330,16 @@ fn verdict(file: &ResultFile) -> Exit {
     }
 }
 
+fn read_image(path: &Path) -> Result<Vec<u8>, Error> {
+    let failed = |source| Error::Image { path: path.to_owned(), source };
+    let image = fs::read(path).map_err(failed)?;
+    if guest::is_image(&image) {
+        Ok(image)
+    } else {
+        Err(failed(io::Error::new(io::ErrorKind::InvalidData, "it lacks the magic ARM\\x64 at offset 0x38")))
+    }
+}
+
 fn choose_cpus(platform: &Platform, names: &[String]) -> Result<Vec<String>, Error> {
     let known = platform.cpus();
     let mut chosen: Vec<String> = vec![];
@@ -335,8 +380,8 @@ impl Args {
     fn cpus(&self) -> Vec<String> {
         match (self.cpu.is_empty(), self.on) {
             (false, _) => self.cpu.clone(),
-            (true, On::Qemu) => vec!["max".to_owned()],
-            (true, On::Model) => vec![model::USUAL.to_owned()],
+            (true, Some(On::Model)) => vec![model::USUAL.to_owned()],
+            (true, _) => vec!["max".to_owned()],
         }
     }
 
@@ -345,9 +390,9 @@ impl Args {
     pub fn command(&self) -> String {
         let hardware = self.hardware.hardware();
         let mut command = format!(
-            "shatter run {}--on {} --cpu {} --rounds {} --seed {:#x} --timeout-ms {} --smp {} --gic {} --mem {} --threads {}",
+            "shatter run {}{}--cpu {} --rounds {} --seed {:#x} --timeout-ms {} --smp {} --gic {} --mem {} --threads {}",
             self.filters.iter().map(|filter| format!("{filter} ")).collect::<String>(),
-            self.on.name(),
+            self.on.map_or_else(String::new, |on| format!("--on {} ", on.name())),
             self.cpus().join(","),
             self.rounds,
             self.seed,
@@ -357,6 +402,9 @@ impl Args {
             hardware.memory,
             hardware.threads.name(),
         );
+        if let Some(image) = &self.image {
+            command += &format!(" --image '{}'", image.display());
+        }
         if self.out.as_os_str() != "results" {
             command += &format!(" --out '{}'", self.out.display());
         }
@@ -374,6 +422,7 @@ struct CpuRun {
 struct Job<'a> {
     args: &'a Args,
     platform: &'a Platform,
+    image_hash: String,
     instances: Vec<Instance>,
     progress: Progress,
     stop: Arc<AtomicBool>,
@@ -431,7 +480,7 @@ impl Job<'_> {
             earlier => earlier?,
         };
         // A file of another kind of run is refused with the reason when the writer opens it.
-        let same = earlier.tool.image == image_hash()
+        let same = earlier.tool.image == self.image_hash
             && earlier.run.seed == Hex(self.args.seed)
             && earlier.run.rounds == self.args.rounds.get();
         if !same {
@@ -478,7 +527,7 @@ impl Job<'_> {
         let tool = Tool {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             git: guest::REVISION.to_owned(),
-            image: image_hash(),
+            image: self.image_hash.clone(),
         };
         let run = Run {
             seed: Hex(self.args.seed),
@@ -490,11 +539,6 @@ impl Job<'_> {
         };
         ResultFile::new(tool, target.platform(), cpu.clone(), run)
     }
-}
-
-/// The guests' hash as result files have it.
-fn image_hash() -> String {
-    format!("sha256:{}", guest::hash())
 }
 
 /// A plan's settings; a payload is given three quarters of the watchdog's time to make its rounds.

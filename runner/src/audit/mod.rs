@@ -1,5 +1,6 @@
 //! `shatter audit`: the suite tested against itself, on the model.
 
+mod agreement;
 mod mutants;
 mod profiles;
 
@@ -7,7 +8,10 @@ use std::{io, num::NonZeroU64};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{cli::Exit, parallel, plan::NothingMatches};
+use model::a64::differential;
+use vmsa::BbmLevel;
+
+use crate::{cli::Exit, doctor, parallel, plan::NothingMatches, platform::qemu, target::Failure};
 
 /// What to test.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -16,6 +20,8 @@ pub enum Audit {
     Profiles(profiles::Args),
     /// Wrong software: every mistake in an update sequence must be caught on one of the model's profiles
     Mutants(mutants::Args),
+    /// Agreement with QEMU: the same outcomes of the catalogue, the same effects of single instructions
+    Agreement(agreement::Args),
 }
 
 /// Why nothing was tested, or the report is not there.
@@ -24,9 +30,52 @@ pub enum Error {
     /// Nothing was selected.
     #[error(transparent)]
     Nothing(#[from] NothingMatches),
+    /// There is no usable QEMU.
+    #[error("{source}\n\n{}", doctor::advice(source))]
+    Qemu {
+        /// What is the matter.
+        #[from]
+        source: qemu::Error,
+    },
+    /// QEMU has no such CPU.
+    #[error("QEMU has no AArch64 CPU with EL2 called `{name}`; it has {}", known.join(", "))]
+    UnknownCpu {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// What a CPU may do depends on its level, so that two of different levels cannot be compared.
+    #[error("QEMU's {name} has BBM level {level}, the model's profile {wanted}; compare with a CPU of that level: max")]
+    Level {
+        /// QEMU's CPU.
+        name: String,
+        /// Its level.
+        level: BbmLevel,
+        /// The profile's.
+        wanted: BbmLevel,
+    },
+    /// Single instructions could not be compared.
+    #[error(transparent)]
+    Instructions(#[from] differential::Error),
+    /// A plan was not carried through.
+    #[error(transparent)]
+    Failure(#[from] Failure),
     /// The report could not be written.
     #[error("failed to write the report: {0}")]
     Report(#[from] io::Error),
+}
+
+impl Error {
+    /// The exit code that stands for it.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Nothing(_) => Exit::NothingSelected,
+            Self::UnknownCpu { .. } | Self::Level { .. } => Exit::Usage,
+            Self::Qemu { .. } | Self::Instructions(_) | Self::Failure(_) | Self::Report(_) => Exit::Platform,
+        }
+    }
 }
 
 /// Runs the audit and writes its report to `out`.
@@ -37,6 +86,7 @@ pub fn main(audit: &Audit, out: &mut dyn io::Write) -> Result<Exit, Error> {
     match audit {
         Audit::Profiles(args) => profiles::main(args, out),
         Audit::Mutants(args) => mutants::main(args, out),
+        Audit::Agreement(args) => agreement::main(args, out),
     }
 }
 

@@ -4,6 +4,7 @@
 //! come from the plan's seed, so that a run can be had again exactly.
 
 use std::{
+    borrow::Cow,
     io,
     sync::{
         Arc,
@@ -43,6 +44,7 @@ pub struct ModelTarget {
     profile: Profile,
     cpus: u8,
     seed: u64,
+    image: Cow<'static, [u8]>,
 }
 
 impl ModelTarget {
@@ -55,7 +57,13 @@ impl ModelTarget {
     /// A machine of `cpus` PEs of `profile`, whose choices come from `seed`.
     #[must_use]
     pub const fn of(profile: Profile, cpus: u8, seed: u64) -> Self {
-        Self { profile, cpus, seed }
+        Self { profile, cpus, seed, image: Cow::Borrowed(guest::IMAGE) }
+    }
+
+    /// The same with another Image than ours.
+    #[must_use]
+    pub fn with_image(self, image: Cow<'static, [u8]>) -> Self {
+        Self { image, ..self }
     }
 }
 
@@ -65,7 +73,7 @@ impl Target for ModelTarget {
     }
 
     fn platform(&self) -> results::Platform {
-        let Self { profile, cpus, seed } = self;
+        let Self { profile, cpus, seed, image: _ } = self;
         results::Platform {
             kind: KIND.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -88,12 +96,14 @@ impl Target for ModelTarget {
         const CHUNKS: usize = 256;
         /// Instructions between two looks at whether it is still wanted.
         const SLICE: u64 = 10_000_000;
+        /// Instructions before the first output, after which it is not waited for any longer; ours needs some 100 000.
+        const MUTE: u64 = 200_000_000;
         let config = Config {
             cpus: usize::from(self.cpus),
             memory: Config::MEMORY,
             profile: self.profile,
             seed: self.seed,
-            image: guest::IMAGE,
+            image: &self.image,
             bundle,
             bootargs: "",
         };
@@ -102,29 +112,36 @@ impl Target for ModelTarget {
         let (sender, console) = sync_channel(CHUNKS);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let simulate = move || loop {
-            let end = machine.run(SLICE, &mut |bytes| {
-                // Nobody listens any more: the next look at `stopped` ends it.
-                let _ = sender.send(Heard::Bytes(bytes.to_vec()));
-            });
-            if stopped.load(Ordering::Relaxed) {
-                return;
-            }
-            if !matches!(end, End::Limit) {
-                let how = if matches!(end, End::Off | End::Exit(_)) {
-                    end.to_string()
-                } else {
-                    let places: Vec<_> =
-                        machine.places().map(|place| format!("{:#x} at EL{}", place.pc, place.el)).collect();
-                    format!("{end}; its PEs are at {}", places.join(", "))
-                };
-                let _ = sender.send(Heard::Off(Off { how, killed: false }));
-                return;
-            }
+        let simulate = move || {
+            let mut mute = true;
+            let how = loop {
+                let end = machine.run(SLICE, &mut |bytes| {
+                    mute &= bytes.is_empty();
+                    // Nobody listens any more: the next look at `stopped` ends it.
+                    let _ = sender.send(Heard::Bytes(bytes.to_vec()));
+                });
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                match end {
+                    End::Limit if mute && machine.instructions() >= MUTE => {
+                        break with_states(&machine, &format!("it printed nothing in {MUTE} instructions"));
+                    }
+                    End::Limit => {}
+                    End::Off | End::Exit(_) | End::Storm(_) => break end.to_string(),
+                    _ => break with_states(&machine, &end.to_string()),
+                }
+            };
+            let _ = sender.send(Heard::Off(Off { how, killed: false }));
         };
         thread::Builder::new().name(format!("model {}", self.profile.name)).spawn(simulate).map_err(failed)?;
         Ok(Box::new(Running { console, stop }))
     }
+}
+
+/// `how` the machine ended, and what its PEs were at.
+fn with_states(machine: &Simulated, how: &str) -> String {
+    machine.states().fold(how.to_owned(), |text, state| format!("{text}\n{state}"))
 }
 
 /// A started machine.

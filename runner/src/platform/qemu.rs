@@ -40,6 +40,12 @@ const PROGRAM: &str = "qemu-system-aarch64";
 /// The oldest QEMU whose `max` CPU has FEAT_BBML2 and whose options are those used here.
 pub const OLDEST: Version = Version { major: 7, minor: 2, micro: 0 };
 
+/// Whether the user named the QEMU to use.
+#[must_use]
+pub fn is_named() -> bool {
+    env::var_os(VARIABLE).is_some()
+}
+
 /// A QEMU version.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[expect(missing_docs, reason = "the three numbers of a version")]
@@ -175,6 +181,15 @@ impl Qemu {
             .and_then(|dir| fs::write(dir.path().join("Image"), guest::IMAGE).map(|()| dir))
             .map_err(|e| broken(format!("no room for its files in {}: {e}", env::temp_dir().display())))?;
         Ok(Self { program, version, cpus, dir })
+    }
+
+    /// The same with another Image than ours.
+    ///
+    /// # Errors
+    /// If it cannot be written where QEMU will read it.
+    pub fn with_image(self, image: &[u8]) -> io::Result<Self> {
+        fs::write(self.dir.path().join("Image"), image)?;
+        Ok(self)
     }
 
     /// The program's version.

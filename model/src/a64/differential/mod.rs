@@ -35,7 +35,7 @@ use super::{
 };
 
 /// Cases in one run of QEMU.
-const BATCH: usize = 8192;
+pub const BATCH: usize = 8192;
 /// The QEMU CPU: everything, except that pointer authentication would give its hints a meaning.
 const CPU: &str = "max,pauth=off";
 

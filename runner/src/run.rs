@@ -82,10 +82,22 @@ impl Platform {
         }
     }
 
-    /// A machine with this CPU, which is one of [`cpus`](Self::cpus).
-    fn target(&self, cpu: &str, args: &Args) -> Option<Box<dyn Target + '_>> {
+    /// Whether it has this CPU.
+    fn check(&self, cpu: &str) -> Result<(), Error> {
+        match self {
+            Self::Qemu(qemu) if !qemu.cpus().iter().any(|known| known == cpu) => {
+                let (name, platform) = (cpu.to_owned(), self.describe());
+                Err(Error::UnknownCpu { name, platform, known: self.cpus() })
+            }
+            Self::Qemu(_) => Ok(()),
+            Self::Model => Ok(model::cpu(cpu).map(|_| ())?),
+        }
+    }
+
+    /// A machine with this CPU, which [is there](Self::check).
+    fn target(&self, cpu: &str, args: &Args) -> Result<Box<dyn Target + '_>, Error> {
         let hardware = args.hardware.hardware();
-        Some(match self {
+        Ok(match self {
             Self::Qemu(qemu) => Box::new(qemu.target(cpu, hardware)),
             Self::Model => Box::new(ModelTarget::new(cpu, hardware.cpus, args.seed)?),
         })
@@ -101,8 +113,8 @@ pub struct Args {
     /// The platform to run on
     #[arg(long, value_enum, default_value = "qemu")]
     pub on: On,
-    /// CPUs to run on, separated by commas; `all` stands for every AArch64 CPU with EL2 that the platform has [default:
-    /// max on QEMU, ideal-l2-abort on the model]
+    /// CPUs to run on, separated by commas; `all` stands for every AArch64 CPU with EL2 that the platform has; the
+    /// model also knows PROFILE+DEFECT, a CPU with a mistake [default: max on QEMU, ideal-l2-abort on the model]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub cpu: Vec<String>,
     /// Rounds of each instance
@@ -208,6 +220,9 @@ pub enum Error {
         /// What there is.
         known: Vec<String>,
     },
+    /// The model has no such CPU.
+    #[error(transparent)]
+    UnknownModel(#[from] model::Unknown),
     /// Results cannot be stored.
     #[error("no results can be stored in {}: {source}; choose another directory with --out", dir.display())]
     Out {
@@ -227,7 +242,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Nothing(_) => Exit::NothingSelected,
-            Self::UnknownCpu { .. } | Self::Out { .. } => Exit::Usage,
+            Self::UnknownCpu { .. } | Self::UnknownModel(_) | Self::Out { .. } => Exit::Usage,
             Self::Qemu { .. } | Self::Report(_) => Exit::Platform,
         }
     }
@@ -301,9 +316,7 @@ fn choose_cpus(platform: &Platform, names: &[String]) -> Result<Vec<String>, Err
     for name in names {
         let new = if name == "all" { &known[..] } else { std::slice::from_ref(name) };
         for name in new {
-            if !known.contains(name) {
-                return Err(Error::UnknownCpu { name: name.clone(), platform: platform.describe(), known });
-            }
+            platform.check(name)?;
             if !chosen.contains(name) {
                 chosen.push(name.clone());
             }

@@ -20,6 +20,7 @@ use crate::{
     pe::{Core, Pe, Wait},
     psci::Power,
     schedule, timer,
+    trace::{Log, Marks},
     uart::Uart,
 };
 
@@ -199,7 +200,8 @@ impl Shared {
 
     /// To be called when `monitors` changed.
     pub(crate) fn update_watch(&mut self) {
-        self.watches_stores = self.lagging_walks || self.monitors.iter().any(Option::is_some);
+        self.watches_stores =
+            self.lagging_walks || self.choices.log().is_some() || self.monitors.iter().any(Option::is_some);
     }
 
     /// What a store by PE `number` does to others' monitors, and to what walkers see.
@@ -302,6 +304,16 @@ impl Machine {
             end: None,
         };
         Ok(Self { pes, shared, instructions: 0 })
+    }
+
+    /// Keeps a log from now on, to set its last events aside in `marks` wherever the software marks an outcome. The run
+    /// is the same with it and without.
+    pub fn trace(&mut self, marks: Marks) {
+        self.shared.choices.trace_to(Log::new(marks));
+        self.shared.update_watch();
+        for pe in &mut self.pes {
+            pe.watch_accesses();
+        }
     }
 
     /// Executes up to `limit` instructions. What the software prints goes to `console`.

@@ -16,6 +16,7 @@ use std::{
     time::Instant,
 };
 
+use ::model::trace::Marks;
 use chrono::Utc;
 use vmsa::{Instance, verdict::Class};
 use wire::plan::Settings;
@@ -32,8 +33,9 @@ use crate::{
     },
     progress::Progress,
     report::{self, RunFormat},
-    results::{self, Hex, ResultFile, Run, Tool, Writer},
+    results::{self, CaseResult, Hex, ResultFile, Run, Tool, Writer},
     target::{Event, Failure, Target, drive},
+    trace,
 };
 
 /// Where instances run.
@@ -95,11 +97,14 @@ impl Platform {
     }
 
     /// A machine with this CPU, which [is there](Self::check).
-    fn target(&self, cpu: &str, args: &Args) -> Result<Box<dyn Target + '_>, Error> {
+    fn target(&self, cpu: &str, args: &Args, marks: &Marks) -> Result<Box<dyn Target + '_>, Error> {
         let hardware = args.hardware.hardware();
         Ok(match self {
             Self::Qemu(qemu) => Box::new(qemu.target(cpu, hardware)),
-            Self::Model => Box::new(ModelTarget::new(cpu, hardware.cpus, args.seed)?),
+            Self::Model => {
+                let target = ModelTarget::new(cpu, hardware.cpus, args.seed)?;
+                Box::new(if args.trace { target.traced(Arc::clone(marks)) } else { target })
+            }
         })
     }
 }
@@ -129,6 +134,10 @@ pub struct Args {
     /// Go on with a run that was interrupted: run only what the result files do not have yet
     #[arg(long)]
     pub resume: bool,
+    /// Keep what the model did before the first forbidden outcome of each instance that fails, as
+    /// DIR/model/CPU.trace/ID.txt; needs --on model
+    #[arg(long, conflicts_with = "resume")]
+    pub trace: bool,
     /// Directory for the result files, DIR/PLATFORM/CPU.json
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub out: PathBuf,
@@ -220,6 +229,9 @@ pub enum Error {
         /// What there is.
         known: Vec<String>,
     },
+    /// Only the model knows what it did.
+    #[error("only the model keeps a trace; add --on model, or leave --trace out")]
+    TraceOffModel,
     /// The model has no such CPU.
     #[error(transparent)]
     UnknownModel(#[from] model::Unknown),
@@ -242,7 +254,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Nothing(_) => Exit::NothingSelected,
-            Self::UnknownCpu { .. } | Self::UnknownModel(_) | Self::Out { .. } => Exit::Usage,
+            Self::UnknownCpu { .. } | Self::UnknownModel(_) | Self::TraceOffModel | Self::Out { .. } => Exit::Usage,
             Self::Qemu { .. } | Self::Report(_) => Exit::Platform,
         }
     }
@@ -253,6 +265,9 @@ impl Error {
 /// # Errors
 /// If nothing could be run at all. A CPU that fails does not keep the others from running; the exit code tells.
 pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
+    if args.trace && args.on != On::Model {
+        return Err(Error::TraceOffModel);
+    }
     let instances = plan::select(&args.filters)?;
     let platform = Platform::find(args.on)?;
     let cpus = choose_cpus(&platform, &args.cpus())?;
@@ -373,6 +388,9 @@ impl Args {
         if self.out.as_os_str() != "results" {
             command += &format!(" --out '{}'", self.out.display());
         }
+        if self.trace {
+            command += " --trace";
+        }
         command
     }
 }
@@ -401,7 +419,8 @@ impl Job<'_> {
 
     fn cpu(&self, cpu: &str) -> CpuRun {
         let start = Instant::now();
-        let target = self.platform.target(cpu, self.args).expect("chosen from what there is");
+        let marks = Marks::default();
+        let target = self.platform.target(cpu, self.args, &marks).expect("chosen from what there is");
         let (earlier, instances) = match self.left(cpu) {
             Ok(left) => left,
             Err(error) => return CpuRun { file: None, failure: Some(error.into()) },
@@ -410,7 +429,7 @@ impl Job<'_> {
             return CpuRun { file: earlier, failure: None };
         }
         let mut writer = None;
-        let failure = self.drive(&*target, instances, &mut writer).err();
+        let failure = self.drive(&*target, instances, &mut writer, &marks).err();
         let Some(mut writer) = writer else { return CpuRun { file: earlier, failure } };
         let elapsed = start.elapsed();
         writer.run_mut().duration_ms += u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
@@ -457,7 +476,13 @@ impl Job<'_> {
         Ok((Some(earlier), left))
     }
 
-    fn drive(&self, target: &dyn Target, instances: Vec<Instance>, writer: &mut Option<Writer>) -> Result<(), Failure> {
+    fn drive(
+        &self,
+        target: &dyn Target,
+        instances: Vec<Instance>,
+        writer: &mut Option<Writer>,
+        marks: &Marks,
+    ) -> Result<(), Failure> {
         let args = self.args;
         let mut bar = self.progress.cpu(target.cpu(), instances.len());
         let plan = Plan { settings: settings(args.seed, args.rounds, args.timeout_ms), instances };
@@ -471,6 +496,9 @@ impl Job<'_> {
                 Event::Finished(finished) => {
                     let entry = judge(finished);
                     bar.finished(entry.case.verdict);
+                    if args.trace {
+                        self.trace(target.cpu(), &entry.case, marks);
+                    }
                     if let Some(writer) = writer {
                         writer.add(entry)?;
                     }
@@ -484,6 +512,27 @@ impl Job<'_> {
             }
             Ok(())
         })
+    }
+
+    /// Keeps what went before the first forbidden outcome of `case`, and says where.
+    fn trace(&self, cpu: &str, case: &CaseResult, marks: &Marks) {
+        let text = trace::of(case, cpu, &self.args.command(), marks);
+        let directory = trace::directory(&self.args.out, cpu);
+        match trace::store(&directory, &case.id, text.as_deref()) {
+            Ok(Some(path)) => {
+                self.progress.line(format_args!("{cpu}: {} failed; its trace: {}", case.id, path.display()))
+            }
+            Ok(None) if case.verdict == Class::Fail => self.progress.line(format_args!(
+                "{cpu}: {} failed by nothing that an access of its payload saw, so there is no trace of it",
+                case.id
+            )),
+            Ok(None) => {}
+            Err(error) => self.progress.line(format_args!(
+                "{cpu}: the trace of {} cannot be stored in {}: {error}",
+                case.id,
+                directory.display()
+            )),
+        }
     }
 
     /// A result file without cases.

@@ -17,6 +17,7 @@ use std::{
 use model::{
     machine::{Config, End, Machine as Simulated},
     mmu::{Defect, Profile},
+    trace::Marks,
 };
 
 use crate::{
@@ -82,6 +83,7 @@ pub struct ModelTarget {
     profile: Profile,
     cpus: u8,
     seed: u64,
+    marks: Option<Marks>,
 }
 
 impl ModelTarget {
@@ -90,7 +92,13 @@ impl ModelTarget {
     /// # Errors
     /// If there is no such CPU.
     pub fn new(name: &str, cpus: u8, seed: u64) -> Result<Self, Unknown> {
-        Ok(Self { name: name.to_owned(), profile: cpu(name)?, cpus, seed })
+        Ok(Self { name: name.to_owned(), profile: cpu(name)?, cpus, seed, marks: None })
+    }
+
+    /// The same machine, keeping a log and leaving what goes before each outcome in `marks`. It makes the same run.
+    #[must_use]
+    pub fn traced(self, marks: Marks) -> Self {
+        Self { marks: Some(marks), ..self }
     }
 }
 
@@ -100,7 +108,7 @@ impl Target for ModelTarget {
     }
 
     fn platform(&self) -> results::Platform {
-        let Self { name, profile, cpus, seed } = self;
+        let Self { name, profile, cpus, seed, .. } = self;
         results::Platform {
             kind: KIND.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -135,6 +143,9 @@ impl Target for ModelTarget {
         };
         let failed = |source| BootError { what: format!("model {}", self.name), source };
         let mut machine = Simulated::new(&config).map_err(|error| failed(io::Error::other(error)))?;
+        if let Some(marks) = &self.marks {
+            machine.trace(Arc::clone(marks));
+        }
         let (sender, console) = sync_channel(CHUNKS);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -217,5 +228,19 @@ mod tests {
             let complaint = complaint(name);
             assert!(Defect::ALL.iter().all(|defect| complaint.contains(defect.name())), "{complaint}");
         }
+    }
+
+    /// Names in the first column of the tables of docs/model.md, section by section.
+    #[test]
+    fn the_document_names_every_profile_and_every_defect() {
+        let text = include_str!("../../../docs/model.md");
+        let section = |title: &str| {
+            let (_, rest) = text.split_once(title).expect("the section");
+            let section = rest.split("\n## ").next().unwrap_or_default();
+            let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+            rows.map(|(name, _)| name.to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(section("\n## Profiles\n"), profiles());
+        assert_eq!(section("\n## Defects\n"), defects());
     }
 }

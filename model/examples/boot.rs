@@ -12,7 +12,7 @@ use std::{
 };
 
 use model::{
-    machine::{Config, End, Machine, Place},
+    machine::{Config, End, Machine},
     mmu::Profile,
 };
 

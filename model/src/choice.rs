@@ -9,6 +9,8 @@
 
 use std::fmt;
 
+use crate::trace::Log;
+
 /// What a choice was about; it names the line in a trace.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]
@@ -90,13 +92,15 @@ pub struct Choices {
     state: u64,
     drawn: u64,
     ring: Box<[Option<Choice>; KEPT]>,
+    /// What the model did, if somebody wants to know. Here, because whatever has a choice to make has this at hand.
+    log: Option<Box<Log>>,
 }
 
 impl Choices {
     /// The source of `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, state: seed, drawn: 0, ring: Box::new([None; KEPT]) }
+        Self { seed, state: seed, drawn: 0, ring: Box::new([None; KEPT]), log: None }
     }
 
     /// The seed it was made from.
@@ -109,6 +113,48 @@ impl Choices {
     #[must_use]
     pub const fn drawn(&self) -> u64 {
         self.drawn
+    }
+
+    /// Keeps a log from now on.
+    pub(crate) fn trace_to(&mut self, log: Log) {
+        self.log = Some(Box::new(log));
+    }
+
+    /// What is told from now on happens on `pe`.
+    #[inline]
+    pub(crate) fn on(&mut self, pe: usize) {
+        if let Some(log) = &mut self.log {
+            log.on(pe);
+        }
+    }
+
+    /// The log, if one is kept.
+    #[inline]
+    pub(crate) fn log(&mut self) -> Option<&mut Log> {
+        self.log.as_deref_mut()
+    }
+
+    /// Notes an event, if a log is kept; `details` are asked for only then.
+    #[inline]
+    pub(crate) fn tell<D: fmt::Display>(&mut self, what: &'static str, details: impl FnOnce() -> D) {
+        if let Some(log) = &mut self.log {
+            log.note(what, &details());
+        }
+    }
+
+    /// As [`tell`](Self::tell), of the `size` input addresses from `start`.
+    #[inline]
+    pub(crate) fn tell_of<D: fmt::Display>(
+        &mut self,
+        (start, size): (u64, u64),
+        what: &'static str,
+        details: impl FnOnce() -> D,
+    ) {
+        if let Some(log) = &mut self.log
+            && log.matters(start, size)
+        {
+            log.note(what, &details());
+        }
     }
 
     #[inline]

@@ -20,4 +20,5 @@ mod schedule;
 mod semihosting;
 mod sysreg;
 mod timer;
+pub mod trace;
 mod uart;

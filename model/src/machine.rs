@@ -22,6 +22,7 @@ use crate::{
     schedule,
     sysreg::Id,
     timer,
+    trace::{Log, Marks},
     uart::Uart,
 };
 
@@ -255,7 +256,7 @@ impl Shared {
     /// To be called when `monitors` changed.
     pub(crate) fn update_watch(&mut self) {
         self.monitored = self.monitors.iter().any(Option::is_some);
-        self.watches_stores = self.lagging_walks || self.monitored;
+        self.watches_stores = self.lagging_walks || self.choices.log().is_some() || self.monitored;
     }
 
     /// What a store by PE `number` does to others' monitors, and to what walkers see.
@@ -368,6 +369,16 @@ impl Machine {
             end: None,
         };
         Ok(Self { pes, shared, instructions: 0 })
+    }
+
+    /// Keeps a log from now on, to set its last events aside in `marks` wherever the software marks an outcome. The run
+    /// is the same with it and without.
+    pub fn trace(&mut self, marks: Marks) {
+        self.shared.choices.trace_to(Log::new(marks));
+        self.shared.update_watch();
+        for pe in &mut self.pes {
+            pe.watch_accesses();
+        }
     }
 
     /// Executes up to `limit` instructions. What the software prints goes to `console`.

@@ -7,7 +7,7 @@
 
 use crate::{
     a64::{
-        Access, AtomicOp, Barrier, Call, Env, Hint, PstateField, Size, Stop, SysOp, SysReg, execute,
+        Access, AtomicOp, Barrier, Call, Env, Hint, PstateField, Size, Stop, SysOp, SysReg, disassemble, execute,
         op::{Domain, Types},
     },
     choice::Point,
@@ -19,6 +19,7 @@ use crate::{
     psci::{self, Answer, Power},
     schedule,
     sysreg::{Id, Registers},
+    trace::Log,
     uart::{UART_BASE, UART_SIZE},
 };
 
@@ -88,6 +89,8 @@ struct Micro {
     stores: [Page; Self::PAGES],
     fetches: [Fetch; Self::FETCHES],
     used: bool,
+    /// Added to the address of pages for loads and stores: 0, or [`WATCHED`](Self::WATCHED).
+    watched: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -114,11 +117,15 @@ struct Located {
 impl Micro {
     const PAGES: usize = 64;
     const FETCHES: usize = 16;
+    /// A bit of the offset in a page, which [`find`](Self::find) never finds set: where accesses are traced, pages are
+    /// kept with it, and looked up by [`watched`](Self::watched) on the slow path instead.
+    const WATCHED: u64 = 1 << 11;
     const EMPTY: Self = Self {
         loads: [Page::NONE; Self::PAGES],
         stores: [Page::NONE; Self::PAGES],
         fetches: [Fetch::NONE; Self::FETCHES],
         used: false,
+        watched: 0,
     };
 
     /// The PA of `va`, if it is cacheable, for an access of this kind and of any alignment.
@@ -126,7 +133,7 @@ impl Micro {
     fn of(&self, kind: mmu::Kind, va: u64) -> Option<u64> {
         let find = |pages: &[Page; Self::PAGES]| {
             let page = &pages[(va / PAGE) as usize % Self::PAGES];
-            (va & !(PAGE - 1) == page.va && page.cacheable).then(|| va.wrapping_add(page.offset))
+            (va & !(PAGE - 1) == page.va & !Self::WATCHED && page.cacheable).then(|| va.wrapping_add(page.offset))
         };
         match kind {
             mmu::Kind::Store => find(&self.stores),
@@ -147,7 +154,8 @@ impl Micro {
     /// arrays would have each of its loads and stores put the other's page out.
     fn keep(&mut self, entry: &mmu::MicroEntry, kind: mmu::Kind) {
         let at = (entry.va / PAGE) as usize % Self::PAGES;
-        let page = Page { va: entry.va, offset: entry.pa.wrapping_sub(entry.va), cacheable: entry.cacheable };
+        let offset = entry.pa.wrapping_sub(entry.va);
+        let page = Page { va: entry.va | self.watched, offset, cacheable: entry.cacheable };
         if entry.load && kind != mmu::Kind::Store {
             self.loads[at] = page;
         }
@@ -157,9 +165,18 @@ impl Micro {
         self.used = true;
     }
 
+    /// What [`find`](Self::find) would find if accesses were not traced.
+    #[cold]
+    fn watched(&self, kind: mmu::Kind, va: u64, bytes: u64) -> Option<u64> {
+        let pages = if kind == mmu::Kind::Store { &self.stores } else { &self.loads };
+        let page = &pages[(va / PAGE) as usize % Self::PAGES];
+        let found = self.watched != 0 && va & (!(PAGE - 1) | (bytes - 1)) == page.va & !Self::WATCHED;
+        found.then(|| va.wrapping_add(page.offset))
+    }
+
     fn clear(&mut self) {
         if self.used {
-            *self = Self::EMPTY;
+            *self = Self { watched: self.watched, ..Self::EMPTY };
         }
     }
 }
@@ -257,6 +274,11 @@ impl Pe {
         };
     }
 
+    /// From now on no load or store goes unseen by [`Core::locate`].
+    pub(crate) fn watch_accesses(&mut self) {
+        self.micro = Micro { watched: Micro::WATCHED, ..Micro::EMPTY };
+    }
+
     /// The instruction at PC, in its memory; `None` if it was not fetched from anywhere.
     pub(crate) fn word(&self, memory: &Memory) -> Option<u32> {
         let fetched = self.fetch.page == self.pc & !(PAGE - 1);
@@ -269,7 +291,8 @@ impl Pe {
         for id in [Id::MIDR_EL1, Id::VPIDR_EL2, Id::MPIDR_EL1, Id::VMPIDR_EL2, Id::ID_AA64MMFR2_EL1] {
             registers.set(id, self.registers.get(id));
         }
-        *self = Self { registers, ..Self::blank(self.number) };
+        let micro = Micro { watched: self.micro.watched, ..Micro::EMPTY };
+        *self = Self { registers, micro, ..Self::blank(self.number) };
         self.update_context();
     }
 
@@ -370,17 +393,34 @@ impl Core<'_> {
         self.ask(mmu::Request { va, kind, el: mode.el, privileged, pan: mode.pan })
     }
 
+    /// Tells the log, if there is one, when and where what comes happens.
+    fn clock(&mut self) {
+        let (now, number) = (self.now(), self.pe.number);
+        if let Some(log) = self.shared.choices.log() {
+            log.at(now, number);
+        }
+    }
+
     /// Asks the modelled TLB.
     pub(crate) fn ask(&mut self, request: mmu::Request) -> Result<mmu::Translated, mmu::Fault> {
+        self.clock();
         let Shared { mmus, memory, unwalked, choices, .. } = &mut *self.shared;
         let mut tables = Tables { memory, unwalked, walker: self.pe.number };
         let result = mmus[self.pe.number].translate(request, &self.pe.context, &mut tables, choices);
+        choices.tell_of((request.va, 1), "access", || {
+            let mmu::Request { va, kind, .. } = request;
+            match &result {
+                Ok(translated) => format!("{kind:?} {va:#x}: PA {:#x}", translated.pa),
+                Err(fault) => format!("{kind:?} {va:#x}: {fault}"),
+            }
+        });
         self.forget_stale();
         result
     }
 
     /// Gives the modelled TLB a moment to do what nobody asked for.
     fn step_tlb(&mut self) {
+        self.clock();
         let Shared { mmus, memory, unwalked, choices, .. } = &mut *self.shared;
         let mut tables = Tables { memory, unwalked, walker: self.pe.number };
         mmus[self.pe.number].step(self.pe.mode.el, &self.pe.context, &mut tables, choices);
@@ -389,6 +429,8 @@ impl Core<'_> {
 
     /// TLBI.
     pub(crate) fn issue_tlbi(&mut self, op: mmu::TlbiOp) {
+        self.clock();
+        self.shared.choices.tell("tlbi", || op);
         let Shared { mmus, choices, .. } = &mut *self.shared;
         mmu::tlbi(mmus, self.pe.number, op, self.pe.mode.el == 1, &self.pe.context, choices);
         self.forget_stale();
@@ -482,7 +524,13 @@ impl Core<'_> {
             return Err(self.abort_with(va, what, ALIGNMENT));
         }
         let unprivileged = self.is_unprivileged(access);
-        if !unprivileged && let Some(pa) = self.pe.micro.of(kind, va) {
+        let watched = || match kind {
+            mmu::Kind::Load | mmu::Kind::Store if self.is_plain(access) => self.pe.micro.watched(kind, va, bytes),
+            _ => None,
+        };
+        if !unprivileged && let Some(pa) = self.pe.micro.of(kind, va).or_else(watched) {
+            self.clock();
+            self.shared.choices.tell_of((va, bytes), "access", || format!("{kind:?} {va:#x}: PA {pa:#x}, as before"));
             return Ok(Located { pa, torn: None });
         }
         let translated = self.translate(va, kind, unprivileged).map_err(|fault| self.abort(what, &fault))?;
@@ -562,8 +610,19 @@ impl Core<'_> {
         let shared = &mut *self.shared;
         if shared.watches_stores {
             shared.watch_store(self.pe.number, pa, size);
+            self.trace_store(pa, size, value);
         }
-        shared.memory.write(pa, size, value)
+        self.shared.memory.write(pa, size, value)
+    }
+
+    /// Logs a store to a descriptor that a walk has read.
+    fn trace_store(&mut self, pa: u64, size: Size, value: u64) {
+        let is_descriptor = |log: &mut Log| size == Size::B8 && log.is_descriptor(pa);
+        if self.shared.choices.log().is_some_and(is_descriptor) {
+            self.clock();
+            let before = self.shared.memory.read(pa, size).unwrap_or_default();
+            self.shared.choices.tell("store", || format!("descriptor at {pa:#x}: {before:#x} becomes {value:#x}"));
+        }
     }
 
     fn load_device(&mut self, pa: u64) -> Option<u64> {
@@ -850,6 +909,11 @@ impl Env for Core<'_> {
     }
 
     fn barrier(&mut self, barrier: Barrier) {
+        if self.shared.choices.log().is_some() && !matches!(barrier, Barrier::Dmb { .. }) {
+            self.clock();
+            let (word, pc) = (self.word().unwrap_or(0), self.pe.pc);
+            self.shared.choices.tell("barrier", || disassemble(word, pc));
+        }
         match barrier {
             Barrier::Isb => self.synchronise_context(),
             Barrier::Dsb { domain, types, nxs } => {
@@ -895,6 +959,13 @@ impl Env for Core<'_> {
             }
             Hint::Sev => self.shared.event_everywhere(),
             Hint::Sevl => self.shared.event(number),
+            Hint::Mark => {
+                self.clock();
+                let [x0, x1, x2, x3, ..] = self.pe.x;
+                if let Some(log) = self.shared.choices.log() {
+                    log.mark([x0, x1, x2, x3]);
+                }
+            }
         }
         Ok(())
     }

@@ -24,3 +24,5 @@ pub mod report;
 pub mod results;
 pub mod run;
 pub mod target;
+pub mod trace;
+mod trial;

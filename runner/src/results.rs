@@ -108,6 +108,8 @@ pub enum Evidence {
     Emulator,
     /// An architectural model did it.
     Model,
+    /// An architectural model did it in which a mistake was put on purpose: nothing about any CPU.
+    Defective,
 }
 
 impl fmt::Display for Evidence {
@@ -116,6 +118,7 @@ impl fmt::Display for Evidence {
             Self::Silicon => "silicon",
             Self::Emulator => "emulator",
             Self::Model => "model",
+            Self::Defective => "defective",
         })
     }
 }
@@ -436,7 +439,7 @@ impl Error {
 
 /// A name as a file name: what could leave the directory, or trouble a shell, becomes `-`.
 fn file_name(name: &str) -> String {
-    let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
+    let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+') { c } else { '-' };
     let name: String = name.chars().map(safe).collect();
     if name.starts_with('.') || name.is_empty() { format!("-{name}") } else { name }
 }

@@ -17,6 +17,7 @@ use std::{
     time::Instant,
 };
 
+use ::model::trace::Marks;
 use chrono::Utc;
 use vmsa::{Instance, verdict::Class};
 use wire::plan::Settings;
@@ -33,8 +34,9 @@ use crate::{
     },
     progress::Progress,
     report::{self, RunFormat},
-    results::{self, Hex, ResultFile, Run, Tool, Writer},
+    results::{self, CaseResult, Hex, ResultFile, Run, Tool, Writer},
     target::{Event, Failure, Target, drive},
+    trace,
 };
 
 /// Where instances run.
@@ -96,12 +98,27 @@ impl Platform {
         }
     }
 
-    /// A machine with this CPU, which is one of [`cpus`](Self::cpus).
-    fn target(&self, cpu: &str, args: &Args) -> Option<Box<dyn Target + '_>> {
+    /// Whether it has this CPU.
+    fn check(&self, cpu: &str) -> Result<(), Error> {
+        match self {
+            Self::Qemu(qemu) if !qemu.cpus().iter().any(|known| known == cpu) => {
+                let (name, platform) = (cpu.to_owned(), self.describe());
+                Err(Error::UnknownCpu { name, platform, known: self.cpus() })
+            }
+            Self::Qemu(_) => Ok(()),
+            Self::Model(_) => Ok(model::cpu(cpu).map(|_| ())?),
+        }
+    }
+
+    /// A machine with this CPU, which [is there](Self::check).
+    fn target(&self, cpu: &str, args: &Args, marks: &Marks) -> Result<Box<dyn Target + '_>, Error> {
         let hardware = args.hardware.hardware();
-        Some(match self {
+        Ok(match self {
             Self::Qemu(qemu) => Box::new(qemu.target(cpu, hardware)),
-            Self::Model(image) => Box::new(ModelTarget::new(cpu, hardware.cpus, args.seed)?.with_image(image.clone())),
+            Self::Model(image) => {
+                let target = ModelTarget::new(cpu, hardware.cpus, args.seed)?.with_image(image.clone());
+                Box::new(if args.trace { target.traced(Arc::clone(marks)) } else { target })
+            }
         })
     }
 }
@@ -115,8 +132,8 @@ pub struct Args {
     /// The platform to run on [default: qemu, or model where there is no QEMU]
     #[arg(long, value_enum)]
     pub on: Option<On>,
-    /// CPUs to run on, separated by commas; `all` stands for every AArch64 CPU with EL2 that the platform has [default:
-    /// max on QEMU, ideal-l2-abort on the model]
+    /// CPUs to run on, separated by commas; `all` stands for every AArch64 CPU with EL2 that the platform has; the
+    /// model also knows PROFILE+DEFECT, a CPU with a mistake [default: max on QEMU, ideal-l2-abort on the model]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub cpu: Vec<String>,
     /// Rounds of each instance
@@ -131,6 +148,10 @@ pub struct Args {
     /// Go on with a run that was interrupted: run only what the result files do not have yet
     #[arg(long)]
     pub resume: bool,
+    /// Keep what the model did before the first forbidden outcome of each instance that fails, as
+    /// DIR/model/CPU.trace/ID.txt; needs --on model
+    #[arg(long, conflicts_with = "resume")]
+    pub trace: bool,
     /// Directory for the result files, DIR/PLATFORM/CPU.json
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub out: PathBuf,
@@ -225,6 +246,12 @@ pub enum Error {
         /// What there is.
         known: Vec<String>,
     },
+    /// Only the model knows what it did.
+    #[error("only the model keeps a trace; add --on model, or leave --trace out")]
+    TraceOffModel,
+    /// The model has no such CPU.
+    #[error(transparent)]
+    UnknownModel(#[from] model::Unknown),
     /// Results cannot be stored.
     #[error("no results can be stored in {}: {source}; choose another directory with --out", dir.display())]
     Out {
@@ -255,7 +282,11 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Nothing(_) => Exit::NothingSelected,
-            Self::UnknownCpu { .. } | Self::Out { .. } | Self::Image { .. } => Exit::Usage,
+            Self::UnknownCpu { .. }
+            | Self::UnknownModel(_)
+            | Self::TraceOffModel
+            | Self::Out { .. }
+            | Self::Image { .. } => Exit::Usage,
             Self::Qemu { .. } | Self::Files(_) | Self::Report(_) => Exit::Platform,
         }
     }
@@ -275,6 +306,9 @@ pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
         progress.line(format_args!("{error}, so this runs on the model; {}", doctor::hint(&error)));
     }
     let args = &Args { on: Some(platform.on()), ..args.clone() };
+    if args.trace && platform.on() != On::Model {
+        return Err(Error::TraceOffModel);
+    }
     let cpus = choose_cpus(&platform, &args.cpus())?;
     // Before anything boots: a run whose results cannot be kept is not worth its time.
     let writable = || {
@@ -346,9 +380,7 @@ fn choose_cpus(platform: &Platform, names: &[String]) -> Result<Vec<String>, Err
     for name in names {
         let new = if name == "all" { &known[..] } else { std::slice::from_ref(name) };
         for name in new {
-            if !known.contains(name) {
-                return Err(Error::UnknownCpu { name: name.clone(), platform: platform.describe(), known });
-            }
+            platform.check(name)?;
             if !chosen.contains(name) {
                 chosen.push(name.clone());
             }
@@ -408,6 +440,9 @@ impl Args {
         if self.out.as_os_str() != "results" {
             command += &format!(" --out '{}'", self.out.display());
         }
+        if self.trace {
+            command += " --trace";
+        }
         command
     }
 }
@@ -437,7 +472,8 @@ impl Job<'_> {
 
     fn cpu(&self, cpu: &str) -> CpuRun {
         let start = Instant::now();
-        let target = self.platform.target(cpu, self.args).expect("chosen from what there is");
+        let marks = Marks::default();
+        let target = self.platform.target(cpu, self.args, &marks).expect("chosen from what there is");
         let (earlier, instances) = match self.left(cpu) {
             Ok(left) => left,
             Err(error) => return CpuRun { file: None, failure: Some(error.into()) },
@@ -446,7 +482,7 @@ impl Job<'_> {
             return CpuRun { file: earlier, failure: None };
         }
         let mut writer = None;
-        let failure = self.drive(&*target, instances, &mut writer).err();
+        let failure = self.drive(&*target, instances, &mut writer, &marks).err();
         let Some(mut writer) = writer else { return CpuRun { file: earlier, failure } };
         let elapsed = start.elapsed();
         writer.run_mut().duration_ms += u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
@@ -493,7 +529,13 @@ impl Job<'_> {
         Ok((Some(earlier), left))
     }
 
-    fn drive(&self, target: &dyn Target, instances: Vec<Instance>, writer: &mut Option<Writer>) -> Result<(), Failure> {
+    fn drive(
+        &self,
+        target: &dyn Target,
+        instances: Vec<Instance>,
+        writer: &mut Option<Writer>,
+        marks: &Marks,
+    ) -> Result<(), Failure> {
         let args = self.args;
         let mut bar = self.progress.cpu(target.cpu(), instances.len());
         let plan = Plan { settings: settings(args.seed, args.rounds, args.timeout_ms), instances };
@@ -507,6 +549,9 @@ impl Job<'_> {
                 Event::Finished(finished) => {
                     let entry = judge(finished);
                     bar.finished(entry.case.verdict);
+                    if args.trace {
+                        self.trace(target.cpu(), &entry.case, marks);
+                    }
                     if let Some(writer) = writer {
                         writer.add(entry)?;
                     }
@@ -520,6 +565,27 @@ impl Job<'_> {
             }
             Ok(())
         })
+    }
+
+    /// Keeps what went before the first forbidden outcome of `case`, and says where.
+    fn trace(&self, cpu: &str, case: &CaseResult, marks: &Marks) {
+        let text = trace::of(case, cpu, &self.args.command(), marks);
+        let directory = trace::directory(&self.args.out, cpu);
+        match trace::store(&directory, &case.id, text.as_deref()) {
+            Ok(Some(path)) => {
+                self.progress.line(format_args!("{cpu}: {} failed; its trace: {}", case.id, path.display()))
+            }
+            Ok(None) if case.verdict == Class::Fail => self.progress.line(format_args!(
+                "{cpu}: {} failed by nothing that an access of its payload saw, so there is no trace of it",
+                case.id
+            )),
+            Ok(None) => {}
+            Err(error) => self.progress.line(format_args!(
+                "{cpu}: the trace of {} cannot be stored in {}: {error}",
+                case.id,
+                directory.display()
+            )),
+        }
     }
 
     /// A result file without cases.

@@ -66,8 +66,8 @@ impl Boot {
         let mut results = HashMap::new();
         let target: Box<dyn Target> = match (&*self.platform, &**self.qemu) {
             (model::KIND, _) => match ModelTarget::new(&self.cpu, 2, SEED) {
-                Some(target) => Box::new(target),
-                None => return (results, Some(format!("there is no profile {}", self.cpu))),
+                Ok(target) => Box::new(target),
+                Err(error) => return (results, Some(error.to_string())),
             },
             (qemu::KIND, Ok(qemu)) => Box::new(qemu.target(&self.cpu, hardware())),
             (qemu::KIND, Err(error)) => return (results, Some(error.clone())),

@@ -1,4 +1,4 @@
-//! Barriers, each also a compiler barrier.
+//! Barriers, each also a compiler barrier, and hints.
 
 use core::arch::asm;
 
@@ -53,4 +53,23 @@ pub fn spin() {
 pub fn pass() {
     // SAFETY: NOP does nothing.
     unsafe { asm!("nop", options(nostack, preserves_flags, nomem)) }
+}
+
+/// Marks the trace of a simulated PE, if one is kept: HINT `NUMBER`, of the unallocated hints, which every CPU executes as
+/// a NOP. `values` are what x0 to x3 hold.
+#[inline(always)]
+pub fn mark<const NUMBER: u8>(values: [u64; 4]) {
+    let [x0, x1, x2, x3] = values;
+    // SAFETY: an unallocated HINT is a NOP.
+    unsafe {
+        asm!(
+            "hint #{number}",
+            number = const NUMBER,
+            in("x0") x0,
+            in("x1") x1,
+            in("x2") x2,
+            in("x3") x3,
+            options(nostack, preserves_flags, nomem),
+        );
+    }
 }

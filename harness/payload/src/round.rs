@@ -33,7 +33,11 @@ use vmsa::{
     outcome::{Kind, Phase},
     sequence::{Sequence, Step},
 };
-use wire::record::{First, Report, Trouble};
+use wire::{
+    abi::mark,
+    frame::crc32,
+    record::{First, Report, Trouble},
+};
 
 use crate::{
     boot::{self, Vm},
@@ -112,6 +116,9 @@ pub fn run(mut vm: Vm) -> ! {
     }
     let access = case.observer.access;
     let window = Window::new(&mut vm, case.granule, case.change, access == Access::Fetch);
+    let id = &vm.info.id[..vm.info.id_len as usize];
+    let size = case.change.level().size(case.granule);
+    barrier::mark::<{ mark::HINT }>([mark::WINDOW, crc32(id).into(), window.spot(0).va, size]);
     let (sequence, restore) = (case.sequence(), Sequence::restore());
     let work = Work::new(&window, sequence.steps(), restore.steps(), [access; 2], vm.info.seed);
     finish(&work.run(&vm, case.observer.place))

@@ -7,9 +7,10 @@ use core::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
+use arch::barrier;
 use vmsa::outcome::{Count, Kind, Phase};
 use wire::{
-    abi::MAX_VCPUS,
+    abi::{MAX_VCPUS, mark},
     record::{Conflict, First, MAX_CONFLICTS, Outcome, Place, Recovery, Report, Trouble},
 };
 
@@ -52,6 +53,7 @@ impl Tally {
         let count = cell.count.load(Relaxed);
         if count == 0 {
             let First { esr, far, pc, cpu: _, round, value } = first();
+            mark_first(phase, kind, round);
             cell.esr.store(esr, Relaxed);
             cell.far.store(far, Relaxed);
             cell.pc.store(pc, Relaxed);
@@ -75,6 +77,12 @@ impl Tally {
         };
         (count, first)
     }
+}
+
+/// Tells whoever traces this PE that an outcome is counted for the first time.
+#[cold]
+fn mark_first(phase: Phase, kind: Kind, round: u64) {
+    barrier::mark::<{ mark::HINT }>([mark::FIRST, phase as u64, kind.code().into(), round]);
 }
 
 /// One conflict abort; the fields of [`Conflict`] that vary at EL1.

@@ -145,6 +145,19 @@ pub fn phase_of(word: u64) -> Option<Phase> {
     Phase::from_number(u8::try_from(word.checked_sub(1)?).ok()?)
 }
 
+/// Marks: what a payload tells whoever simulates the PE, by a HINT that is unallocated and so a NOP on every CPU.
+///
+/// x0 is one of these numbers, and tells what x1 to x3 are. Nothing answers, and no register changes.
+pub mod mark {
+    /// The HINT's immediate, CRm:op2.
+    pub const HINT: u8 = 127;
+    /// An instance begins: x1 = CRC-32 of its id, x2 = first address of its window, x3 = the window's size in bytes.
+    pub const WINDOW: u64 = 1;
+    /// This vCPU counts an outcome for the first time: x1 = number of the [`Phase`](vmsa::outcome::Phase), x2 = code of
+    /// the [`Kind`](vmsa::outcome::Kind), x3 = the round, counted from 0.
+    pub const FIRST: u64 = 2;
+}
+
 /// Hypercalls: SMCCC fast calls, 64-bit, vendor hypervisor service range. Arguments in x1.., result in x0:
 /// 0 or a negative SMCCC error.
 pub mod call {

@@ -272,6 +272,7 @@ fn system(w: Word) -> Option<Op> {
 
 /// Unallocated hints are NOPs, and so are those of extensions that this CPU does not have.
 fn hint(w: Word) -> Op {
+    const MARK: u32 = wire::abi::mark::HINT as u32;
     match w.bits(11, 5) {
         1 => Op::Hint(Hint::Yield),
         2 => Op::Hint(Hint::Wfe),
@@ -279,6 +280,7 @@ fn hint(w: Word) -> Op {
         4 => Op::Hint(Hint::Sev),
         5 => Op::Hint(Hint::Sevl),
         16 => Op::Hint(Hint::Esb),
+        MARK => Op::Hint(Hint::Mark),
         _ => Op::Nop,
     }
 }
@@ -831,6 +833,7 @@ mod tests {
             (0xd503_245f, "bti c", Op::Nop),
             (0xd503_233f, "paciasp", Op::Nop),
             (0xd503_207f, "wfi", Op::Hint(Hint::Wfi)),
+            (0xd503_2fff, "hint #127", Op::Hint(Hint::Mark)),
             (0xd400_0022, "hvc #1", Op::Call(Call::Hvc(1))),
             (0xd45e_0000, "hlt #0xf000", Op::Call(Call::Hlt(0xf000))),
             (0xd69f_03e0, "eret", Op::Eret),

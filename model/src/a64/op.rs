@@ -375,6 +375,8 @@ pub enum Hint {
     Sev,
     Sevl,
     Esb,
+    /// A mark of our own software ([`wire::abi::mark`]).
+    Mark,
 }
 
 /// An instruction whose purpose is an exception; the number is its immediate.

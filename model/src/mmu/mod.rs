@@ -78,6 +78,8 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+
 use arrayvec::ArrayVec;
 use vmsa::BbmLevel;
 
@@ -130,6 +132,24 @@ pub enum Kind {
     },
     /// DC and IC by VA: translated, and no permission asked.
     CacheMaintenance,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.fsc {
+            _ if self.stall => return f.write_str("no end: it is tried again"),
+            CONFLICT => "TLB conflict abort",
+            fsc => match fsc & !3 {
+                walk::ADDRESS_SIZE => "Address size fault",
+                TRANSLATION => "Translation fault",
+                walk::ACCESS_FLAG => "Access flag fault",
+                PERMISSION => "Permission fault",
+                _ => "External abort",
+            },
+        };
+        let stage = if self.stage2 { 2 } else { 1 };
+        write!(f, "{name} (FSC {:#04x}, stage {stage}, level {}) to EL{}", self.fsc, self.level, self.taken_to)
+    }
 }
 
 impl Kind {
@@ -578,6 +598,7 @@ impl Mmu {
             && choices.chance(Point::Defect, Odds::one_in(2))
         {
             self.ghost = None;
+            choices.tell_of((va, 1), "use", || format!("{ghost}, which a TLBI removed"));
             return Ok((Hit { one: ghost.one, two: ghost.two }, None, false));
         }
         // AT of stage 1 alone with stage 2 on walks: what the TLB has of stage 2 is not asked for.
@@ -596,8 +617,16 @@ impl Mmu {
         }
         let torn_between = hits.clone();
         let hit = match self.decide(va, &mut hits, &tags, context, memory, choices) {
-            Decision::Use(hit) => hit,
+            Decision::Use(hit) => {
+                if torn_between.len() > 1 {
+                    choices.tell_of((va, 1), "several", || {
+                        several(&torn_between, va, &format!("{:#x} is used", hit.pa(va)))
+                    });
+                }
+                hit
+            }
             Decision::Afresh(mut hit) => {
+                choices.tell_of((va, 1), "several", || several(&torn_between, va, "an amalgamation is used"));
                 if context.stage2_on(regime) {
                     let store = None;
                     let two =
@@ -609,7 +638,10 @@ impl Mmu {
                 }
                 return Ok((hit, None, false));
             }
-            Decision::Abort { stage2 } => return Err(self.conflict(request, regime, va, &torn_between, stage2)),
+            Decision::Abort { stage2 } => {
+                choices.tell_of((va, 1), "several", || several(&torn_between, va, "a conflict abort is raised"));
+                return Err(self.conflict(request, regime, va, &torn_between, stage2));
+            }
             Decision::Stall => {
                 let fault = WalkFault::new(TRANSLATION, 0, None);
                 return Err(Fault { stall: true, ..self.fault(request, regime, fault) });
@@ -848,6 +880,7 @@ impl Mmu {
             _ => recent,
         } & ((1 << 56) - 1);
         let tags = Tags { regime, asid: context.asid(regime), vmid: context.vmid(), flat: !stage1 };
+        choices.tell_of((va, 1), "unasked", || format!("a walk for {va:#x}"));
         let mut walker = self.walker(Walk { tags, context, memory, choices, store: None });
         let walked = walker.stage1(va).and_then(|(one, slot)| match context.stage2_on(regime) {
             true => walker.stage2(one.output(va), false, false).map(|two| (one, slot, Some(two))),
@@ -862,7 +895,8 @@ impl Mmu {
 
     fn evict_one(&mut self, choices: &mut Choices) {
         if self.tlb.len() != 0 {
-            self.tlb.evict(choices.pick(Point::Evict, self.tlb.len() as u32) as usize);
+            let entry = self.tlb.evict(choices.pick(Point::Evict, self.tlb.len() as u32) as usize);
+            choices.tell_of(entry.extent(), "evict", || entry);
             self.generation += 1;
         }
     }
@@ -881,6 +915,7 @@ impl Mmu {
 
     fn apply(&mut self, issued: &Issued, choices: &mut Choices) {
         let (profile, ghost) = (&self.profile, &mut self.ghost);
+        choices.tell("effect", || format!("of tlbi {issued}"));
         self.tlb.retain(|entry| {
             if !issued.must_remove(entry, profile) {
                 return true;
@@ -890,13 +925,16 @@ impl Mmu {
             }
             if profile.has(Defect::ExecuteKept) && issued.by_va() && !entry.is_table() && entry.executable() {
                 entry.fetch_only = true;
+                choices.tell_of(entry.extent(), "keep", || format!("{entry} for fetches"));
                 return true;
             }
             let page = 1 << entry.one.shift;
             if profile.has(Defect::ContiguousPartKept) && entry.one.contiguous && entry.size > page {
                 (entry.start, entry.size) = (entry.start + entry.size - page, page);
+                choices.tell_of(entry.extent(), "keep", || format!("{entry} of its group"));
                 return true;
             }
+            choices.tell_of(entry.extent(), "remove", || *entry);
             false
         });
         self.generation += 1;
@@ -920,6 +958,7 @@ pub fn tlbi(mmus: &mut [Mmu], issuer: usize, op: TlbiOp, el1: bool, context: &Co
     let issued = op.issue(&mmus[issuer].effective(context, choices), el1);
     let last = mmus.len() - 1;
     for (pe, mmu) in mmus.iter_mut().enumerate() {
+        choices.on(pe);
         let deaf = pe == last && mmu.profile.has(Defect::BroadcastMissesPe);
         if pe != issuer && (issued.scope == Scope::NonShareable || deaf) {
             continue;
@@ -936,6 +975,7 @@ pub fn tlbi(mmus: &mut [Mmu], issuer: usize, op: TlbiOp, el1: bool, context: &Co
         let lazy = choices.chance(Point::Invalidate, mmu.profile.lazy);
         mmu.pending.push(Pending { issuer, issued, lazy, until_sync: false });
     }
+    choices.on(issuer);
 }
 
 /// A DSB of PE `issuer`: the TLBIs that it completes have taken effect everywhere when it ends.
@@ -950,14 +990,25 @@ pub fn complete(mmus: &mut [Mmu], issuer: usize, dsb: Dsb, choices: &mut Choices
         let completed = |pending: &Pending| pending.issuer == issuer && pending.issued.completed_by(dsb);
         if early {
             for pending in mmu.pending.iter_mut().filter(|pending| completed(pending)) {
+                choices.tell("early", || {
+                    format!("the DSB does not wait for PE {pe} to have done tlbi {}", pending.issued)
+                });
                 (pending.issuer, pending.lazy) = (NOBODY, false);
             }
         }
         for pending in mmu.pending.iter_mut().filter(|pending| pe == issuer && completed(pending)) {
             pending.until_sync |= choices.chance(Point::Invalidate, mmu.profile.until_sync);
         }
+        choices.on(pe);
         while mmu.apply_one(|pending| completed(pending) && !pending.until_sync, choices) {}
     }
+    choices.on(issuer);
+}
+
+/// The PAs among which a lookup chose, for a trace.
+fn several(hits: &Hits, va: u64, what: &str) -> String {
+    let way = |hit: &Hit| format!("{:#x} (level {})", hit.pa(va), hit.one.level.number());
+    format!("{va:#x}: {}: {what}", hits.iter().map(way).collect::<Vec<_>>().join(", "))
 }
 
 /// Whether the 4 KiB around two PAs hold the same.

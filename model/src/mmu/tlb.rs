@@ -1,5 +1,7 @@
 //! What a TLB holds, which entries match, and how far matching entries disagree.
 
+use std::fmt;
+
 use vmsa::{Granule, Level};
 
 use super::context::Regime;
@@ -162,6 +164,14 @@ impl Entry {
         input.wrapping_sub(self.start) < self.size
     }
 
+    /// The VAs it is about, for a trace: everything, if it is about IPAs.
+    pub(super) const fn extent(&self) -> (u64, u64) {
+        match self.kind {
+            Kind::Stage2 | Kind::Table2 => (0, u64::MAX),
+            _ => (self.start, self.size),
+        }
+    }
+
     /// Whether a lookup of `input` by `tags` finds it.
     pub(super) fn matches(&self, tags: &Tags, input: u64) -> bool {
         self.covers(input) && self.belongs(tags)
@@ -197,6 +207,52 @@ impl Entry {
 
     pub(super) const fn is_table(&self) -> bool {
         matches!(self.kind, Kind::Table1 | Kind::Table2)
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Combined => "VA",
+            Kind::Stage1 => "VA (stage 1)",
+            Kind::Stage2 => "IPA",
+            Kind::Table1 => "table for VA",
+            Kind::Table2 => "table for IPA",
+            Kind::Invalid => "invalid VA",
+        };
+        write!(f, "{kind} {:#x}+{:#x} ", self.start, self.size)?;
+        match self.kind {
+            Kind::Table1 | Kind::Table2 => write!(f, "to table {:#x}", self.table)?,
+            Kind::Invalid => {}
+            _ => {
+                let ipa = self.one.output(self.start);
+                let pa = self.two.map_or(ipa, |two| two.output(ipa));
+                let letters = |permitted: u8| {
+                    let letter = |bit, letter| if permitted & bit == 0 { '-' } else { letter };
+                    let all = [(Permissions::READ, 'r'), (Permissions::WRITE, 'w'), (Permissions::EXECUTE, 'x')];
+                    all.map(|(bit, name)| letter(bit, name)).iter().collect::<String>()
+                };
+                let Leaf { permissions, attr, clean, .. } = self.one;
+                write!(
+                    f,
+                    "to {pa:#x} {}/{} attr {attr:#04x}",
+                    letters(permissions.of(true)),
+                    letters(permissions.of(false))
+                )?;
+                if clean {
+                    f.write_str(" clean")?;
+                }
+            }
+        }
+        write!(f, " level {}", self.one.level.number())?;
+        if self.one.contiguous {
+            f.write_str(" Contiguous")?;
+        }
+        match self.global {
+            _ if self.regime == Regime::El2 => f.write_str(" EL2"),
+            true => write!(f, " VMID {} global", self.vmid),
+            false => write!(f, " VMID {} ASID {}", self.vmid, self.asid),
+        }
     }
 }
 
@@ -252,9 +308,9 @@ impl Tlb {
     }
 
     /// Gives up the entry at `index`.
-    pub(super) fn evict(&mut self, index: usize) {
-        self.entries.swap_remove(index);
+    pub(super) fn evict(&mut self, index: usize) -> Entry {
         self.ranges.swap_remove(index);
+        self.entries.swap_remove(index)
     }
 
     /// Keeps what `keep` says, which may change an entry it keeps.

@@ -1,5 +1,7 @@
 //! TLB maintenance: what an instruction names, and which entries that must remove (DDI 0487 D8.17, C5.5).
 
+use std::fmt;
+
 use vmsa::Granule;
 
 use super::{
@@ -72,6 +74,55 @@ pub struct TlbiOp {
     target: Target,
     scope: Scope,
     nxs: bool,
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, " {:#x}+{:#x}", self.start, self.size)?;
+        if let Some(level) = self.level {
+            write!(f, " level {level}")?;
+        }
+        self.granule.map_or(Ok(()), |granule| write!(f, " of {granule}"))
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let last = |last| if last { ", last level," } else { "" };
+        match self {
+            Self::Va { regime, asid, last: l, range } => {
+                let regime = if *regime == Regime::El2 { "EL2" } else { "EL1&0" };
+                write!(f, "by VA{} {regime}{range}", last(*l))?;
+                asid.map_or(Ok(()), |asid| write!(f, " ASID {asid}"))
+            }
+            Self::Ipa { last: l, range } => write!(f, "by IPA{}{range}", last(*l)),
+            Self::Asid(asid) => write!(f, "by ASID {asid}"),
+            Self::Vmall => f.write_str("VMALL"),
+            Self::VmallS12 => f.write_str("VMALLS12"),
+            Self::All1 => f.write_str("all of EL1&0"),
+            Self::All2 => f.write_str("all of EL2"),
+            Self::El3 => f.write_str("of nothing here"),
+        }
+    }
+}
+
+impl fmt::Display for TlbiOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.target.fmt(f)?;
+        f.write_str(match self.scope {
+            Scope::NonShareable => ", this PE",
+            Scope::Inner => ", Inner Shareable",
+            Scope::Outer => ", Outer Shareable",
+            Scope::System => ", system",
+        })?;
+        f.write_str(if self.nxs { ", nXS" } else { "" })
+    }
+}
+
+impl fmt::Display for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, VMID {}", self.target, self.vmid)
+    }
 }
 
 const fn granule(tg: u64) -> Option<Granule> {

@@ -153,9 +153,16 @@ impl<M: TableMemory> Walker<'_, M> {
     }
 
     fn read(&mut self, pa: u64) -> Option<u64> {
+        if let Some(log) = self.choices.log() {
+            log.read(pa);
+        }
         if self.memory.before(pa, 0).is_some() && self.choices.chance(Point::Visibility, self.profile.early_walk) {
             let olds = (0..).take_while(|nth| self.memory.before(pa, *nth).is_some()).count();
-            return self.memory.before(pa, self.choices.pick(Point::Visibility, olds as u32) as usize);
+            let old = self.memory.before(pa, self.choices.pick(Point::Visibility, olds as u32) as usize);
+            self.choices.tell("lag", || {
+                format!("the walk reads {:#x} at {pa:#x}, from before a store that no DSB completed", old.unwrap_or(0))
+            });
+            return old;
         }
         self.memory.read64(pa)
     }
@@ -192,6 +199,7 @@ impl<M: TableMemory> Walker<'_, M> {
             .collect();
         if !cached.is_empty() && self.choices.chance(Point::WalkCache, self.profile.use_table) {
             let entry = cached[self.choices.pick(Point::WalkCache, cached.len() as u32) as usize];
+            self.choices.tell_of((input, 1), "shorten", || format!("the walk for {input:#x} by {entry}"));
             if let Some(next) = entry.one.level.next() {
                 (level, table, restrictions, two) = (next, entry.table, entry.restrictions, entry.two);
             }
@@ -295,6 +303,7 @@ impl<M: TableMemory> Walker<'_, M> {
                 return Ok((self.decode(stage, tables, input, level, restrictions, new), at.0));
             }
             raw = if self.memory.cas64(at.0, raw, new) {
+                self.choices.tell("update", || format!("descriptor at {:#x}: {raw:#x} becomes {new:#x}", at.0));
                 new
             } else {
                 self.memory.read64(at.0).ok_or(fault(EXTERNAL_ON_WALK))?
@@ -380,6 +389,7 @@ impl<M: TableMemory> Walker<'_, M> {
     }
 
     fn insert(&mut self, entry: Entry) {
+        self.choices.tell_of(entry.extent(), "fill", || entry);
         self.disturbed |= self.tlb.insert(entry);
     }
 

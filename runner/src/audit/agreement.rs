@@ -28,7 +28,7 @@ use vmsa::{
     verdict::Class,
 };
 
-use super::{Error, on_all_cores};
+use super::Error;
 use crate::{
     cli::Exit,
     judge::judge,
@@ -42,6 +42,7 @@ use crate::{
     results::{CaseResult, Cpu},
     run::settings,
     target::{Event, Failure, Target, drive},
+    trial::on_all_cores,
 };
 
 /// The model's profile without a choice to make.
@@ -406,7 +407,7 @@ mod tests {
 
     #[test]
     fn the_profile_exists() {
-        assert!(ModelTarget::new(PROFILE, 1, 0).is_some());
+        assert!(ModelTarget::new(PROFILE, 1, 0).is_ok());
     }
 
     #[test]

@@ -4,14 +4,12 @@ mod agreement;
 mod mutants;
 mod profiles;
 
-use std::{io, num::NonZeroU64};
-
-use indicatif::{ProgressBar, ProgressStyle};
+use std::io;
 
 use model::a64::differential;
 use vmsa::BbmLevel;
 
-use crate::{cli::Exit, doctor, parallel, plan::NothingMatches, platform::qemu, target::Failure};
+use crate::{cli::Exit, doctor, plan::NothingMatches, platform::qemu, target::Failure};
 
 /// What to test.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -88,20 +86,4 @@ pub fn main(audit: &Audit, out: &mut dyn io::Write) -> Result<Exit, Error> {
         Audit::Mutants(args) => mutants::main(args, out),
         Audit::Agreement(args) => agreement::main(args, out),
     }
-}
-
-/// Simulated time after which an instance counts as hung, in ms.
-const TIMEOUT_MS: NonZeroU64 = NonZeroU64::new(60_000).expect("not 0");
-
-/// Does `job` to each of `items` on all cores, showing `what` this is and how far it has come, and returns what came of them in their order.
-fn on_all_cores<T: Sync, R: Send>(what: &str, items: &[T], job: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} runs, {eta} left").expect("a constant");
-    let bar = ProgressBar::new(items.len() as u64).with_style(style).with_prefix(what.to_owned());
-    let done = parallel::map(parallel::cores(), items, |item| {
-        let result = job(item);
-        bar.inc(1);
-        result
-    });
-    bar.finish_and_clear();
-    done
 }

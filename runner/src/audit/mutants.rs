@@ -9,7 +9,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     num::NonZeroU64,
-    sync::atomic::AtomicBool,
 };
 
 use model::mmu::Profile;
@@ -22,14 +21,12 @@ use vmsa::{
 };
 use wire::record::{Finished, Id};
 
-use super::{Error, TIMEOUT_MS, on_all_cores};
+use super::Error;
 use crate::{
     cli::Exit,
     judge::judge,
-    plan::{self, Plan},
-    platform::model::ModelTarget,
-    run::settings,
-    target::{Event, drive},
+    plan,
+    trial::{Trial, try_all},
 };
 
 /// What to test.
@@ -66,6 +63,14 @@ struct Catch {
     seed: u64,
     id: String,
     reason: String,
+}
+
+/// What one trial showed.
+#[derive(Default)]
+struct Seen {
+    /// Fails, each with the mutant's number.
+    catches: Vec<(usize, Catch)>,
+    troubles: Vec<String>,
 }
 
 /// All mutants of the sequences by which `cases` are made. Sequences of the same steps by the same method are one.
@@ -149,42 +154,32 @@ fn run<'a>(
     chosen: impl Iterator<Item = (usize, &'a (Case, Vec<Profile>))>,
     troubles: &mut BTreeSet<String>,
 ) -> Vec<(usize, Catch)> {
-    let mut jobs: BTreeMap<&str, (Profile, Vec<(usize, Case)>)> = BTreeMap::new();
+    let mut trials: BTreeMap<&str, Trial> = BTreeMap::new();
+    let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
     for (mutant, (case, profiles)) in chosen {
-        for profile in profiles {
-            jobs.entry(profile.name).or_insert_with(|| (*profile, vec![])).1.push((mutant, *case));
+        let instance = Instance::Case(*case);
+        numbers.insert(instance.to_string(), mutant);
+        for &profile in profiles {
+            let new = || Trial { profile, seed, instances: vec![] };
+            trials.entry(profile.name).or_insert_with(new).instances.push(instance);
         }
     }
-    let jobs: Vec<_> = jobs.into_values().collect();
-    let stop = AtomicBool::new(false);
-    let results = on_all_cores(what, &jobs, |(profile, cases)| {
-        let instances = cases.iter().map(|(_, case)| Instance::Case(*case)).collect();
-        let numbers: BTreeMap<String, usize> =
-            cases.iter().map(|(mutant, case)| (Instance::Case(*case).to_string(), *mutant)).collect();
-        let plan = Plan { settings: settings(seed, rounds, TIMEOUT_MS), instances };
-        let (mut catches, mut troubles) = (vec![], vec![]);
-        let run = drive(&ModelTarget::of(*profile, 2, seed), &plan, &stop, &mut |event| {
-            if let Event::Finished(finished) = event {
-                let case = judge(&by_the_book(finished)).case;
-                let id = finished.id.to_string();
-                match (case.verdict, numbers.get(&id)) {
-                    (Class::Fail, Some(&mutant)) => {
-                        catches.push((mutant, Catch { profile: profile.name, seed, id, reason: case.reason }));
-                    }
-                    (Class::Error, _) => {
-                        troubles.push(format!("{id} on {}, seed {seed}: {}", profile.name, case.reason))
-                    }
-                    _ => {}
-                }
-            }
-            Ok(())
-        });
-        troubles.extend(run.err().map(|failure| format!("{}, seed {seed}: {failure}", profile.name)));
-        (catches, troubles)
-    });
-    let (catches, new): (Vec<_>, Vec<_>) = results.into_iter().unzip();
-    troubles.extend(new.into_iter().flatten());
-    catches.into_iter().flatten().collect()
+    let see = |trial: &Trial, finished: &Finished, seen: &mut Seen| {
+        let (case, profile) = (judge(&by_the_book(finished)).case, trial.profile.name);
+        let id = finished.id.to_string();
+        match case.verdict {
+            Class::Fail => seen.catches.push((numbers[&id], Catch { profile, seed, id, reason: case.reason })),
+            Class::Error => seen.troubles.push(format!("{id} on {profile}, seed {seed}: {}", case.reason)),
+            Class::Pass | Class::Observed | Class::Skip => {}
+        }
+    };
+    let mut catches = vec![];
+    for (Trial { profile, .. }, seen, failure) in try_all(what, trials.into_values().collect(), rounds, 2, see) {
+        catches.extend(seen.catches);
+        troubles.extend(seen.troubles);
+        troubles.extend(failure.map(|failure| format!("{}, seed {seed}: {failure}", profile.name)));
+    }
+    catches
 }
 
 /// As if the method's own steps had been executed.

@@ -3,18 +3,17 @@
 //! A suite that cries wolf is worth nothing. Each profile of the model is a CPU that the architecture allows, so a
 //! `fail` on one of them, whatever the seed, is a mistake of ours: in a rule, in the harness or in the model.
 
-use std::{collections::BTreeMap, io, num::NonZeroU64, sync::atomic::AtomicBool};
+use std::{collections::BTreeMap, io, num::NonZeroU64};
 
+use model::mmu::Profile;
 use vmsa::verdict::Class;
 
-use super::{Error, TIMEOUT_MS, on_all_cores};
+use super::Error;
 use crate::{
     cli::Exit,
     judge::judge,
-    plan::{self, Plan},
-    platform::model::{ModelTarget, profiles},
-    run::settings,
-    target::{Event, drive},
+    plan,
+    trial::{Trial, try_all},
 };
 
 /// What to test.
@@ -45,11 +44,11 @@ struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, other: Self) {
-        self.seeds += other.seeds;
-        self.conflicts += other.conflicts;
-        self.wrong.extend(other.wrong);
-        for (class, count) in other.counts {
+    fn add(&mut self, one: Self) {
+        self.seeds += 1;
+        self.conflicts += one.conflicts;
+        self.wrong.extend(one.wrong);
+        for (class, count) in one.counts {
             *self.counts.entry(class).or_default() += count;
         }
     }
@@ -57,35 +56,27 @@ impl Sum {
 
 pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
     let instances = plan::select(&args.filters)?;
-    let names = profiles();
-    let runs: Vec<(&str, u64)> =
-        (1..=args.seeds.get()).flat_map(|seed| names.iter().map(move |name| (name.as_str(), seed))).collect();
-    let stop = AtomicBool::new(false);
-    let one = |&(profile, seed): &(&str, u64)| {
-        let mut sum = Sum { seeds: 1, ..Sum::default() };
-        let plan = Plan { settings: settings(seed, args.rounds, TIMEOUT_MS), instances: instances.clone() };
-        let target = ModelTarget::new(profile, args.smp, seed).expect("a profile's own name");
-        let run = drive(&target, &plan, &stop, &mut |event| {
-            if let Event::Finished(finished) = event {
-                let case = judge(finished).case;
-                *sum.counts.entry(case.verdict.name()).or_default() += 1;
-                if finished.id.starts_with("el1.") {
-                    sum.conflicts += case.conflicts.el1 + case.conflicts.el2_for_el1;
-                }
-                if matches!(case.verdict, Class::Fail | Class::Error) {
-                    sum.wrong.push(format!("seed {seed}: {} {}: {}", case.verdict, case.id, case.reason));
-                }
-            }
-            Ok(())
-        });
-        if let Err(failure) = run {
-            sum.wrong.push(format!("seed {seed}: {failure}"));
+    let trials = (1..=args.seeds.get()).flat_map(|seed| {
+        let instances = &instances;
+        Profile::ALL.into_iter().map(move |profile| Trial { profile, seed, instances: instances.clone() })
+    });
+    let see = |trial: &Trial, finished: &_, sum: &mut Sum| {
+        let case = judge(finished).case;
+        *sum.counts.entry(case.verdict.name()).or_default() += 1;
+        if case.id.starts_with("el1.") {
+            sum.conflicts += case.conflicts.el1 + case.conflicts.el2_for_el1;
         }
-        sum
+        if matches!(case.verdict, Class::Fail | Class::Error) {
+            sum.wrong.push(format!("seed {}: {} {}: {}", trial.seed, case.verdict, case.id, case.reason));
+        }
     };
     let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
-    for (&(profile, _), sum) in runs.iter().zip(on_all_cores("sound CPUs", &runs, one)) {
-        sums.entry(profile).or_default().add(sum);
+    for (Trial { profile, seed, .. }, one, failure) in
+        try_all("sound CPUs", trials.collect(), args.rounds, args.smp, see)
+    {
+        let sum = sums.entry(profile.name).or_default();
+        sum.add(one);
+        sum.wrong.extend(failure.map(|failure| format!("seed {seed}: {failure}")));
     }
     for (profile, sum) in &sums {
         let counts: Vec<String> = sum.counts.iter().map(|(class, count)| format!("{count} {class}")).collect();

@@ -17,7 +17,8 @@ use std::{
 
 use model::{
     machine::{Config, End, Machine as Simulated},
-    mmu::Profile,
+    mmu::{Defect, Profile},
+    trace::Marks,
 };
 
 use crate::{
@@ -38,26 +39,69 @@ pub fn profiles() -> Vec<String> {
     Profile::ALL.iter().map(|profile| profile.name.to_owned()).collect()
 }
 
+/// The defects' names.
+fn defects() -> Vec<&'static str> {
+    Defect::ALL.iter().map(|defect| defect.name()).collect()
+}
+
+/// Why there is no such CPU.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unknown {
+    /// No profile has this name.
+    #[error("the model has no profile `{name}`; it has {}, each also with a defect: PROFILE+DEFECT", profiles().join(", "))]
+    Profile {
+        /// What was asked for.
+        name: String,
+    },
+    /// No defect has this name.
+    #[error("the model has no defect `{name}`; it has {}", defects().join(", "))]
+    Defect {
+        /// What was asked for.
+        name: String,
+    },
+}
+
+/// The CPU called `name`: a profile, or `PROFILE+DEFECT` for that profile with one mistake put in.
+///
+/// # Errors
+/// If there is no such profile or defect.
+pub fn cpu(name: &str) -> Result<Profile, Unknown> {
+    let (profile, defect) = match name.split_once('+') {
+        Some((profile, defect)) => (profile, Some(defect)),
+        None => (name, None),
+    };
+    let sound = Profile::named(profile).ok_or_else(|| Unknown::Profile { name: profile.to_owned() })?;
+    let Some(defect) = defect else { return Ok(sound) };
+    let defect = Defect::named(defect).ok_or_else(|| Unknown::Defect { name: defect.to_owned() })?;
+    Ok(sound.with(defect))
+}
+
 /// A model machine that can be started.
 #[derive(Clone, Debug)]
 pub struct ModelTarget {
+    /// As on the command line, the defect included.
+    name: String,
     profile: Profile,
     cpus: u8,
     seed: u64,
     image: Cow<'static, [u8]>,
+    marks: Option<Marks>,
 }
 
 impl ModelTarget {
-    /// A machine of `cpus` PEs of this profile, if there is one of that name, whose choices come from `seed`.
-    #[must_use]
-    pub fn new(profile: &str, cpus: u8, seed: u64) -> Option<Self> {
-        Some(Self::of(Profile::named(profile)?, cpus, seed))
+    /// A machine of `cpus` PEs of the [`cpu`] called `name`, whose choices come from `seed`.
+    ///
+    /// # Errors
+    /// If there is no such CPU.
+    pub fn new(name: &str, cpus: u8, seed: u64) -> Result<Self, Unknown> {
+        Ok(Self::of(cpu(name)?, cpus, seed))
     }
 
     /// A machine of `cpus` PEs of `profile`, whose choices come from `seed`.
     #[must_use]
-    pub const fn of(profile: Profile, cpus: u8, seed: u64) -> Self {
-        Self { profile, cpus, seed, image: Cow::Borrowed(guest::IMAGE) }
+    pub fn of(profile: Profile, cpus: u8, seed: u64) -> Self {
+        let name = profile.defect.map_or(profile.name.to_owned(), |defect| format!("{}+{defect}", profile.name));
+        Self { name, profile, cpus, seed, image: Cow::Borrowed(guest::IMAGE), marks: None }
     }
 
     /// The same with another Image than ours.
@@ -65,20 +109,27 @@ impl ModelTarget {
     pub fn with_image(self, image: Cow<'static, [u8]>) -> Self {
         Self { image, ..self }
     }
+
+    /// The same machine, keeping a log and leaving what goes before each outcome in `marks`. It makes the same run.
+    #[must_use]
+    pub fn traced(self, marks: Marks) -> Self {
+        Self { marks: Some(marks), ..self }
+    }
 }
 
 impl Target for ModelTarget {
     fn cpu(&self) -> &str {
-        self.profile.name
+        &self.name
     }
 
     fn platform(&self) -> results::Platform {
-        let Self { profile, cpus, seed, image: _ } = self;
+        let Self { name, profile, cpus, seed, .. } = self;
         results::Platform {
             kind: KIND.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            command_line: format!("model {} with {cpus} PEs, seed {seed:#x}", profile.name),
-            evidence: Evidence::Model,
+            command_line: format!("model {name} with {cpus} PEs, seed {seed:#x}"),
+            // Nobody must take it for a sound CPU.
+            evidence: if profile.defect.is_some() { Evidence::Defective } else { Evidence::Model },
         }
     }
 
@@ -107,8 +158,11 @@ impl Target for ModelTarget {
             bundle,
             bootargs: "",
         };
-        let failed = |source| BootError { what: format!("model {}", self.profile.name), source };
+        let failed = |source| BootError { what: format!("model {}", self.name), source };
         let mut machine = Simulated::new(&config).map_err(|error| failed(io::Error::other(error)))?;
+        if let Some(marks) = &self.marks {
+            machine.trace(Arc::clone(marks));
+        }
         let (sender, console) = sync_channel(CHUNKS);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -134,7 +188,7 @@ impl Target for ModelTarget {
             };
             let _ = sender.send(Heard::Off(Off { how, killed: false }));
         };
-        thread::Builder::new().name(format!("model {}", self.profile.name)).spawn(simulate).map_err(failed)?;
+        thread::Builder::new().name(format!("model {}", self.name)).spawn(simulate).map_err(failed)?;
         Ok(Box::new(Running { console, stop }))
     }
 }
@@ -165,5 +219,53 @@ impl Machine for Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_defect_is_part_of_the_name_and_of_what_the_results_are_worth() {
+        for profile in Profile::ALL {
+            assert_eq!(cpu(profile.name), Ok(profile));
+            let target = ModelTarget::new(profile.name, 2, 1).expect("a profile's own name");
+            assert_eq!(target.platform().evidence, Evidence::Model);
+        }
+        for defect in Defect::ALL {
+            let name = format!("ideal-l2-quiet+{defect}");
+            let target = ModelTarget::new(&name, 2, 1).expect("a defect's own name");
+            assert_eq!((target.cpu(), target.profile.defect), (&*name, Some(*defect)));
+            assert_eq!(target.platform().evidence, Evidence::Defective);
+            assert!(target.platform().command_line.contains(&name));
+        }
+    }
+
+    #[test]
+    fn unknown_names_are_answered_by_those_there_are() {
+        let complaint = |name| cpu(name).expect_err("no CPU").to_string();
+        for name in ["ideal", "", "+early-dsb", "all"] {
+            let complaint = complaint(name);
+            assert!(Profile::ALL.iter().all(|profile| complaint.contains(profile.name)), "{complaint}");
+        }
+        for name in ["ideal-l3+", "ideal-l3+late-dsb", "ideal-l3+early-dsb+torn"] {
+            let complaint = complaint(name);
+            assert!(Defect::ALL.iter().all(|defect| complaint.contains(defect.name())), "{complaint}");
+        }
+    }
+
+    /// Names in the first column of the tables of docs/model.md, section by section.
+    #[test]
+    fn the_document_names_every_profile_and_every_defect() {
+        let text = include_str!("../../../docs/model.md");
+        let section = |title: &str| {
+            let (_, rest) = text.split_once(title).expect("the section");
+            let section = rest.split("\n## ").next().unwrap_or_default();
+            let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+            rows.map(|(name, _)| name.to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(section("\n## Profiles\n"), profiles());
+        assert_eq!(section("\n## Defects\n"), defects());
     }
 }

@@ -80,6 +80,7 @@ pub const fn mark(evidence: Evidence) -> &'static str {
         Evidence::Silicon => "",
         Evidence::Emulator => "†",
         Evidence::Model => "‡",
+        Evidence::Defective => "§",
     }
 }
 
@@ -98,12 +99,16 @@ pub const fn honesty(evidence: Evidence) -> Option<&'static str> {
             "model: it shows what a model of the architecture does, which no silicon is bound to do. A pass here says \
              that the sequence is right by the rules, and nothing about a CPU's errata.",
         ),
+        Evidence::Defective => Some(
+            "defective: a model with a mistake put in on purpose, the one behind the `+` of its name. What fails here \
+             shows what the suite can find, and nothing about any CPU.",
+        ),
     }
 }
 
 /// The kinds of evidence, other than silicon, among `files`.
 fn weak_evidence(files: &[ResultFile]) -> Vec<Evidence> {
-    [Evidence::Emulator, Evidence::Model]
+    [Evidence::Emulator, Evidence::Model, Evidence::Defective]
         .into_iter()
         .filter(|evidence| files.iter().any(|file| file.platform.evidence == *evidence))
         .collect()

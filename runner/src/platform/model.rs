@@ -7,7 +7,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Receiver, RecvTimeoutError, sync_channel},
     },
     thread,
@@ -43,13 +43,21 @@ pub struct ModelTarget {
     profile: Profile,
     cpus: u8,
     seed: u64,
+    /// Instructions of all machines that were started from it.
+    instructions: Arc<AtomicU64>,
 }
 
 impl ModelTarget {
     /// A machine of `cpus` PEs of this profile, if there is one of that name, whose choices come from `seed`.
     #[must_use]
     pub fn new(profile: &str, cpus: u8, seed: u64) -> Option<Self> {
-        Some(Self { profile: Profile::named(profile)?, cpus, seed })
+        Some(Self { profile: Profile::named(profile)?, cpus, seed, instructions: Arc::default() })
+    }
+
+    /// Instructions that the machines started from here have executed, once those machines are dropped.
+    #[must_use]
+    pub fn instructions(&self) -> u64 {
+        self.instructions.load(Ordering::Relaxed)
     }
 }
 
@@ -59,7 +67,7 @@ impl Target for ModelTarget {
     }
 
     fn platform(&self) -> results::Platform {
-        let Self { profile, cpus, seed } = self;
+        let Self { profile, cpus, seed, .. } = self;
         results::Platform {
             kind: KIND.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -96,11 +104,14 @@ impl Target for ModelTarget {
         let (sender, console) = sync_channel(CHUNKS);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let executed = Arc::clone(&self.instructions);
         let simulate = move || loop {
+            let before = machine.instructions();
             let end = machine.run(SLICE, &mut |bytes| {
                 // Nobody listens any more: the next look at `stopped` ends it.
                 let _ = sender.send(Heard::Bytes(bytes.to_vec()));
             });
+            executed.fetch_add(machine.instructions() - before, Ordering::Relaxed);
             if stopped.load(Ordering::Relaxed) {
                 return;
             }
@@ -142,5 +153,7 @@ impl Machine for Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        // Until its thread has ended, which is soon, and let go of the other end.
+        while self.console.recv().is_ok() {}
     }
 }

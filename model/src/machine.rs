@@ -26,7 +26,7 @@ use crate::{
     uart::Uart,
 };
 
-pub use crate::memory::RAM_BASE;
+pub use crate::{memory::RAM_BASE, timer::FREQUENCY};
 
 /// Most PEs of a machine: a GICv2 has 8 interfaces.
 pub const MAX_CPUS: usize = 8;

@@ -5,9 +5,9 @@
 
 use crate::sysreg::{Id, Registers};
 
-/// CNTFRQ_EL0: ticks in a second. As low as real counters have it, so that what waits for a time-out waits for fewer
+/// CNTFRQ_EL0: ticks, which are executed instructions, in a second. As low as real counters have it, so that what waits for a time-out waits for fewer
 /// instructions.
-pub(crate) const FREQUENCY: u64 = 10_000_000;
+pub const FREQUENCY: u64 = 10_000_000;
 
 /// CNT*_CTL: the timer is on.
 const ENABLE: u64 = 1 << 0;

@@ -67,7 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let all: u64 = met.values().sum();
     let mut met: Vec<_> = met.into_iter().collect();
     met.sort_by_key(|&(place, count)| (std::cmp::Reverse(count), place));
-    for ((el, pc), count) in met.into_iter().take(400) {
+    for ((el, pc), count) in met.into_iter().take(60) {
         let place = match pc.checked_sub(IMAGE) {
             Some(offset) if offset < guest::IMAGE.len() as u64 => format!("hv+{offset:#x}"),
             _ => format!("{pc:#x}"),

@@ -1,18 +1,23 @@
 //! `shatter bench`: what the harness costs.
 //!
-//! Figures are of this machine's QEMU and say nothing about a CPU. They are taken from the same runs as results are,
-//! with as few rounds as an instance can have, so that what is measured is the harness. The selftests are left out of
-//! the rates: several of them end by design when somebody's patience does, and would measure that.
+//! Figures are of this machine's emulators and say nothing about a CPU. They are taken from the same runs as results
+//! are, with as few rounds as an instance can have, so that what is measured is the harness. The selftests are left out
+//! of QEMU's rates: several of them end by design when somebody's patience does, and would measure that. The model's
+//! patience is counted in its own instructions, so that there they are a part of the catalogue like others.
 
 use std::{io, num::NonZeroU64, sync::atomic::AtomicBool, time::Instant};
 
+use model::machine::FREQUENCY;
 use vmsa::{Instance, instance::Family, outcome::End};
 
 use crate::{
     doctor, guest,
     plan::Plan,
-    platform::qemu::{self, Hardware, Qemu},
-    run::{HardwareArgs, settings},
+    platform::{
+        model::{ModelTarget, USUAL},
+        qemu::{self, Hardware, Qemu},
+    },
+    run::{HardwareArgs, On, settings},
     target::{Event, Failure, Target, drive},
 };
 
@@ -31,7 +36,10 @@ const REPEATS: usize = 3;
 /// What to measure on.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The emulated CPU
+    /// The platform to measure; both, if none is named and QEMU is there
+    #[arg(long, value_enum)]
+    pub on: Option<On>,
+    /// The CPU that QEMU emulates
     #[arg(long, value_name = "NAME", default_value = "max")]
     pub cpu: String,
     /// The machine's hardware, where it is not what is measured.
@@ -66,14 +74,27 @@ pub enum Error {
 /// Measures, and writes the figures to `out` as they come.
 ///
 /// # Errors
-/// If QEMU cannot be used, a run fails, or nothing can be written.
+/// If QEMU is asked for and cannot be used, a run fails, or nothing can be written.
 pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<(), Error> {
-    let qemu = Qemu::find()?;
-    let hardware = args.hardware.hardware();
     let payloads: usize = guest::PAYLOADS.iter().map(|(_, payload)| payload.len()).sum();
-    writeln!(out, "QEMU {}, -cpu {}; medians of {REPEATS} boots", qemu.version(), args.cpu)?;
     writeln!(out, "Image: {} bytes, {} payloads: {payloads} bytes", guest::IMAGE.len(), guest::PAYLOADS.len())?;
+    if args.on != Some(On::Model) {
+        match Qemu::find() {
+            Ok(qemu) => of_qemu(&qemu, args, out)?,
+            Err(error) if args.on.is_some() => return Err(error.into()),
+            Err(error) => writeln!(out, "\nNo figures of QEMU: {error}")?,
+        }
+    }
+    if args.on != Some(On::Qemu) {
+        of_model(out)?;
+    }
+    Ok(())
+}
 
+/// QEMU's figures.
+fn of_qemu(qemu: &Qemu, args: &Args, out: &mut dyn io::Write) -> Result<(), Error> {
+    let hardware = args.hardware.hardware();
+    writeln!(out, "\nQEMU {}, -cpu {}; medians of {REPEATS} boots", qemu.version(), args.cpu)?;
     let instances: Vec<Instance> = cases::all().filter(|instance| instance.family() != Family::Selftest).collect();
     for cpus in [1, 4] {
         let target = qemu.target(&args.cpu, Hardware { cpus, ..hardware.clone() });
@@ -92,10 +113,42 @@ pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<(), Error> {
     Ok(())
 }
 
+/// The model's figures, of the whole catalogue and of one simulating thread.
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn of_model(out: &mut dyn io::Write) -> Result<(), Error> {
+    /// Rounds of each instance, as many as the audits make.
+    const ROUNDS: NonZeroU64 = NonZeroU64::new(16).expect("not 0");
+    /// PEs of the machine.
+    const CPUS: u8 = 2;
+    let instances: Vec<Instance> = cases::all().collect();
+    for (profile, rounds) in [("benign", ROUNDS), (USUAL, NonZeroU64::MIN), (USUAL, ROUNDS)] {
+        let target = ModelTarget::new(profile, CPUS, 0).expect("the profile's own name");
+        let figures = Figures::of_boots(&target, &instances, rounds)?;
+        // Each boot of a seed executes the same.
+        let instructions = target.instructions() as f64 / REPEATS as f64;
+        // One instruction is one tick of its clock.
+        let thousands = |ms: f64| ms * FREQUENCY as f64 / 1e6;
+        let (setup, run) = (thousands(figures.setup_ms), thousands(figures.run_ms));
+        let rest = instructions / 1e3 / figures.executed - setup - run;
+        writeln!(out, "\nmodel {profile}, {} instances of {rounds} round(s), on one core:", figures.executed)?;
+        writeln!(out, "  {:8.2} s for the catalogue", figures.boot_s)?;
+        writeln!(out, "  {:8.1} instances a second", figures.per_boot)?;
+        writeln!(out, "  {:8.1} million simulated instructions a second", instructions / figures.boot_s / 1e6)?;
+        writeln!(
+            out,
+            "  {:8.1} thousand of them an instance: {setup:.1} to set its VM up, {run:.1} to run it, {rest:.1} to tell",
+            setup + run + rest
+        )?;
+    }
+    Ok(())
+}
+
 /// What one boot showed, or the medians of several.
 struct Figures {
     /// Instances that were executed, not skipped.
     executed: f64,
+    /// Seconds of the whole boot.
+    boot_s: f64,
     per_boot: f64,
     per_suite: f64,
     setup_ms: f64,
@@ -116,6 +169,7 @@ impl Figures {
         };
         Ok(Self {
             executed: median(|boot| boot.executed),
+            boot_s: median(|boot| boot.boot_s),
             per_boot: median(|boot| boot.per_boot),
             per_suite: median(|boot| boot.per_suite),
             setup_ms: median(|boot| boot.setup_ms),
@@ -152,6 +206,7 @@ impl Figures {
         let start = start.as_secs_f64();
         Ok(Self {
             executed: executed as f64,
+            boot_s: whole,
             per_boot: executed as f64 / whole,
             per_suite: executed as f64 / (whole - start),
             setup_ms: setup_ns as f64 / 1e6 / executed as f64,

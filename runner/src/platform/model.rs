@@ -8,7 +8,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Receiver, RecvTimeoutError, sync_channel},
     },
     thread,
@@ -86,6 +86,8 @@ pub struct ModelTarget {
     seed: u64,
     image: Cow<'static, [u8]>,
     marks: Option<Marks>,
+    /// Instructions of all machines that were started from it.
+    instructions: Arc<AtomicU64>,
 }
 
 impl ModelTarget {
@@ -101,7 +103,8 @@ impl ModelTarget {
     #[must_use]
     pub fn of(profile: Profile, cpus: u8, seed: u64) -> Self {
         let name = profile.defect.map_or(profile.name.to_owned(), |defect| format!("{}+{defect}", profile.name));
-        Self { name, profile, cpus, seed, image: Cow::Borrowed(guest::IMAGE), marks: None }
+        let (image, instructions) = (Cow::Borrowed(guest::IMAGE), Arc::default());
+        Self { name, profile, cpus, seed, image, marks: None, instructions }
     }
 
     /// The same with another Image than ours.
@@ -114,6 +117,12 @@ impl ModelTarget {
     #[must_use]
     pub fn traced(self, marks: Marks) -> Self {
         Self { marks: Some(marks), ..self }
+    }
+
+    /// Instructions that the machines started from here have executed, once those machines are dropped.
+    #[must_use]
+    pub fn instructions(&self) -> u64 {
+        self.instructions.load(Ordering::Relaxed)
     }
 }
 
@@ -166,14 +175,17 @@ impl Target for ModelTarget {
         let (sender, console) = sync_channel(CHUNKS);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let executed = Arc::clone(&self.instructions);
         let simulate = move || {
             let mut mute = true;
             let how = loop {
+                let before = machine.instructions();
                 let end = machine.run(SLICE, &mut |bytes| {
                     mute &= bytes.is_empty();
                     // Nobody listens any more: the next look at `stopped` ends it.
                     let _ = sender.send(Heard::Bytes(bytes.to_vec()));
                 });
+                executed.fetch_add(machine.instructions() - before, Ordering::Relaxed);
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
@@ -219,6 +231,8 @@ impl Machine for Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        // Until its thread has ended, which is soon, and let go of the other end.
+        while self.console.recv().is_ok() {}
     }
 }
 

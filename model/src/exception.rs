@@ -129,6 +129,9 @@ impl Core<'_> {
             if to == 2 { (Id::ELR_EL2, Id::SPSR_EL2, Id::VBAR_EL2) } else { (Id::ELR_EL1, Id::SPSR_EL1, Id::VBAR_EL1) };
         pe.registers.set(elr_id, return_to);
         pe.registers.set(spsr_id, spsr);
+        if pe.nested == 1 {
+            pe.first_nested = pe.registers.syndrome(to);
+        }
         let vbar = pe.registers.get(vbar_id);
         let span = to == 2 || pe.registers.get(Id::SCTLR_EL1) & SCTLR_SPAN != 0;
         pe.daif = 0xf;

@@ -19,9 +19,7 @@ use crate::{
     mmu,
     pe::{Core, Pe, Wait},
     psci::Power,
-    schedule,
-    sysreg::Id,
-    timer,
+    schedule, timer,
     trace::{Log, Marks},
     uart::Uart,
 };
@@ -102,7 +100,16 @@ pub enum End {
     /// A PE came to something that the model does not know.
     Unknown(Unknown),
     /// A PE takes exception after exception at its own EL, returns from none, and nothing will interrupt it.
-    Storm(State),
+    Storm(Storm),
+}
+
+/// Exceptions without end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Storm {
+    /// ESR_ELx, FAR_ELx and ELR_ELx of the first of them, which is the one to look into.
+    pub first: [u64; 3],
+    /// What the PE is at now.
+    pub state: State,
 }
 
 /// What a PE is at.
@@ -179,7 +186,14 @@ impl fmt::Display for End {
             Self::Limit => f.write_str("the limit on instructions was reached"),
             Self::AllAsleep => f.write_str("every PE sleeps and nothing will wake one"),
             Self::Unknown(unknown) => unknown.fmt(f),
-            Self::Storm(state) => write!(f, "exceptions without end: {state}"),
+            Self::Storm(Storm { first: [esr, far, elr], state }) => {
+                let el = state.el;
+                write!(
+                    f,
+                    "exceptions without end, the first with ESR_EL{el} {esr:#x} FAR_EL{el} {far:#x} ELR_EL{el} {elr:#x}; "
+                )?;
+                state.fmt(f)
+            }
         }
     }
 }
@@ -414,7 +428,8 @@ impl Machine {
                 Err(stop) => break self.stopped(number, stop),
             }
             if self.pes[number].nested >= NESTED_EXCEPTIONS && self.is_hopeless(number) {
-                break End::Storm(self.state(&self.pes[number]));
+                let pe = &self.pes[number];
+                break End::Storm(Storm { first: pe.first_nested, state: self.state(pe) });
             }
         };
         console(&self.shared.console);
@@ -470,11 +485,7 @@ impl Machine {
     }
 
     fn state(&self, pe: &Pe) -> State {
-        let [esr, far, elr] = match pe.mode.el {
-            2 => [Id::ESR_EL2, Id::FAR_EL2, Id::ELR_EL2],
-            _ => [Id::ESR_EL1, Id::FAR_EL1, Id::ELR_EL1],
-        }
-        .map(|id| pe.registers.get(id));
+        let [esr, far, elr] = pe.registers.syndrome(pe.mode.el);
         State { cpu: pe.number, el: pe.mode.el, pc: pe.pc, esr, far, elr, x: pe.x[..31].to_vec() }
     }
 

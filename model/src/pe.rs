@@ -202,6 +202,8 @@ pub(crate) struct Pe {
     pub(crate) wait: Wait,
     /// Exceptions that were taken without a change of EL since the last return from one.
     pub(crate) nested: u32,
+    /// ESR, FAR and ELR of the first of them.
+    pub(crate) first_nested: [u64; 3],
     /// Instructions of this turn, and how many of them are left.
     turn: u32,
     left: u32,
@@ -241,6 +243,7 @@ impl Pe {
             context: mmu::Context::default(),
             wait: Wait::No,
             nested: 0,
+            first_nested: [0; 3],
             turn: 0,
             left: 0,
             fetch: Fetch::NONE,

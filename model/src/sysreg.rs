@@ -290,6 +290,15 @@ impl Registers {
         self.0[id as usize]
     }
 
+    /// ESR, FAR and ELR of EL2, or of EL1 for the others.
+    pub(crate) fn syndrome(&self, el: u8) -> [u64; 3] {
+        let ids = match el {
+            2 => [Id::ESR_EL2, Id::FAR_EL2, Id::ELR_EL2],
+            _ => [Id::ESR_EL1, Id::FAR_EL1, Id::ELR_EL1],
+        };
+        ids.map(|id| self.get(id))
+    }
+
     /// Stores `value` as it is: for hardware's own updates and for identification.
     #[inline(always)]
     pub(crate) const fn set(&mut self, id: Id, value: u64) {

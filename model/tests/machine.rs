@@ -6,7 +6,7 @@
 
 use model::{
     a64::SysReg,
-    machine::{Config, End, Error, Machine, RAM_BASE, State},
+    machine::{Config, End, Error, Machine, RAM_BASE, State, Storm},
     mmu::Profile,
 };
 
@@ -408,11 +408,11 @@ fn what_cannot_be_a_machine_is_refused() {
 
 /// The state in which a run of exceptions without end was ended.
 #[track_caller]
-fn storm(code: &[u32], handlers: &[(u64, Vec<u32>)]) -> State {
+fn storm(code: &[u32], handlers: &[(u64, Vec<u32>)]) -> ([u64; 3], State) {
     let image = image(code, handlers);
     let mut machine = Machine::new(&config(1, "benign", 0, &image)).unwrap();
     match machine.run(10_000_000, &mut |_| {}) {
-        End::Storm(state) => state,
+        End::Storm(Storm { first, state }) => (first, state),
         end => panic!("{end}"),
     }
 }
@@ -427,7 +427,8 @@ const SVC: u32 = 0xd400_0001;
 #[test]
 fn a_jump_into_nothing_without_vectors_ends_the_run_with_registers() {
     let nowhere = 0x10;
-    let state = storm(&[&li(5, nowhere)[..], &li(30, 0xabc), &[BR]].concat(), &[]);
+    let (first, state) = storm(&[&li(5, nowhere)[..], &li(30, 0xabc), &[BR]].concat(), &[]);
+    assert_eq!(first, [INSTRUCTION_ABORT_SAME | EXTERNAL, nowhere, nowhere]);
     // VBAR_EL2 is 0 after reset, where there is no memory either.
     assert_eq!((state.cpu, state.el, state.pc, state.elr, state.far), (0, 2, 0x200, 0x200, 0x200));
     assert_eq!(state.esr, INSTRUCTION_ABORT_SAME | EXTERNAL);
@@ -443,9 +444,10 @@ fn handlers_that_need_themselves_end_the_run_wherever_they_fail() {
     let vbar = [&li(0, at(VECTORS))[..], &[msr(VBAR_EL2, 0), ISB, SVC]].concat();
     for before in [vec![], vec![YIELD; 3]] {
         let fails_at = at(VECTORS) + FROM_SAME + 4 * before.len() as u64;
-        let state = storm(&vbar, &[(FROM_SAME, [before.clone(), vec![0]].concat())]);
+        let (first, state) = storm(&vbar, &[(FROM_SAME, [before.clone(), vec![0]].concat())]);
+        assert_eq!((first[0], first[2]), (0x15 << 26 | 1 << 25, at(CODE) + 4 * vbar.len() as u64));
         assert_eq!((state.elr, state.esr), (fails_at, 1 << 25), "an undefined instruction");
-        let state = storm(&vbar, &[(FROM_SAME, [before, vec![SVC]].concat())]);
+        let (_, state) = storm(&vbar, &[(FROM_SAME, [before, vec![SVC]].concat())]);
         assert_eq!((state.elr, state.esr), (fails_at + 4, 0x15 << 26 | 1 << 25));
     }
 }
@@ -454,7 +456,8 @@ fn handlers_that_need_themselves_end_the_run_wherever_they_fail() {
 fn a_storm_at_el1_ends_only_if_no_timer_of_el2_can_end_it() {
     const IMO: u64 = 1 << 4;
     let nowhere = [&li(0, 0x1000)[..], &[msr(VBAR_EL1, 0), ISB, SVC]].concat();
-    let state = storm(&at_el1(&[], IMO, &nowhere), &[]);
+    let (first, state) = storm(&at_el1(&[], IMO, &nowhere), &[]);
+    assert_eq!(first[0], 0x15 << 26 | 1 << 25);
     assert_eq!((state.el, state.pc, state.esr), (1, 0x1200, INSTRUCTION_ABORT_SAME | EXTERNAL));
 
     // GICD_CTLR, GICC_CTLR, GICD_ISENABLER0, GICC_PMR, and a deadline far behind the limit on nested exceptions.
@@ -509,7 +512,7 @@ fn whatever_an_image_holds_its_run_ends_or_can_be_limited() {
                 ends[0] += 1;
                 assert_eq!(unknown.x.len(), 31);
             }
-            End::Storm(state) => {
+            End::Storm(Storm { state, .. }) => {
                 ends[1] += 1;
                 assert_eq!(state.x.len(), 31);
             }

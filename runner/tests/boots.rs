@@ -1,10 +1,14 @@
 //! The Image itself on QEMU: how it is entered, which machines it finds its way on, and what it says of a bundle or
 //! plan that it cannot use. Each test is a boot of its own, read from the UART.
 
+mod common;
+#[path = "common/harness.rs"]
+mod harness;
+
 use std::{
     fs,
     path::Path,
-    process::{Command, Stdio},
+    process::{Command, ExitCode, Stdio},
     sync::LazyLock,
     time::{Duration, Instant},
 };
@@ -13,15 +17,14 @@ use dtoolkit::{
     fdt::Fdt,
     model::{DeviceTree, DeviceTreeProperty},
 };
-use shatter_runner::{doctor, guest, platform::qemu::Qemu};
+use shatter_runner::{guest, platform::qemu::Qemu};
 use tempfile::TempDir;
 use wire::{
     frame::{Event, Reader},
     record::Record,
 };
 
-static QEMU: LazyLock<Qemu> =
-    LazyLock::new(|| Qemu::find().unwrap_or_else(|error| panic!("{error}\n\n{}", doctor::advice(&error))));
+static QEMU: LazyLock<Qemu> = LazyLock::new(|| common::find_qemu().expect("looked for before any test"));
 
 /// Longest time a boot may take: far more than any does on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -85,7 +88,6 @@ fn assert_lines(console: &str, wanted: &[&str]) {
     }
 }
 
-#[test]
 fn it_runs_on_one_to_eight_cpus_with_gicv2_and_gicv3() {
     let bundle = bundle("");
     for gic in [2, 3] {
@@ -108,7 +110,6 @@ fn it_runs_on_one_to_eight_cpus_with_gicv2_and_gicv3() {
     }
 }
 
-#[test]
 fn it_runs_where_the_gic_has_security_extensions() {
     // As behind EL3 firmware on a board: the watchdog and the other CPUs' wake-ups come through the Non-secure view.
     for gic in [2, 3] {
@@ -118,7 +119,6 @@ fn it_runs_where_the_gic_has_security_extensions() {
     }
 }
 
-#[test]
 fn a_payload_cannot_speak_for_the_hypervisor() {
     let console = boot(VIRT, &TWO, &bundle(""), "shatter.run=selftest.forge,selftest.cpu-swap,selftest.conflict-el2");
     assert_lines(&console, &["ok 1 selftest.forge", "ok 2 selftest.cpu-swap", "ok 3 selftest.conflict-el2"]);
@@ -132,7 +132,6 @@ fn a_payload_cannot_speak_for_the_hypervisor() {
     assert_eq!((hellos, reader.lost()), (1, 0), "{console}");
 }
 
-#[test]
 fn at_el1_it_explains_and_stops() {
     let console = boot("virt", &TWO, &bundle(""), SOME);
     assert!(
@@ -142,7 +141,6 @@ fn at_el1_it_explains_and_stops() {
     assert_eq!(console.lines().count(), 1, "{console}");
 }
 
-#[test]
 fn at_el3_it_goes_down_to_el2() {
     // QEMU enters a kernel at EL2, so Image and bundle are put into memory as firmware would, at an address of our
     // own choice, and the DTB tells of them.
@@ -184,7 +182,6 @@ fn at_el3_it_goes_down_to_el2() {
     );
 }
 
-#[test]
 fn too_little_ram_for_a_gib_is_a_skip_with_its_reason() {
     let run = "shatter.run=el1.split.4k-l1.bbm.load-local,el1.split.4k-l2.bbm.load-local shatter.rounds=4";
     let console = boot(VIRT, &["-cpu", "max", "-m", "512M"], &bundle(""), run);
@@ -195,7 +192,6 @@ fn too_little_ram_for_a_gib_is_a_skip_with_its_reason() {
     );
 }
 
-#[test]
 fn it_says_what_is_wrong_with_a_bundle() {
     let whole = bundle("");
     let console = boot(VIRT, &TWO, &whole[..whole.len() / 2], SOME);
@@ -217,7 +213,6 @@ fn it_says_what_is_wrong_with_a_bundle() {
     assert!(console.contains("Bail out! no bundle"), "{console}");
 }
 
-#[test]
 fn it_says_what_is_wrong_with_a_plan() {
     for (plan, bootargs, complaint) in [
         ("shatter-plan 1\nrun selftest.quiet\n", "", "plan line 2: there is no end line after it"),
@@ -231,4 +226,20 @@ fn it_says_what_is_wrong_with_a_plan() {
         let wanted = format!("Bail out! {complaint}");
         assert!(console.lines().any(|l| l.starts_with(&wanted)), "no `{wanted}` in:\n{console}");
     }
+}
+
+fn main() -> ExitCode {
+    harness::main(
+        &[],
+        tests![
+            it_runs_on_one_to_eight_cpus_with_gicv2_and_gicv3,
+            it_runs_where_the_gic_has_security_extensions,
+            a_payload_cannot_speak_for_the_hypervisor,
+            at_el1_it_explains_and_stops,
+            at_el3_it_goes_down_to_el2,
+            too_little_ram_for_a_gib_is_a_skip_with_its_reason,
+            it_says_what_is_wrong_with_a_bundle,
+            it_says_what_is_wrong_with_a_plan
+        ],
+    )
 }

@@ -1,12 +1,14 @@
 //! The instances under `cargo test`: one test for each instance and CPU, `qemu::max::el1.split.4k-l2.bbm.load-remote`.
 //!
 //! All selected tests of one CPU share one boot, which happens when the first of them runs; a test that is asked for
-//! alone boots alone. What only failed to be shown is no success: without QEMU every test fails, and says what to
+//! alone boots alone. What only failed to be shown is no success: without QEMU its tests are ignored, and say what to
 //! install.
 //!
 //! `SHATTER_TEST_CPUS` names the CPUs, separated by commas, each as `platform:cpu`. Without it they are one of BBM level
 //! 2 and one of level 0 on QEMU, and one of level 1 and one of level 2 on the model, where conflict aborts and nT faults
 //! can be seen.
+
+mod common;
 
 use std::{
     collections::HashMap,
@@ -15,9 +17,9 @@ use std::{
     sync::{Arc, LazyLock, Mutex, OnceLock, atomic::AtomicBool},
 };
 
+use common::{Absent, find_qemu};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use shatter_runner::{
-    doctor,
     judge::judge,
     known,
     plan::Plan,
@@ -38,11 +40,7 @@ const TIMEOUT_MS: NonZeroU64 = NonZeroU64::new(10_000).expect("not 0");
 const SEED: u64 = 0x2a;
 
 /// QEMU, found when the first test needs it; or what to do about it. Shared, and no static: it has files to remove.
-type SharedQemu = Arc<LazyLock<Result<Qemu, String>>>;
-
-fn find_qemu() -> Result<Qemu, String> {
-    Qemu::find().map_err(|error| format!("{error}\n\n{}", doctor::advice(&error)))
-}
+type SharedQemu = Arc<LazyLock<Result<Qemu, Absent>>>;
 
 fn hardware() -> Hardware {
     Hardware { cpus: 2, gic: Gic::V3, memory: "3G".to_owned(), threads: Threads::default() }
@@ -70,7 +68,6 @@ impl Boot {
                 Err(error) => return (results, Some(error.to_string())),
             },
             (qemu::KIND, Ok(qemu)) => Box::new(qemu.target(&self.cpu, hardware())),
-            (qemu::KIND, Err(error)) => return (results, Some(error.clone())),
             (other, _) => return (results, Some(format!("there is no platform {other}"))),
         };
         let instances = self.selected.lock().expect("nobody panics with it").clone();
@@ -85,6 +82,9 @@ impl Boot {
     }
 
     fn test(&self, id: &str) -> Result<Completion, Failed> {
+        if let (qemu::KIND, Err(absent)) = (&*self.platform, &**self.qemu) {
+            return absent.completion();
+        }
         let (results, failure) = self.results.get_or_init(|| self.run());
         let Some(case) = results.get(id) else {
             return Err(failure.as_deref().unwrap_or("the machine did not report it").into());

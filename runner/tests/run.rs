@@ -1,15 +1,20 @@
-//! `shatter run` on QEMU as users meet it: what is in the result file, and what is left when things go wrong.
+//! `shatter run` as users meet it, on QEMU and without: what is in the result file, and what is left when things go wrong.
+
+mod common;
+#[path = "common/harness.rs"]
+mod harness;
 
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Command, ExitCode, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
+use shatter_runner::guest;
 
 fn shatter(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shatter"));
@@ -29,15 +34,22 @@ fn assert_code(output: &Output, code: i32) {
 }
 
 fn result(out: &Path, cpu: &str) -> Value {
-    let path = out.join(format!("qemu/{cpu}.json"));
+    result_of(out, "qemu", cpu)
+}
+
+fn result_of(out: &Path, platform: &str, cpu: &str) -> Value {
+    let path = out.join(format!("{platform}/{cpu}.json"));
     serde_json::from_slice(&fs::read(&path).expect("a result file")).expect("JSON")
+}
+
+fn complaint(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 fn case<'a>(result: &'a Value, id: &str) -> &'a Value {
     result["cases"].as_array().expect("cases").iter().find(|c| c["id"] == id).expect("the case")
 }
 
-#[test]
 fn injected_conflicts_go_all_the_way_from_the_handler_to_the_result_file() {
     let dir = tempfile::tempdir().expect("a directory");
     assert_code(&run(dir.path(), &["selftest.conflict"]), 0);
@@ -60,7 +72,6 @@ fn injected_conflicts_go_all_the_way_from_the_handler_to_the_result_file() {
     }
 }
 
-#[test]
 fn whatever_ends_by_force_is_recorded_with_its_registers() {
     let dir = tempfile::tempdir().expect("a directory");
     assert_code(&run(dir.path(), &["selftest", "el1.split.4k-l2.bbm.load-remote"]), 0);
@@ -95,7 +106,6 @@ fn kill_qemu(parent: u32) -> bool {
     killed
 }
 
-#[test]
 fn a_killed_qemu_costs_nothing_collected_and_resume_finishes() {
     let dir = tempfile::tempdir().expect("a directory");
     let out = dir.path().to_str().expect("a path in UTF-8");
@@ -125,7 +135,6 @@ fn a_killed_qemu_costs_nothing_collected_and_resume_finishes() {
     }
 }
 
-#[test]
 fn a_killed_runner_takes_its_qemu_along() {
     let dir = tempfile::tempdir().expect("a directory");
     let out = dir.path().to_str().expect("a path in UTF-8");
@@ -159,11 +168,8 @@ fn a_killed_runner_takes_its_qemu_along() {
     }
 }
 
-#[test]
 fn bad_input_has_its_own_exit_code_and_says_what_to_do() {
     let dir = tempfile::tempdir().expect("a directory");
-    let complaint = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
-
     let output = run(dir.path(), &["--cpu", "cortex-a9000"]);
     assert_code(&output, 2);
     assert!(complaint(&output).contains("cortex-a57"), "{}", complaint(&output));
@@ -172,10 +178,6 @@ fn bad_input_has_its_own_exit_code_and_says_what_to_do() {
     assert_code(&output, 4);
     assert!(complaint(&output).contains("el1.split"), "{}", complaint(&output));
 
-    let missing = shatter(&["run"]).env("SHATTER_QEMU", dir.path().join("none")).output().expect("shatter starts");
-    assert_code(&missing, 3);
-    assert!(complaint(&missing).contains("install"), "{}", complaint(&missing));
-
     let file = dir.path().join("file");
     fs::write(&file, "").expect("a file");
     let output = run(&file, &["selftest.quiet"]);
@@ -183,7 +185,6 @@ fn bad_input_has_its_own_exit_code_and_says_what_to_do() {
     assert!(complaint(&output).contains("file"), "{}", complaint(&output));
 }
 
-#[test]
 fn a_qemu_that_is_too_old_is_told_from_one_that_is_missing() {
     let dir = tempfile::tempdir().expect("a directory");
     let old = dir.path().join("qemu-system-aarch64");
@@ -193,6 +194,160 @@ fn a_qemu_that_is_too_old_is_told_from_one_that_is_missing() {
     fs::set_permissions(&old, fs::Permissions::from_mode(0o755)).expect("its permissions");
     let output = shatter(&["run"]).env("SHATTER_QEMU", &old).output().expect("shatter starts");
     assert_code(&output, 3);
-    let complaint = String::from_utf8_lossy(&output.stderr);
+    let complaint = complaint(&output);
     assert!(complaint.contains("5.2.0") && complaint.contains("7.2"), "{complaint}");
+}
+
+/// The command in an environment without any program, and so without QEMU.
+fn alone(out: &Path, arguments: &[&str]) -> Command {
+    let mut command = shatter(arguments);
+    command.current_dir(out).env("PATH", out).env_remove("SHATTER_QEMU");
+    command
+}
+
+fn without_a_qemu_the_model_runs_and_says_why() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let output = alone(dir.path(), &["run", "selftest.clean"]).output().expect("shatter starts");
+    assert_code(&output, 0);
+    let said = complaint(&output);
+    let lines: Vec<_> = said.lines().filter(|line| line.contains("so this runs on the model")).collect();
+    assert!(matches!(lines[..], [line] if line.contains("not found") && line.contains(" install ")), "{said}");
+    assert!(said.contains("again with: shatter run selftest.clean --on model --cpu ideal-l2-abort"), "{said}");
+    let stored = result_of(&dir.path().join("results"), "model", "ideal-l2-abort");
+    assert_eq!(case(&stored, "selftest.clean")["verdict"], "pass");
+    assert_eq!(stored["platform"]["evidence"], "model");
+    // Who asks for the model is told nothing of QEMU.
+    let output = alone(dir.path(), &["run", "selftest.clean", "--on", "model"]).output().expect("shatter starts");
+    assert_code(&output, 0);
+    assert!(!complaint(&output).contains("qemu"), "{}", complaint(&output));
+
+    let output = alone(dir.path(), &["doctor"]).output().expect("shatter starts");
+    assert_code(&output, 3);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("ok   the model") && text.contains("miss qemu-system-aarch64 was not found"), "{text}");
+}
+
+fn a_qemu_that_was_asked_for_is_not_replaced() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let on_qemu = alone(dir.path(), &["run", "selftest.clean", "--on", "qemu"]).output().expect("shatter starts");
+    let none = dir.path().join("none");
+    let named =
+        alone(dir.path(), &["run", "selftest.clean"]).env("SHATTER_QEMU", none).output().expect("shatter starts");
+    for output in [on_qemu, named] {
+        assert_code(&output, 3);
+        assert!(complaint(&output).contains(" install "), "{}", complaint(&output));
+        assert!(!dir.path().join("results").exists());
+    }
+}
+
+/// A program in the form of an arm64 Image of 16 KiB.
+fn image(code: &[u32]) -> Vec<u8> {
+    const SIZE: usize = 0x4000;
+    let mut image = vec![0; SIZE];
+    // b 0x40
+    image[..4].copy_from_slice(&0x1400_0010_u32.to_le_bytes());
+    image[0x10..0x14].copy_from_slice(&0x4000_u32.to_le_bytes());
+    image[0x38..0x3c].copy_from_slice(b"ARM\x64");
+    for (slot, word) in image[0x40..].chunks_exact_mut(4).zip(code) {
+        slot.copy_from_slice(&word.to_le_bytes());
+    }
+    image
+}
+
+fn an_image_that_is_not_ours_ends_in_a_report_with_registers() {
+    /// BR XZR, B ., WFI.
+    const JUMP: u32 = 0xd61f_03e0;
+    const LOOP: u32 = 0x1400_0000;
+    const SLEEP: u32 = 0xd503_207f;
+    let dir = tempfile::tempdir().expect("a directory");
+    let noise: Vec<u32> = (0..1000_u32).map(|n| n.wrapping_mul(0x9e37_79b9) ^ 0x5a5a_1234).collect();
+    let mut truncated = guest::IMAGE.to_vec();
+    truncated.truncate(8192);
+    for (name, bytes, words) in [
+        ("noise", image(&noise), "at EL2"),
+        ("truncated", truncated, "exceptions without end, the first with ESR_EL2"),
+        ("nothing", image(&[JUMP]), "the first with ESR_EL2 0x86000010 FAR_EL2 0x0 ELR_EL2 0x0;"),
+        ("loop", image(&[LOOP]), "it printed nothing in"),
+        ("sleep", image(&[SLEEP]), "every PE sleeps"),
+    ] {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).expect("a file");
+        let path = path.to_str().expect("a path in UTF-8");
+        let output = run(dir.path(), &["selftest.clean", "--on", "model", "--image", path]);
+        assert_code(&output, 3);
+        let said = complaint(&output);
+        assert!([words, "x0=", "x30="].iter().all(|part| said.contains(part)), "{name}: {said}");
+    }
+    for (name, bytes) in [("short", &b"ARM\x64"[..]), ("elf", &[0x7f; 4096])] {
+        fs::write(dir.path().join(name), bytes).expect("a file");
+        let path = dir.path().join(name);
+        let output = run(dir.path(), &["--on", "model", "--image", path.to_str().expect("a path in UTF-8")]);
+        assert_code(&output, 2);
+        assert!(complaint(&output).contains("flat arm64 Image"), "{}", complaint(&output));
+    }
+    assert_code(&run(dir.path(), &["--on", "model", "--image", "/nonexistent"]), 2);
+}
+
+/// Runs an Image of the user's own on a platform.
+fn assert_runs_own_image(platform: &str, cpu: &str) {
+    let dir = tempfile::tempdir().expect("a directory");
+    // Ours with a byte behind its end.
+    let path = dir.path().join("Image");
+    fs::write(&path, [guest::IMAGE, &[0]].concat()).expect("a file");
+    let path = path.to_str().expect("a path in UTF-8");
+    let arguments = ["selftest.clean", "--on", platform, "--cpu", cpu];
+    assert_code(&run(dir.path(), &[&arguments[..], &["--image", path]].concat()), 0);
+    let own = result_of(dir.path(), platform, cpu);
+    assert_eq!(case(&own, "selftest.clean")["verdict"], "pass");
+    // Results of one Image are not gone on with by another.
+    assert_code(&run(dir.path(), &[&arguments[..], &["--resume"]].concat()), 2);
+    assert_code(&run(dir.path(), &arguments), 0);
+    let ours = result_of(dir.path(), platform, cpu);
+    assert!(own["tool"]["image"] != ours["tool"]["image"] && own["tool"]["image"].is_string());
+}
+
+fn an_image_of_ones_own_runs_on_the_model() {
+    assert_runs_own_image("model", "benign");
+}
+
+fn an_image_of_ones_own_runs_on_qemu() {
+    assert_runs_own_image("qemu", "max");
+}
+
+fn the_model_agrees_with_qemu() {
+    let audit =
+        |arguments: &[&str]| shatter(&[&["audit", "agreement"], arguments].concat()).output().expect("shatter starts");
+    // Some that are the same, and controls that QEMU cannot show.
+    let output = audit(&["el1.split.4k-l2", "l3-ro-rw.direct-notlbi", "selftest", "--cases", "0", "--rounds", "4"]);
+    assert_code(&output, 0);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("differ by qemu-rewalks") && text.contains(", 0 differ\n"), "{text}");
+
+    let output = audit(&["selftest.clean", "--cpu", "cortex-a57", "--cases", "0"]);
+    assert_code(&output, 2);
+    assert!(complaint(&output).contains("BBM level 0"), "{}", complaint(&output));
+    let output = audit(&["selftest.clean", "--qemu-user", "/nonexistent"]);
+    assert_code(&output, 3);
+    assert!(complaint(&output).contains("qemu-user"), "{}", complaint(&output));
+}
+
+fn main() -> ExitCode {
+    harness::main(
+        tests![
+            without_a_qemu_the_model_runs_and_says_why,
+            a_qemu_that_was_asked_for_is_not_replaced,
+            an_image_that_is_not_ours_ends_in_a_report_with_registers,
+            an_image_of_ones_own_runs_on_the_model,
+            a_qemu_that_is_too_old_is_told_from_one_that_is_missing
+        ],
+        tests![
+            injected_conflicts_go_all_the_way_from_the_handler_to_the_result_file,
+            whatever_ends_by_force_is_recorded_with_its_registers,
+            a_killed_qemu_costs_nothing_collected_and_resume_finishes,
+            a_killed_runner_takes_its_qemu_along,
+            bad_input_has_its_own_exit_code_and_says_what_to_do,
+            an_image_of_ones_own_runs_on_qemu,
+            the_model_agrees_with_qemu
+        ],
+    )
 }

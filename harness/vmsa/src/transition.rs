@@ -363,7 +363,6 @@ pub fn sufficient(sequence: &Sequence, change: Change, granule: Granule, bbm: Bb
     // Whether the last write is seen by every walker, and everything by this PE's next instruction.
     let (mut seen, mut synchronised) = (true, true);
     for step in sequence.steps() {
-        synchronised = *step == Step::Isb;
         match *step {
             Step::Write(write) => {
                 if state != Maintenance::Settled {
@@ -382,13 +381,14 @@ pub fn sufficient(sequence: &Sequence, change: Change, granule: Granule, bbm: Bb
                     next.kind(granule, context.level) == DescriptorKind::Block && current == next.with_nt(true);
                 state = if last.need == Need::Nothing { Maintenance::Settled } else { Maintenance::Written };
                 seen = next == current;
+                synchronised = false;
                 current = next;
             }
             Step::Dsb(dsb) => {
                 seen |= dsb.shows_stores();
                 match state {
                     Maintenance::Written if dsb.shows_stores() => state = Maintenance::Visible,
-                    Maintenance::Issued if dsb.completes_tlbis() => state = Maintenance::Settled,
+                    Maintenance::Issued if dsb.completes_tlbis() => (state, synchronised) = (Maintenance::Settled, false),
                     _ => {}
                 }
             }
@@ -402,7 +402,7 @@ pub fn sufficient(sequence: &Sequence, change: Change, granule: Granule, bbm: Bb
                     state = Maintenance::Issued;
                 }
             }
-            Step::Isb => {}
+            Step::Isb => synchronised |= seen && (state == Maintenance::Settled || only_clears_nt),
         }
     }
     if current != new {

@@ -194,7 +194,7 @@ impl Target for ModelTarget {
                         break with_states(&machine, &format!("it printed nothing in {MUTE} instructions"));
                     }
                     End::Limit => {}
-                    End::Off | End::Exit(_) | End::Storm(_) => break end.to_string(),
+                    End::Off | End::Exit(_) | End::Unknown(_) | End::Storm(_) => break end.to_string(),
                     _ => break with_states(&machine, &end.to_string()),
                 }
             };

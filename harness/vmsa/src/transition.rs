@@ -388,7 +388,9 @@ pub fn sufficient(sequence: &Sequence, change: Change, granule: Granule, bbm: Bb
                 seen |= dsb.shows_stores();
                 match state {
                     Maintenance::Written if dsb.shows_stores() => state = Maintenance::Visible,
-                    Maintenance::Issued if dsb.completes_tlbis() => (state, synchronised) = (Maintenance::Settled, false),
+                    Maintenance::Issued if dsb.completes_tlbis() => {
+                        (state, synchronised) = (Maintenance::Settled, false)
+                    }
                     _ => {}
                 }
             }

@@ -34,8 +34,9 @@
 //! *TLB maintenance.* A TLBI reaches the PEs of its scope (HCR_EL2.FB counts) and takes effect on each of them at a
 //! moment of its own between its issue and a DSB of the issuer that completes it: of sufficient domain, ordering loads
 //! and stores (R_PSMWS, R_YNJCP), not nXS unless the TLBI is. Without such a DSB it may never take effect. On the issuer
-//! itself it may take until a context synchronisation behind the DSB: what follows in program order may have been
-//! translated already (R_BLDZX, no FEAT_ETS2). What it
+//! itself, what it removes may still serve accesses until a context synchronisation behind the DSB: what follows in
+//! program order may have been translated already (R_BLDZX, no FEAT_ETS2). It matches nothing any more then, so it
+//! cannot conflict. What it
 //! must remove is exactly what the architecture says and decided in one place, [`mod@tlbi`]: last-level forms leave
 //! Table descriptors, by-IPA forms leave combined entries (R_TVTYQ), a wrong TTL or TG removes nothing (R_SQXYZ,
 //! R_XKMMX), by-VA forms remove what was made from a descriptor that maps the VA, a group's other members excepted
@@ -322,8 +323,6 @@ struct Pending {
     issued: Issued,
     /// It waits for the DSB.
     lazy: bool,
-    /// That DSB has come, and it waits for this PE's, the issuer's, context synchronisation.
-    until_sync: bool,
 }
 
 /// TLBIs under way that one PE keeps apart; the oldest takes effect when there are more.
@@ -344,6 +343,8 @@ pub struct Mmu {
     recent_at: usize,
     /// [`Defect::UpdateMisplaced`]: a descriptor and what will be stored over whatever stands there.
     misplaced: Option<(u64, u64)>,
+    /// Whether the TLB may hold entries that [linger](Entry::lingers).
+    lingering: bool,
     /// [`Defect::Reordered`]: an entry that a TLBI removed.
     ghost: Option<Entry>,
 }
@@ -361,6 +362,7 @@ impl Mmu {
             recent: [0; RECENT],
             recent_at: 0,
             misplaced: None,
+            lingering: false,
             ghost: None,
         }
     }
@@ -385,14 +387,16 @@ impl Mmu {
 
     /// A context synchronisation event (ISB, exception entry, exception return) with the registers as written.
     pub fn context_sync(&mut self, context: &Context, choices: &mut Choices) {
-        let awaited = self.pending.iter().any(|pending| pending.until_sync);
-        if self.synchronised == *context && !awaited {
+        if self.synchronised == *context && !self.lingering {
             return;
         }
         if self.profile.has(Defect::IsbIneffective) && choices.chance(Point::Defect, Odds::one_in(2)) {
             return;
         }
-        while awaited && self.apply_one(|pending| pending.until_sync, choices) {}
+        if self.lingering {
+            self.lingering = false;
+            self.tlb.retain(|entry| !entry.lingers);
+        }
         self.synchronised = *context;
         self.generation += 1;
     }
@@ -427,7 +431,7 @@ impl Mmu {
             self.step(request.el, context, memory, choices);
         }
         if !self.pending.is_empty() && choices.chance(Point::Invalidate, self.profile.invalidate) {
-            self.apply_one(|pending| !pending.lazy, choices);
+            self.apply_one(|pending| !pending.lazy, false, choices);
         }
         let settled = self.synchronised.agrees(context, regime);
         let context = &self.effective(context, choices);
@@ -459,7 +463,8 @@ impl Mmu {
         let attr = Self::attr(&hit, second.as_ref(), request.kind == Kind::Fetch && !stage1);
         let pa = if one_stage { hit.ipa(va) } else { hit.pa(va) };
         let (device, cacheable) = (Device::of(attr).is_some(), attr == 0xff);
-        let stable = kept && settled && !one_stage && self.pending.is_empty() && self.ghost.is_none();
+        let stable =
+            kept && settled && !one_stage && self.pending.is_empty() && !self.lingering && self.ghost.is_none();
         let page = (stable && torn.is_none() && self.unique(&tags, va, &hit)).then(|| MicroEntry {
             va: request.va & !0xfff,
             pa: pa & !0xfff,
@@ -600,6 +605,13 @@ impl Mmu {
             self.ghost = None;
             choices.tell_of((va, 1), "use", || format!("{ghost}, which a TLBI removed"));
             return Ok((Hit { one: ghost.one, two: ghost.two }, None, false));
+        }
+        if self.lingering
+            && let Some(entry) = self.tlb.lingering(&tags, va)
+            && !(request.kind.stores() && (Hit { one: entry.one, two: entry.two }).clean())
+            && choices.chance(Point::Invalidate, self.profile.linger)
+        {
+            return Ok((Hit { one: entry.one, two: entry.two }, None, false));
         }
         // AT of stage 1 alone with stage 2 on walks: what the TLB has of stage 2 is not asked for.
         if matches!(request.kind, Kind::At { both_stages: false, .. }) && context.stage2_on(regime) {
@@ -847,7 +859,7 @@ impl Mmu {
     /// PE's; only its regime is walked for. A benign profile does nothing.
     pub fn step<M: TableMemory>(&mut self, el: u8, context: &Context, memory: &mut M, choices: &mut Choices) {
         if !self.pending.is_empty() && choices.chance(Point::Invalidate, self.profile.invalidate) {
-            self.apply_one(|pending| !pending.lazy, choices);
+            self.apply_one(|pending| !pending.lazy, false, choices);
         }
         if let Some((pa, new)) = self.misplaced
             && choices.chance(Point::Defect, Odds::one_in(3))
@@ -902,19 +914,19 @@ impl Mmu {
     }
 
     /// Lets one of the TLBIs under way that `may` take effect, in any order; whether there was one.
-    fn apply_one(&mut self, may: impl Fn(&Pending) -> bool, choices: &mut Choices) -> bool {
+    fn apply_one(&mut self, may: impl Fn(&Pending) -> bool, linger: bool, choices: &mut Choices) -> bool {
         let count = self.pending.iter().filter(|pending| may(pending)).count();
         let nth = choices.pick(Point::Invalidate, count as u32) as usize;
         let Some((index, _)) = self.pending.iter().enumerate().filter(|(_, pending)| may(pending)).nth(nth) else {
             return false;
         };
         let issued = self.pending.swap_remove(index).issued;
-        self.apply(&issued, choices);
+        self.apply(&issued, linger, choices);
         true
     }
 
-    fn apply(&mut self, issued: &Issued, choices: &mut Choices) {
-        let (profile, ghost) = (&self.profile, &mut self.ghost);
+    fn apply(&mut self, issued: &Issued, linger: bool, choices: &mut Choices) {
+        let (profile, ghost, lingering) = (&self.profile, &mut self.ghost, &mut self.lingering);
         choices.tell("effect", || format!("of tlbi {issued}"));
         self.tlb.retain(|entry| {
             if !issued.must_remove(entry, profile) {
@@ -935,7 +947,9 @@ impl Mmu {
                 return true;
             }
             choices.tell_of(entry.extent(), "remove", || *entry);
-            false
+            entry.lingers = linger && entry.kind == EntryKind::Combined;
+            *lingering |= entry.lingers;
+            entry.lingers
         });
         self.generation += 1;
         if choices.chance(Point::Evict, self.profile.over_invalidate) {
@@ -965,15 +979,15 @@ pub fn tlbi(mmus: &mut [Mmu], issuer: usize, op: TlbiOp, el1: bool, context: &Co
         }
         mmu.generation += 1;
         if mmu.profile.invalidate == Odds::ALWAYS {
-            mmu.apply(&issued, choices);
+            mmu.apply(&issued, false, choices);
             continue;
         }
         if mmu.pending.len() == PENDING {
             let oldest = mmu.pending.remove(0).issued;
-            mmu.apply(&oldest, choices);
+            mmu.apply(&oldest, false, choices);
         }
         let lazy = choices.chance(Point::Invalidate, mmu.profile.lazy);
-        mmu.pending.push(Pending { issuer, issued, lazy, until_sync: false });
+        mmu.pending.push(Pending { issuer, issued, lazy });
     }
     choices.on(issuer);
 }
@@ -996,11 +1010,10 @@ pub fn complete(mmus: &mut [Mmu], issuer: usize, dsb: Dsb, choices: &mut Choices
                 (pending.issuer, pending.lazy) = (NOBODY, false);
             }
         }
-        for pending in mmu.pending.iter_mut().filter(|pending| pe == issuer && completed(pending)) {
-            pending.until_sync |= choices.chance(Point::Invalidate, mmu.profile.until_sync);
-        }
         choices.on(pe);
-        while mmu.apply_one(|pending| completed(pending) && !pending.until_sync, choices) {}
+        // What the issuer's next instructions were translated by outlives the DSB.
+        let linger = pe == issuer && choices.chance(Point::Invalidate, mmu.profile.linger);
+        while mmu.apply_one(completed, linger, choices) {}
     }
     choices.on(issuer);
 }

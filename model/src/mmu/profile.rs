@@ -68,8 +68,9 @@ pub struct Profile {
     pub invalidate: Odds,
     /// A TLBI takes effect on a PE no earlier than the DSB that completes it.
     pub lazy: Odds,
-    /// On the PE that issued it, a TLBI takes effect no earlier than the context synchronisation behind its DSB.
-    pub until_sync: Odds,
+    /// On the PE that issued it, what a TLBI removes with its DSB serves accesses until the context synchronisation
+    /// behind that.
+    pub linger: Odds,
     /// With a TLBI that takes effect: one more entry goes.
     pub over_invalidate: Odds,
     /// A walk reads what stood there before a store that no DSB has completed.
@@ -103,7 +104,7 @@ impl Profile {
         speculate: Odds::NEVER,
         invalidate: Odds::ALWAYS,
         lazy: Odds::NEVER,
-        until_sync: Odds::NEVER,
+        linger: Odds::NEVER,
         over_invalidate: Odds::NEVER,
         early_walk: Odds::NEVER,
         early_register: Odds::NEVER,
@@ -121,7 +122,7 @@ impl Profile {
         speculate: Odds::one_in(2),
         invalidate: Odds::one_in(3),
         lazy: Odds::one_in(2),
-        until_sync: Odds::one_in(2),
+        linger: Odds::one_in(2),
         over_invalidate: Odds::one_in(8),
         early_walk: Odds::one_in(2),
         early_register: Odds::one_in(2),

@@ -960,6 +960,7 @@ fn every_form_of_tlbi_removes_what_it_must_and_no_more() {
         table: 0,
         restrictions: 0,
         fetch_only: false,
+        lingers: false,
     };
     let at = |level: Level, entry: Entry| {
         let (shift, size) = (level.shift(Granule::K4), level.size(Granule::K4));

@@ -140,6 +140,9 @@ pub(super) struct Entry {
     pub(super) restrictions: u8,
     /// Only instruction fetches match; only [`Defect::ExecuteKept`](super::Defect::ExecuteKept) makes such entries.
     pub(super) fetch_only: bool,
+    /// A TLBI has removed it, and the PE has not synchronised its context since: it matches nothing any more, and may
+    /// serve an access that had been translated by it.
+    pub(super) lingers: bool,
 }
 
 /// Who looks something up.
@@ -280,7 +283,12 @@ impl Tlb {
     pub(super) fn matching<'a>(&'a self, tags: &'a Tags, input: u64) -> impl Iterator<Item = &'a Entry> + 'a {
         let covering =
             self.ranges.iter().zip(&self.entries).filter(move |((start, size), _)| input.wrapping_sub(*start) < *size);
-        covering.map(|(_, entry)| entry).filter(move |entry| entry.belongs(tags))
+        covering.map(|(_, entry)| entry).filter(move |entry| !entry.lingers && entry.belongs(tags))
+    }
+
+    /// An entry for `input` that is gone but for accesses that were translated before.
+    pub(super) fn lingering(&self, tags: &Tags, input: u64) -> Option<Entry> {
+        self.entries.iter().find(|entry| entry.lingers && entry.matches(tags, input)).copied()
     }
 
     /// Keeps `entry`. True if what a lookup gives may have changed for an address that some entry matched already.

@@ -385,6 +385,7 @@ impl<M: TableMemory> Walker<'_, M> {
             table: 0,
             restrictions: 0,
             fetch_only: false,
+            lingers: false,
         }
     }
 

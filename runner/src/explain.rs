@@ -7,7 +7,7 @@ use std::io;
 
 use vmsa::{
     descriptor::{Attributes, Descriptor, DescriptorKind},
-    geometry::{BbmLevel, Granule, Level},
+    geometry::{BbmLevel, Bytes, Granule, Level},
     instance::{Access, Case, Change, Instance, Method, Place, Protection, Remapping, Selftest, Stage2},
     outcome::{Kind, Phase},
     transition::{self, Needed},
@@ -38,7 +38,7 @@ pub fn write(instance: &Instance, out: &mut dyn io::Write) -> io::Result<()> {
 }
 
 fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
-    let size = |level: Level| bytes(level.size(case.granule));
+    let size = |level: Level| Bytes(level.size(case.granule));
     let what = match case.change {
         Change::Split { block, leaf } => {
             format!("a block of {} becomes tables down to leaves of {}", size(block), size(leaf))
@@ -124,7 +124,9 @@ fn describe(descriptor: Descriptor, granule: Granule, level: Level) -> String {
         if writable { "read-write" } else { "read-only" },
         if el1_execute { "executable" } else { "PXN" },
     );
-    for (set, name) in [(access_flag, "AF"), (not_global, "nG"), (contiguous, "Contiguous"), (descriptor.nt(), "nT")] {
+    // In a Page, nT's bit is one of the OA.
+    let nt = descriptor.nt() && descriptor.kind(granule, level) == DescriptorKind::Block;
+    for (set, name) in [(access_flag, "AF"), (not_global, "nG"), (contiguous, "Contiguous"), (nt, "nT")] {
         if set {
             text += &format!(", {name}");
         }
@@ -227,14 +229,6 @@ fn names(kinds: &[Kind]) -> String {
         }
     }
     names.join(", ")
-}
-
-fn bytes(size: u64) -> String {
-    match size {
-        s if s >= 1 << 30 => format!("{} GiB", s >> 30),
-        s if s >= 1 << 20 => format!("{} MiB", s >> 20),
-        s => format!("{} KiB", s >> 10),
-    }
 }
 
 const fn selftest(test: Selftest) -> &'static str {

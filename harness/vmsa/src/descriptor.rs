@@ -6,7 +6,10 @@
 
 use core::fmt;
 
-use crate::geometry::{Granule, Level};
+use crate::{
+    geometry::{Bytes, Granule, Level},
+    memory::Memory,
+};
 
 /// Bits 1 and 0: valid and type.
 const VALID: u64 = 1 << 0;
@@ -14,6 +17,7 @@ const VALID: u64 = 1 << 0;
 const NOT_BLOCK: u64 = 1 << 1;
 const ATTR_SHIFT: u32 = 2;
 const ATTR_MASK: u64 = 7 << ATTR_SHIFT;
+const NS: u64 = 1 << 5;
 /// `AP[1]`: EL0 may access.
 const AP_EL0: u64 = 1 << 6;
 /// `AP[2]`: read-only.
@@ -30,6 +34,8 @@ const PXN: u64 = 1 << 53;
 const UXN: u64 = 1 << 54;
 /// Bits 47 to 12, of which granule and level use the upper ones.
 const OA_MASK: u64 = 0x0000_ffff_ffff_f000;
+/// NSTable of a Table descriptor.
+const NS_TABLE: u64 = 1 << 63;
 
 /// Shareability of Normal memory.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -229,6 +235,88 @@ impl Descriptor {
         if af { Self(self.0 | AF) } else { Self(self.0 & !AF) }
     }
 
+    /// SH, both bits: 0b01 is reserved.
+    #[must_use]
+    pub const fn sh(self) -> u8 {
+        (self.bits(FIELD_SH)) as u8
+    }
+
+    /// NS of a leaf: the other of two OA spaces. RES0 in Non-secure state.
+    #[must_use]
+    pub const fn ns(self) -> bool {
+        self.0 & NS != 0
+    }
+
+    /// Where the next table is: its address and its address space.
+    #[must_use]
+    pub const fn next_table(self, granule: Granule) -> (u64, bool) {
+        (self.0 & OA_MASK & !(granule.page_size() - 1), self.0 & NS_TABLE != 0)
+    }
+
+    /// The value of one field.
+    #[must_use]
+    pub const fn bits(self, field: Field) -> u64 {
+        (self.0 & field.mask()) >> field.low
+    }
+
+    /// The fields of a descriptor of this kind, from the lowest; none of an invalid one.
+    pub fn fields(kind: DescriptorKind, granule: Granule, level: Level) -> impl Iterator<Item = Field> {
+        let size = level.shift(granule) as u8;
+        let (oa, rest) = match kind {
+            DescriptorKind::Invalid => (None, [].as_slice()),
+            DescriptorKind::Table => {
+                (Some(Field::new("next-level table address", 47, granule.page_shift() as u8)), TABLE_FIELDS)
+            }
+            DescriptorKind::Block => (Some(Field::new("OA", 47, size)), BLOCK_FIELDS),
+            // In a Page there is no nT.
+            DescriptorKind::Page => (Some(Field::new("OA", 47, size)), &BLOCK_FIELDS[1..]),
+        };
+        oa.into_iter().chain(rest.iter().copied())
+    }
+
+    /// The descriptor, if it is one that may stand at `level`; `side` is for the message. `mair` is MAIR_EL1, if known.
+    ///
+    /// # Errors
+    /// The first field that is reserved, misaligned or not 0 where it must be. What is invalid has no fields.
+    pub fn check(self, side: Side, granule: Granule, level: Level, mair: Option<u64>) -> Result<Self, BadDescriptor> {
+        let bad = |field, problem| Err(BadDescriptor { side, field, problem });
+        if !level.exists(granule) {
+            return bad(Field::new("level", 1, 0), Problem::NoLevel { granule, level });
+        }
+        let kind = self.kind(granule, level);
+        let aligned = match kind {
+            DescriptorKind::Invalid if self.is_valid() => {
+                return bad(Field::new("descriptor type", 1, 0), Problem::Reserved { granule, level });
+            }
+            DescriptorKind::Invalid => return Ok(self),
+            DescriptorKind::Table => granule.page_size(),
+            DescriptorKind::Block | DescriptorKind::Page => level.size(granule),
+        };
+        let nt = if kind == DescriptorKind::Block { NT } else { 0 };
+        let below = OA_MASK & (aligned - 1) & !nt;
+        if self.0 & below != 0 {
+            let name = if kind == DescriptorKind::Table { "next-level table address" } else { "OA" };
+            let field = Field::new(name, (aligned.trailing_zeros() - 1) as u8, 12);
+            return bad(field, Problem::Misaligned { size: Bytes(aligned) });
+        }
+        if self.0 & Field::UPPER_OA.mask() != 0 {
+            return bad(Field::UPPER_OA, Problem::Res0);
+        }
+        if kind == DescriptorKind::Table {
+            return Ok(self);
+        }
+        let attr_index = self.attributes().attr_index;
+        let memory = match mair.map(|mair| Memory::from_mair(mair, attr_index)) {
+            Some(None) => return bad(FIELD_ATTR_INDEX, Problem::Mair { attr_index }),
+            Some(memory) => memory,
+            None => None,
+        };
+        if self.sh() == 0b01 && memory.is_none_or(Memory::has_shareability) {
+            return bad(FIELD_SH, Problem::ReservedValue);
+        }
+        Ok(self)
+    }
+
     /// nT of a Block. Nothing else has one (I_PJZBK): in a Page the same bit is part of the OA.
     #[must_use]
     pub const fn nt(self) -> bool {
@@ -241,6 +329,155 @@ impl Descriptor {
         if nt { Self(self.0 | NT) } else { Self(self.0 & !NT) }
     }
 }
+
+/// A field of a descriptor: its name and its highest and lowest bit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Field {
+    /// Its name in the Arm ARM.
+    pub name: &'static str,
+    /// Its highest bit.
+    pub high: u8,
+    /// Its lowest bit.
+    pub low: u8,
+}
+
+impl Field {
+    /// OA bits 49 and 48, where FEAT_LPA2 has them.
+    const UPPER_OA: Self = Self::new("OA", 49, 48);
+
+    const fn new(name: &'static str, high: u8, low: u8) -> Self {
+        Self { name, high, low }
+    }
+
+    const fn mask(self) -> u64 {
+        (u64::MAX >> (63 - self.high)) & (u64::MAX << self.low)
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self { name, high, low } if high == low => write!(f, "{name}, bit {high}"),
+            Self { name, high, low } => write!(f, "{name}, bits {high} to {low}"),
+        }
+    }
+}
+
+const FIELD_ATTR_INDEX: Field = Field::new("AttrIndx", 4, 2);
+const FIELD_SH: Field = Field::new("SH", 9, 8);
+
+/// All but the OA of a Block; those of a Page from the second on.
+const BLOCK_FIELDS: &[Field] = &[
+    Field::new("nT", 16, 16),
+    FIELD_ATTR_INDEX,
+    Field::new("NS", 5, 5),
+    Field::new("AP[1]", 6, 6),
+    Field::new("AP[2]", 7, 7),
+    FIELD_SH,
+    Field::new("AF", 10, 10),
+    Field::new("nG", 11, 11),
+    Field::new("GP", 50, 50),
+    Field::new("DBM", 51, 51),
+    Field::new("Contiguous", 52, 52),
+    Field::new("PXN", 53, 53),
+    Field::new("UXN", 54, 54),
+    Field::new("software", 58, 55),
+    Field::new("PBHA", 62, 59),
+    Field::new("software", 63, 63),
+];
+
+/// All but the address of a Table.
+const TABLE_FIELDS: &[Field] = &[
+    Field::new("AF", 10, 10),
+    Field::new("PXNTable", 59, 59),
+    Field::new("UXNTable", 60, 60),
+    Field::new("APTable", 62, 61),
+    Field::new("NSTable", 63, 63),
+];
+
+/// Which of two descriptors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// The one that stands in the table.
+    Old,
+    /// The one that is to stand there.
+    New,
+}
+
+/// Why a value is no descriptor of its level.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BadDescriptor {
+    /// Which descriptor.
+    pub side: Side,
+    /// The field that is wrong.
+    pub field: Field,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What is wrong with a field.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Problem {
+    /// The granule has no such level.
+    NoLevel {
+        /// The granule.
+        granule: Granule,
+        /// The level.
+        level: Level,
+    },
+    /// A type of descriptor that is not there at this level; hardware treats it as invalid.
+    Reserved {
+        /// The granule.
+        granule: Granule,
+        /// The level.
+        level: Level,
+    },
+    /// An address that is not aligned to the size of what it names.
+    Misaligned {
+        /// The size.
+        size: Bytes,
+    },
+    /// Not 0 in a field that is RES0.
+    Res0,
+    /// A reserved value.
+    ReservedValue,
+    /// MAIR holds an UNPREDICTABLE encoding for this index.
+    Mair {
+        /// The index.
+        attr_index: u8,
+    },
+}
+
+impl fmt::Display for BadDescriptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = match self.side {
+            Side::Old => "old",
+            Side::New => "new",
+        };
+        match self.problem {
+            Problem::NoLevel { granule, level } => {
+                write!(f, "the {granule} granule has no level {}", level.number())
+            }
+            Problem::Reserved { granule, level } => write!(
+                f,
+                "{side} descriptor: {}: 0b01 is reserved at level {} of the {granule} granule, which has no blocks \
+                 there; hardware treats it as invalid (R_RHSKG)",
+                self.field,
+                level.number()
+            ),
+            Problem::Misaligned { size } => {
+                write!(f, "{side} descriptor: {}: not 0, so not aligned to {size}", self.field)
+            }
+            Problem::Res0 => write!(f, "{side} descriptor: {}: not 0; addresses have 48 bits here", self.field),
+            Problem::ReservedValue => write!(f, "{side} descriptor: {}: 0b01 is reserved (R_ZWYSH)", self.field),
+            Problem::Mair { attr_index } => {
+                write!(f, "{side} descriptor: {}: MAIR's Attr{attr_index} has no defined encoding", self.field)
+            }
+        }
+    }
+}
+
+impl core::error::Error for BadDescriptor {}
 
 impl fmt::Debug for Descriptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

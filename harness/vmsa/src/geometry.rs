@@ -115,6 +115,12 @@ impl Level {
         (va >> self.shift(granule)) as usize & (granule.entries() - 1)
     }
 
+    /// Whether the granule has this level for addresses of 48 bits.
+    #[must_use]
+    pub const fn exists(self, granule: Granule) -> bool {
+        self.0 >= matches!(granule, Granule::K64) as i8
+    }
+
     /// Whether a Block descriptor may stand at this level (DDI 0487 D8.3.1).
     ///
     /// `lpa2` says that the CPU has FEAT_LPA2 and TCR.DS is set, or for 64K that it has 52-bit addresses.
@@ -137,6 +143,20 @@ impl fmt::Display for Level {
 impl fmt::Debug for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// A number of bytes, displayed in the largest binary unit that it has one of.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Bytes(pub u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            size if size >= 1 << 30 => write!(f, "{} GiB", size >> 30),
+            size if size >= 1 << 20 => write!(f, "{} MiB", size >> 20),
+            size => write!(f, "{} KiB", size >> 10),
+        }
     }
 }
 
@@ -209,6 +229,8 @@ impl fmt::Display for BbmLevel {
 
 #[cfg(test)]
 mod tests {
+    use std::string::ToString;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -236,6 +258,17 @@ mod tests {
             assert!(blocks(granule, false).eq([Level::L2]));
             assert!(blocks(granule, true).eq([Level::L1, Level::L2]));
         }
+    }
+
+    #[test]
+    fn levels_are_those_of_48_bit_addresses() {
+        for granule in Granule::ALL {
+            for level in (-1..=3).filter_map(Level::new) {
+                // The level resolves at least one bit of the address.
+                assert_eq!(level.exists(granule), level.shift(granule) < 48, "{level} of {granule}");
+            }
+        }
+        assert_eq!(Bytes(Level::L2.size(Granule::K16)).to_string(), "32 MiB");
     }
 
     proptest! {

@@ -8,7 +8,10 @@
 //! * [`descriptor`]: descriptors with their fields as types;
 //! * [`instance`]: what a test does, and its dotted id, which is the only encoding of it;
 //! * [`sequence`]: the steps of each method, as data;
-//! * [`transition`]: what a change needs at each BBM level;
+//! * [`memory`]: memory types, as MAIR gives them;
+//! * [`rule`]: what the change of one descriptor to any other needs: the table of rules;
+//! * [`transition`]: the changes of the catalogue as such pairs, and whether a sequence gives them what they need;
+//! * [`oracle`]: rows of another model's verdicts, held against the rules;
 //! * [`outcome`]: what one access can see;
 //! * [`verdict`]: what may be seen in each phase, and the judgement of a finished instance.
 #![no_std]
@@ -20,8 +23,11 @@ extern crate std;
 pub mod descriptor;
 pub mod geometry;
 pub mod instance;
+pub mod memory;
 pub mod mutant;
+pub mod oracle;
 pub mod outcome;
+pub mod rule;
 pub mod sequence;
 #[cfg(test)]
 mod testing;

@@ -15,7 +15,7 @@ use model::mmu::Profile;
 use vmsa::{
     instance::{Case, Change, Instance, Method, Stage2},
     mutant::{self, Mistake},
-    sequence::{Dsb, Sequence, Step, Tlbi},
+    sequence::{Dsb, Sequence, Step, Tlbi, Write},
     transition::{guarantee, sufficient},
     verdict::Class,
 };
@@ -87,7 +87,10 @@ fn mutants(cases: &[Case]) -> Vec<Mutant> {
     };
     let of = |((method, original, _), cases): ((Method, Sequence, bool), Vec<Case>)| {
         let of_one = |(mistake, sequence): (Mistake, Sequence)| {
-            let enough = |case: &Case, p: &Profile| sufficient(&sequence, case.change, case.granule, p.bbm).is_ok();
+            let enough = |case: &Case, p: &Profile| {
+                let given = |steps: &Sequence| sufficient(steps, case.change, case.granule, p.bbm).is_ok();
+                given(&sequence) || synchronisation_cannot_show(case, &sequence).is_some_and(|mended| given(&mended))
+            };
             let on = |wanted: bool| {
                 let cases = cases.iter().map(|case| {
                     let profiles = levels(case, &|profile| enough(case, profile) == wanted);
@@ -103,11 +106,26 @@ fn mutants(cases: &[Case]) -> Vec<Mutant> {
     groups.into_iter().flat_map(of).filter(|mutant| !mutant.wrong.is_empty() || !mutant.harmless.is_empty()).collect()
 }
 
+/// `sequence` with an ISB behind it, if that could make no difference to anybody: old and new descriptor translate
+/// alike, and the one that the last write replaces faults nowhere, or is synchronised with.
+fn synchronisation_cannot_show(case: &Case, sequence: &Sequence) -> Option<Sequence> {
+    let resizes = matches!(case.change, Change::Split { .. } | Change::Merge { .. });
+    let steps = sequence.steps();
+    let made = steps.iter().position(|step| *step == Step::Write(Write::New))?;
+    let shown = steps[made..].iter().position(|step| matches!(step, Step::Dsb(dsb) if dsb.shows_stores()));
+    let synchronised = shown.is_some_and(|shown| steps[made + shown..].contains(&Step::Isb));
+    let harmless = resizes && (case.method == Method::Direct || case.method == Method::Nt && synchronised);
+    harmless.then(|| Sequence::of_steps(steps.iter().copied().chain([Step::Isb])))?
+}
+
 /// Why a mistake in a sequence of `method` is none, where the rules say so.
 const fn why_harmless(method: Method, mistake: &Mistake) -> Option<&'static str> {
     match mistake {
         Mistake::Replaced { by: Step::Tlbi(Tlbi::Vae1isOtherAsid), .. } => {
             Some("the window's entries are global, and a TLBI by any ASID removes those")
+        }
+        Mistake::LeftOut { step: Step::Isb, .. } | Mistake::Swapped { second: Step::Isb, .. } => {
+            Some("old and new descriptor translate alike: what was translated before the change goes to the same place")
         }
         _ if matches!(method, Method::Nt) => {
             Some("what is kept of the Block with nT set translates as the Block that follows, and nothing else is left")

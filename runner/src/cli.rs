@@ -143,6 +143,7 @@ impl Error {
             Self::Run(error) => error.exit(),
             Self::Bench(_) | Self::Audit(audit::Error::Report(_)) => Exit::Platform,
             Self::Audit(audit::Error::Nothing(_)) => Exit::NothingSelected,
+            Self::Audit(audit::Error::Defect(_)) => Exit::Usage,
             Self::Nothing(_) => Exit::NothingSelected,
             Self::Results(_) => Exit::Usage,
         }

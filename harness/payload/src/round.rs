@@ -7,7 +7,7 @@
 //! | touches the window, so that its TLB holds the old mapping | |
 //! | publishes `go` | synchronises, accesses (`before`), publishes `armed` |
 //! | waits for a short random time, publishes `stage` | accesses (`during`) until it reads `done` |
-//! | executes the sequence, publishes `done` | |
+//! | executes the sequence, spoils a table that is no longer in use, publishes `done` | |
 //! | | DSB SY, ISB, accesses (`after`), publishes `ack` |
 //! | changes back by a full break-before-make | |
 //!
@@ -26,11 +26,14 @@ use core::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
+use aarch64_cpu::registers::{ID_AA64MMFR2_EL1, Readable};
 use arch::{barrier, counter, probe};
 use vmsa::{
+    geometry::BbmLevel,
     instance::{Access, Instance, Place},
     outcome::{Kind, Phase},
     sequence::{Sequence, Step},
+    verdict::is_defined,
 };
 use wire::record::{First, Report, Trouble};
 
@@ -108,7 +111,8 @@ pub fn run(mut vm: Vm) -> ! {
         finish(&tally::report(0, Some(Trouble::Unsupported)));
     }
     let access = case.observer.access;
-    let window = Window::new(&mut vm, case.granule, case.change, access == Access::Fetch);
+    let mut window = Window::new(&mut vm, case.granule, case.change, access == Access::Fetch);
+    window.discards = is_defined(&case, BbmLevel::from_mmfr2(ID_AA64MMFR2_EL1.get()));
     let (sequence, restore) = (Sequence::of(case.method, case.change), Sequence::restore());
     let work = Work::new(&window, sequence.steps(), restore.steps(), [access; 2], vm.info.seed);
     finish(&work.run(&vm, case.observer.place))
@@ -204,7 +208,8 @@ impl<'a> Work<'a> {
                 Place::Local => self.round_locally(&mut observer),
                 Place::Remote => trouble = self.round_remotely(&observer, &mut random, &limits).err(),
             }
-            let undo = self.window.live.reversed();
+            self.window.recover(observer.spot);
+            let undo = self.window.live_at(observer.spot).reversed();
             self.restore.iter().for_each(|step| undo.step(*step));
             rounds += u64::from(trouble.is_none());
             if counter::now() - start > vm.info.budget_ticks {
@@ -245,14 +250,16 @@ impl<'a> Work<'a> {
     fn round_locally(&self, observer: &mut Observer<'_>) {
         observer.still(Phase::Before);
         observer.cpu.enter(Phase::During);
+        let live = self.window.live_at(observer.spot);
         let mut steps = self.steps.iter().peekable();
         while let Some(step) = steps.next() {
-            self.window.live.step(*step);
+            live.step(*step);
             if steps.peek().is_some() {
                 barrier::isb();
                 observer.access(Phase::During);
             }
         }
+        self.window.discard(observer.spot);
         observer.overlapped(self.steps.len() > 1);
         observer.still(Phase::After);
     }
@@ -269,14 +276,16 @@ impl<'a> Work<'a> {
             barrier::pass();
         }
         changer.cpu.enter(Phase::During);
+        let live = self.window.live_at(changer.spot);
         self.stage.publish(round);
         for (step, number) in self.steps.iter().zip(0..) {
             if number == pause_at {
                 let made = self.during.read();
                 wait(limits.pause, || self.during.read() >= made + PAUSE_ACCESSES);
             }
-            self.window.live.step(*step);
+            live.step(*step);
         }
+        self.window.discard(changer.spot);
         self.done.publish(round);
         changer.cpu.enter(Phase::Before);
         silent(wait(limits.silence, || self.ack.read() == round))
@@ -368,7 +377,7 @@ impl<'a> Observer<'a> {
         let probed = unsafe { probe::load(self.spot.va) };
         self.settle(Phase::Before, &probed);
         if probed.esr != 0 {
-            self.count(Phase::Before, Kind::from_esr(probed.esr), probed, 0);
+            self.count(Phase::Before, self.exception(Kind::from_esr(probed.esr)), probed, 0);
         }
     }
 
@@ -378,7 +387,17 @@ impl<'a> Observer<'a> {
     fn settle(&self, phase: Phase, probed: &probe::Probed) {
         if self.cpu.conflicts.settle() && Kind::from_esr(probed.esr) != Kind::Conflict {
             let esr = self.cpu.fault_syndrome.load(Relaxed);
-            self.count(phase, Kind::Conflict, probe::Probed { esr, ..*probed }, 0);
+            self.count(phase, self.exception(Kind::Conflict), probe::Probed { esr, ..*probed }, 0);
+        }
+    }
+
+    /// An exception of this kind, if its FAR is in the word that was accessed (of a fetch, the second instruction may
+    /// be the one); else it is none that a mapping gives.
+    fn exception(&self, kind: Kind) -> Kind {
+        let far = self.cpu.fault_address.load(Relaxed);
+        match kind {
+            Kind::Fault(..) | Kind::Conflict if far & !7 != self.spot.va & !7 => Kind::Exception,
+            kind => kind,
         }
     }
 
@@ -400,7 +419,7 @@ impl<'a> Observer<'a> {
         let kind = if probed.esr == 0 {
             self.work.window.tell(self.access, phase, self.spot, probed, token)
         } else {
-            Kind::from_esr(probed.esr)
+            self.exception(Kind::from_esr(probed.esr))
         };
         self.seen_new |= kind == Kind::New;
         // Afterwards the old mapping's effect is wrong in itself, whatever was seen before it.

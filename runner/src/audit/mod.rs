@@ -1,5 +1,6 @@
 //! `shatter audit`: the suite tested against itself, on the model.
 
+mod defects;
 mod profiles;
 
 use std::io;
@@ -13,6 +14,8 @@ use crate::{cli::Exit, parallel, plan::NothingMatches};
 pub enum Audit {
     /// Sound CPUs: no instance may fail on any of the model's profiles, whatever the seed
     Profiles(profiles::Args),
+    /// CPUs with one mistake each: which families find it, and how many seeds they need
+    Defects(defects::Args),
 }
 
 /// Why nothing was tested, or the report is not there.
@@ -21,6 +24,9 @@ pub enum Error {
     /// Nothing was selected.
     #[error(transparent)]
     Nothing(#[from] NothingMatches),
+    /// There is no such defect.
+    #[error(transparent)]
+    Defect(#[from] defects::Unknown),
     /// The report could not be written.
     #[error("failed to write the report: {0}")]
     Report(#[from] io::Error),
@@ -29,10 +35,11 @@ pub enum Error {
 /// Runs the audit and writes its report to `out`.
 ///
 /// # Errors
-/// If nothing was selected, or `out` cannot be written.
+/// If nothing was selected, a name is unknown, or `out` cannot be written.
 pub fn main(audit: &Audit, out: &mut dyn io::Write) -> Result<Exit, Error> {
     match audit {
         Audit::Profiles(args) => profiles::main(args, out),
+        Audit::Defects(args) => defects::main(args, out),
     }
 }
 

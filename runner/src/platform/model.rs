@@ -49,7 +49,13 @@ impl ModelTarget {
     /// A machine of `cpus` PEs of this profile, if there is one of that name, whose choices come from `seed`.
     #[must_use]
     pub fn new(profile: &str, cpus: u8, seed: u64) -> Option<Self> {
-        Some(Self { profile: Profile::named(profile)?, cpus, seed })
+        Some(Self::of(Profile::named(profile)?, cpus, seed))
+    }
+
+    /// A machine of `cpus` PEs of this profile, defect included, whose choices come from `seed`.
+    #[must_use]
+    pub const fn of(profile: Profile, cpus: u8, seed: u64) -> Self {
+        Self { profile, cpus, seed }
     }
 }
 

@@ -314,7 +314,7 @@ pub struct Mmu {
     recent_at: usize,
     /// [`Defect::UpdateMisplaced`]: a descriptor and what will be stored over whatever stands there.
     misplaced: Option<(u64, u64)>,
-    /// [`Defect::Reordered`]: an entry that a TLBI removed.
+    /// [`Defect::Reordered`] and [`Defect::Torn`]: an entry that a TLBI removed.
     ghost: Option<Entry>,
 }
 
@@ -560,6 +560,7 @@ impl Mmu {
         let regime = tags.regime;
         let fetch = request.kind == Kind::Fetch;
         if let Some(ghost) = self.ghost
+            && self.profile.has(Defect::Reordered)
             && request.kind == Kind::Load
             && ghost.matches(&tags, va)
             && self.tlb.matching(&tags, va).any(|entry| entry.kind == EntryKind::Combined)
@@ -582,7 +583,7 @@ impl Mmu {
             }
             return self.demand(request, va, tags, context, memory, choices);
         }
-        let torn_between = hits.clone();
+        let matching = hits.clone();
         let hit = match self.decide(va, &mut hits, &tags, context, memory, choices) {
             Decision::Use(hit) => hit,
             Decision::Afresh(mut hit) => {
@@ -597,7 +598,7 @@ impl Mmu {
                 }
                 return Ok((hit, None, false));
             }
-            Decision::Abort { stage2 } => return Err(self.conflict(request, regime, va, &torn_between, stage2)),
+            Decision::Abort { stage2 } => return Err(self.conflict(request, regime, va, &matching, stage2)),
             Decision::Stall => {
                 let fault = WalkFault::new(TRANSLATION, 0, None);
                 return Err(Fault { stall: true, ..self.fault(request, regime, fault) });
@@ -609,9 +610,19 @@ impl Mmu {
             self.generation += 1;
             return self.demand(request, va, tags, context, memory, choices);
         }
-        let torn = (self.profile.has(Defect::Torn) && torn_between.len() > 1)
-            .then(|| torn_between[choices.pick(Point::Defect, torn_between.len() as u32) as usize].pa(va));
-        Ok((hit, torn, torn_between.len() == 1))
+        let torn = self
+            .ghost
+            .filter(|ghost| {
+                self.profile.has(Defect::Torn)
+                    && matches!(request.kind, Kind::Load | Kind::Store)
+                    && ghost.matches(&tags, va)
+                    && choices.chance(Point::Defect, Odds::one_in(2))
+            })
+            .map(|ghost| Hit { one: ghost.one, two: ghost.two }.pa(va) + 4);
+        if torn.is_some() {
+            self.ghost = None;
+        }
+        Ok((hit, torn, matching.len() == 1))
     }
 
     /// A walk for a request.
@@ -762,11 +773,11 @@ impl Mmu {
         Answers { abort: answers.abort || defect, ..answers }
     }
 
-    /// R_FWRMB, and conflicts in stage 2 itself.
+    /// R_FWRMB, and conflicts in stage 2 itself; never with stage 2 off.
     fn conflict_at_el2(&self, cause: Disagreement, stage2: bool, context: &Context, tags: &Tags) -> bool {
         let size = cause != Disagreement::Break && self.profile.bbm != BbmLevel::L0;
-        let at_el2 = context.stage2_on(tags.regime) && (size || stage2);
-        at_el2 && !self.profile.has(Defect::ConflictWrongEl)
+        let on = context.stage2_on(tags.regime);
+        on && (size || stage2) || !on && tags.regime == Regime::El10 && self.profile.has(Defect::ConflictWrongEl)
     }
 
     fn conflict(&self, request: &Request, regime: Regime, va: u64, hits: &Hits, stage2: bool) -> Fault {
@@ -870,7 +881,7 @@ impl Mmu {
             if !issued.must_remove(entry, profile) {
                 return true;
             }
-            if profile.has(Defect::Reordered) && entry.kind == EntryKind::Combined {
+            if (profile.has(Defect::Reordered) || profile.has(Defect::Torn)) && entry.kind == EntryKind::Combined {
                 *ghost = Some(*entry);
             }
             if profile.has(Defect::ExecuteKept) && issued.by_va() && !entry.is_table() && entry.executable() {

@@ -33,6 +33,13 @@ impl<'a> Live<'a> {
         Self { pte, va, descriptors }
     }
 
+    /// The same with TLBIs by VA that name `va`, another address that the descriptor translates.
+    #[inline]
+    #[must_use]
+    pub const fn naming(self, va: u64) -> Self {
+        Self { va, ..self }
+    }
+
     /// The same descriptor on its way back.
     #[must_use]
     pub const fn reversed(self) -> Self {

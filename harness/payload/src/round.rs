@@ -7,7 +7,7 @@
 //! | touches the window, so that its TLB holds the old mapping | |
 //! | publishes `go` | synchronises, accesses (`before`), publishes `armed` |
 //! | waits for a short random time, publishes `stage` | accesses (`during`) until it reads `done` |
-//! | executes the sequence, publishes `done` | |
+//! | executes the sequence, spoils a table that is no longer in use, publishes `done` | |
 //! | | DSB SY, ISB, accesses (`after`), publishes `ack` |
 //! | changes back by a full break-before-make | |
 //!
@@ -27,11 +27,14 @@ use core::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
+use aarch64_cpu::registers::{ID_AA64MMFR2_EL1, Readable};
 use arch::{barrier, counter, probe};
 use vmsa::{
+    geometry::BbmLevel,
     instance::{Access, Instance, Place},
     outcome::{Kind, Phase},
     sequence::{Sequence, Step},
+    verdict::is_defined,
 };
 use wire::{
     abi::mark,
@@ -115,7 +118,8 @@ pub fn run(mut vm: Vm) -> ! {
         finish(&tally::report(0, Some(Trouble::Unsupported)));
     }
     let access = case.observer.access;
-    let window = Window::new(&mut vm, case.granule, case.change, access == Access::Fetch);
+    let mut window = Window::new(&mut vm, case.granule, case.change, access == Access::Fetch);
+    window.discards = is_defined(&case, BbmLevel::from_mmfr2(ID_AA64MMFR2_EL1.get()));
     let id = &vm.info.id[..vm.info.id_len as usize];
     let size = case.change.level().size(case.granule);
     barrier::mark::<{ mark::HINT }>([mark::WINDOW, crc32(id).into(), window.spot(0).va, size]);
@@ -219,7 +223,8 @@ impl<'a> Work<'a> {
                 Place::Local => self.round_locally(&mut observer),
                 Place::Remote => trouble = self.round_remotely(&observer, &mut random, &limits).err(),
             }
-            let undo = self.window.live.reversed();
+            self.window.recover(observer.spot);
+            let undo = self.window.live_at(observer.spot).reversed();
             self.restore.iter().for_each(|step| undo.step(*step));
             rounds += u64::from(trouble.is_none());
             if counter::now() - start > vm.info.budget_ticks {
@@ -261,14 +266,16 @@ impl<'a> Work<'a> {
         observer.still(Phase::Before);
         observer.cpu.enter(Phase::During);
         let looks = observer.round & LOOK_MASK == 0;
+        let live = self.window.live_at(observer.spot);
         let mut steps = self.steps.iter().peekable();
         while let Some(step) = steps.next() {
-            self.window.live.step(*step);
+            live.step(*step);
             if looks && steps.peek().is_some() {
                 barrier::isb();
                 observer.access(Phase::During);
             }
         }
+        self.window.discard(observer.spot);
         observer.overlapped(looks && self.steps.len() > 1);
         observer.still(Phase::After);
     }
@@ -285,14 +292,16 @@ impl<'a> Work<'a> {
             barrier::pass();
         }
         changer.cpu.enter(Phase::During);
+        let live = self.window.live_at(changer.spot);
         self.stage.publish(round);
         for (number, step) in self.steps.iter().enumerate() {
             if pauses >> number & 1 != 0 {
                 let made = self.during.read();
                 wait(limits.pause, || self.during.read() >= made + PAUSE_ACCESSES);
             }
-            self.window.live.step(*step);
+            live.step(*step);
         }
+        self.window.discard(changer.spot);
         self.done.publish(round);
         changer.cpu.enter(Phase::Before);
         silent(wait(limits.silence, || self.ack.read() == round))
@@ -384,7 +393,7 @@ impl<'a> Observer<'a> {
         let probed = unsafe { probe::load(self.spot.va) };
         self.settle(Phase::Before, &probed);
         if probed.esr != 0 {
-            self.count(Phase::Before, Kind::from_esr(probed.esr), probed, 0);
+            self.count(Phase::Before, self.exception(Kind::from_esr(probed.esr)), probed, 0);
         }
     }
 
@@ -394,7 +403,17 @@ impl<'a> Observer<'a> {
     fn settle(&self, phase: Phase, probed: &probe::Probed) {
         if self.cpu.conflicts.settle() && Kind::from_esr(probed.esr) != Kind::Conflict {
             let esr = self.cpu.fault_syndrome.load(Relaxed);
-            self.count(phase, Kind::Conflict, probe::Probed { esr, ..*probed }, 0);
+            self.count(phase, self.exception(Kind::Conflict), probe::Probed { esr, ..*probed }, 0);
+        }
+    }
+
+    /// An exception of this kind, if its FAR is in the word that was accessed (of a fetch, the second instruction may
+    /// be the one); else it is none that a mapping gives.
+    fn exception(&self, kind: Kind) -> Kind {
+        let far = self.cpu.fault_address.load(Relaxed);
+        match kind {
+            Kind::Fault(..) | Kind::Conflict if far & !7 != self.spot.va & !7 => Kind::Exception,
+            kind => kind,
         }
     }
 
@@ -416,7 +435,7 @@ impl<'a> Observer<'a> {
         let kind = if probed.esr == 0 {
             self.work.window.tell(self.access, phase, self.spot, probed, token)
         } else {
-            Kind::from_esr(probed.esr)
+            self.exception(Kind::from_esr(probed.esr))
         };
         self.seen_new |= kind == Kind::New;
         // Afterwards the old mapping's effect is wrong in itself, whatever was seen before it.

@@ -84,6 +84,17 @@ fn entries(table: u64, granule: Granule) -> &'static [AtomicU64] {
     unsafe { core::slice::from_raw_parts(table as *const AtomicU64, granule.entries()) }
 }
 
+/// The descriptors for `va` in a [tree](Pool::tree) whose first `table` is at `level`: of two levels at most.
+pub(crate) fn path(granule: Granule, level: Level, table: u64, va: u64) -> [Option<&'static AtomicU64>; 2] {
+    let first = entry(table, level.index(granule, va));
+    let descriptor = Descriptor::from_raw(first.load(Ordering::Relaxed));
+    let second = match (descriptor.kind(granule, level), level.next()) {
+        (DescriptorKind::Table, Some(next)) => Some(entry(descriptor.oa(granule, level), next.index(granule, va))),
+        _ => None,
+    };
+    [Some(first), second]
+}
+
 /// What one TTBR translates.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Space {

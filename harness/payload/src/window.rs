@@ -6,7 +6,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use arch::{cache, probe::Probed, sequence::Live};
+use arch::{barrier, cache, probe::Probed, sequence::Live};
 use vmsa::{
     geometry::Granule,
     instance::{Access, Change},
@@ -14,7 +14,10 @@ use vmsa::{
     transition::Leaf,
 };
 
-use crate::{boot::Vm, tables::Space};
+use crate::{
+    boot::Vm,
+    tables::{self, Space},
+};
 
 /// First address of every window: in the half of TTBR1, aligned to any block.
 const BASE: u64 = 0xffff_8000_0000_0000;
@@ -37,6 +40,10 @@ struct Word {
 pub(crate) struct Spot {
     /// Address in the window, in bytes.
     pub(crate) va: u64,
+    /// The page it is in.
+    page: u64,
+    /// What translates it in the table that a merge takes out of use, and what stands there while it is in use.
+    freed: [Option<(&'static AtomicU64, u64)>; 2],
     old: Word,
     new: Word,
 }
@@ -44,7 +51,9 @@ pub(crate) struct Spot {
 /// The window.
 pub(crate) struct Window {
     /// The change.
-    pub(crate) live: Live<'static>,
+    live: Live<'static>,
+    /// Whether the change is made so that a table which it takes out of use may be [spoilt](Self::discard).
+    pub(crate) discards: bool,
     spots: [Spot; 1 << SPOT_BITS],
     old: Leaf,
     new: Leaf,
@@ -83,8 +92,14 @@ impl Window {
         let new_frame = u64::from(!change.contents_equal());
         let spots = core::array::from_fn(|i| {
             let offset = i as u64 * sixteenth + if i % 2 == 0 { 0 } else { sixteenth - 8 };
+            let freed = match (change, level.next()) {
+                (Change::Merge { .. }, Some(next)) => tables::path(granule, next, table, BASE + offset),
+                _ => [None; 2],
+            };
             Spot {
+                freed: freed.map(|slot| slot.map(|slot| (slot, slot.load(Relaxed)))),
                 va: BASE + offset,
+                page: BASE + (offset & !(granule.page_size() - 1)),
                 old: Word::fill(old_oa + offset, signature(info.seed, 0, offset), code),
                 new: Word::fill(new_oa + offset, signature(info.seed, new_frame, offset), code),
             }
@@ -92,6 +107,7 @@ impl Window {
         Self {
             // SAFETY: the window is all that the descriptor translates, and it is only accessed by probes.
             live: unsafe { Live::new(pte, BASE, descriptors) },
+            discards: false,
             spots,
             old: change.old_leaf(),
             new: change.new_leaf(),
@@ -102,6 +118,31 @@ impl Window {
     #[inline]
     pub(crate) fn spot(&self, number: u64) -> &Spot {
         &self.spots[number as usize % (1 << SPOT_BITS)]
+    }
+
+    /// The change as made by TLBIs that name `spot`'s page: as good as any other address in a block, and of all of
+    /// them the one that shows a TLBI that does not reach the whole block.
+    #[inline]
+    pub(crate) const fn live_at(&self, spot: &Spot) -> Live<'static> {
+        self.live.naming(spot.page)
+    }
+
+    /// Does what its next owner may do to a table that the change took out of use, on the way to `spot`: nothing in
+    /// it is valid any more, and whoever still walks by it takes a fault. To be called once the sequence is complete.
+    pub(crate) fn discard(&self, spot: &Spot) {
+        if self.discards {
+            for (slot, _) in spot.freed.iter().flatten() {
+                slot.store(0, Relaxed);
+            }
+            barrier::dsb_ishst();
+        }
+    }
+
+    /// Undoes [`discard`](Self::discard), before the table comes into use again.
+    pub(crate) fn recover(&self, spot: &Spot) {
+        for (slot, descriptor) in spot.freed.iter().flatten() {
+            slot.store(*descriptor, Relaxed);
+        }
     }
 
     /// What an access that took no exception tells. `token` is what a store has stored; the frame that it

@@ -7,7 +7,7 @@
 //! exactly where it returns `Ok`; everything else is undefined by the architecture.
 
 use crate::{
-    descriptor::{Attributes, Descriptor},
+    descriptor::{Attributes, Descriptor, DescriptorKind},
     geometry::{BbmLevel, Granule, Level},
     instance::{Access, Change, Method, Protection, Remapping},
     rule::{Asids, Invalidation, Reach, needed},
@@ -287,7 +287,7 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-    use crate::{descriptor::DescriptorKind, sequence::Write, testing};
+    use crate::{sequence::Write, testing};
 
     #[test]
     fn changes_are_what_their_names_say() {

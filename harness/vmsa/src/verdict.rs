@@ -94,6 +94,13 @@ fn defined(case: &Case, level: BbmLevel) -> Result<Needed, Needed> {
     }
 }
 
+/// Whether `case`, on a CPU of BBM level `level`, makes its change in a defined way: when its steps are done, the old
+/// mapping is out of use everywhere, its tables included.
+#[must_use]
+pub fn is_defined(case: &Case, level: BbmLevel) -> bool {
+    defined(case, level).is_ok()
+}
+
 /// The rule that makes a defined method one.
 const fn method_rule(method: Method, met: Needed) -> &'static str {
     match method {
@@ -328,6 +335,11 @@ pub enum Reason {
         /// How many.
         count: u64,
     },
+    /// Conflict aborts of EL1&0 that were taken at EL2, although stage 2 is off.
+    WrongEl {
+        /// How many.
+        count: u64,
+    },
     /// Conflict aborts that no guaranteed TLBI cleared.
     Uncleared {
         /// How many.
@@ -376,6 +388,7 @@ impl fmt::Display for Reason {
                 write!(f, "{kind} {phase}, {count} times: {why} ({rule})")
             }
             Self::Conflicts { count } => write!(f, "{count} conflict aborts where none is allowed (I_HYQMB)"),
+            Self::WrongEl { count } => write!(f, "{count} conflict aborts taken at EL2 with stage 2 off (R_FWRMB)"),
             Self::Uncleared { count } => write!(f, "{count} conflict aborts that no TLBI cleared (R_BLRKC)"),
             Self::Refused { count } => write!(f, "stage 2 refused {count} accesses of a defined sequence (R_FVQCK)"),
             Self::Ended { end, rule: Some(rule) } => {
@@ -451,6 +464,9 @@ fn judge_case(instance: &Instance, case: &Case, level: BbmLevel, seen: &Seen<'_>
 fn forbidden_seen(instance: &Instance, level: BbmLevel, seen: &Seen<'_>) -> Option<Reason> {
     if seen.uncleared > 0 || seen.end == End::Unrecovered {
         return Some(Reason::Uncleared { count: seen.uncleared.max(1) });
+    }
+    if let (Instance::Case(Case { stage2: Stage2::Off, .. }), count @ 1..) = (instance, seen.el2_for_el1_conflicts) {
+        return Some(Reason::WrongEl { count });
     }
     for count in seen.outcomes.iter().filter(|c| c.count > 0) {
         let allowance = allowance(instance, level, count.phase, count.kind);
@@ -829,6 +845,12 @@ mod tests {
         ] {
             assert_eq!(judge(&id, BbmLevel::L2, &more).class, at_2, "{more:?}");
             assert_eq!(judge(&id, BbmLevel::L3, &more).class, at_3, "{more:?}");
+        }
+        // With stage 2 off EL2 has no part in it, however the change is made.
+        let off = Seen { el2_for_el1_conflicts: 1, ..seen };
+        for method in ["bbm", "nt", "direct"] {
+            let id = instance(&std::format!("el1.split.4k-l2.{method}.load-remote.s2off"));
+            assert_eq!(judge(&id, BbmLevel::L2, &off).reason, Reason::WrongEl { count: 1 });
         }
         let undefined = Seen { contained: 1, el1_conflicts: 5, ..seen };
         assert_eq!(judge(&id, BbmLevel::L0, &undefined).class, Class::Observed);

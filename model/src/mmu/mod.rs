@@ -345,7 +345,7 @@ pub struct Mmu {
     misplaced: Option<(u64, u64)>,
     /// Whether the TLB may hold entries that [linger](Entry::lingers).
     lingering: bool,
-    /// [`Defect::Reordered`]: an entry that a TLBI removed.
+    /// [`Defect::Reordered`] and [`Defect::Torn`]: an entry that a TLBI removed.
     ghost: Option<Entry>,
 }
 
@@ -597,6 +597,7 @@ impl Mmu {
         let regime = tags.regime;
         let fetch = request.kind == Kind::Fetch;
         if let Some(ghost) = self.ghost
+            && self.profile.has(Defect::Reordered)
             && request.kind == Kind::Load
             && ghost.matches(&tags, va)
             && self.tlb.matching(&tags, va).any(|entry| entry.kind == EntryKind::Combined)
@@ -627,18 +628,17 @@ impl Mmu {
             }
             return self.demand(request, va, tags, context, memory, choices);
         }
-        let torn_between = hits.clone();
+        let matching = hits.clone();
         let hit = match self.decide(va, &mut hits, &tags, context, memory, choices) {
             Decision::Use(hit) => {
-                if torn_between.len() > 1 {
-                    choices.tell_of((va, 1), "several", || {
-                        several(&torn_between, va, &format!("{:#x} is used", hit.pa(va)))
-                    });
+                if matching.len() > 1 {
+                    choices
+                        .tell_of((va, 1), "several", || several(&matching, va, &format!("{:#x} is used", hit.pa(va))));
                 }
                 hit
             }
             Decision::Afresh(mut hit) => {
-                choices.tell_of((va, 1), "several", || several(&torn_between, va, "an amalgamation is used"));
+                choices.tell_of((va, 1), "several", || several(&matching, va, "an amalgamation is used"));
                 if context.stage2_on(regime) {
                     let store = None;
                     let two =
@@ -651,8 +651,8 @@ impl Mmu {
                 return Ok((hit, None, false));
             }
             Decision::Abort { stage2 } => {
-                choices.tell_of((va, 1), "several", || several(&torn_between, va, "a conflict abort is raised"));
-                return Err(self.conflict(request, regime, va, &torn_between, stage2));
+                choices.tell_of((va, 1), "several", || several(&matching, va, "a conflict abort is raised"));
+                return Err(self.conflict(request, regime, va, &matching, stage2));
             }
             Decision::Stall => {
                 let fault = WalkFault::new(TRANSLATION, 0, None);
@@ -665,9 +665,19 @@ impl Mmu {
             self.generation += 1;
             return self.demand(request, va, tags, context, memory, choices);
         }
-        let torn = (self.profile.has(Defect::Torn) && torn_between.len() > 1)
-            .then(|| torn_between[choices.pick(Point::Defect, torn_between.len() as u32) as usize].pa(va));
-        Ok((hit, torn, torn_between.len() == 1))
+        let torn = self
+            .ghost
+            .filter(|ghost| {
+                self.profile.has(Defect::Torn)
+                    && matches!(request.kind, Kind::Load | Kind::Store)
+                    && ghost.matches(&tags, va)
+                    && choices.chance(Point::Defect, Odds::one_in(2))
+            })
+            .map(|ghost| Hit { one: ghost.one, two: ghost.two }.pa(va) + 4);
+        if torn.is_some() {
+            self.ghost = None;
+        }
+        Ok((hit, torn, matching.len() == 1))
     }
 
     /// A walk for a request.
@@ -821,11 +831,11 @@ impl Mmu {
         Answers { abort: answers.abort || defect, ..answers }
     }
 
-    /// R_FWRMB, and conflicts in stage 2 itself.
+    /// R_FWRMB, and conflicts in stage 2 itself; never with stage 2 off.
     fn conflict_at_el2(&self, cause: Disagreement, stage2: bool, context: &Context, tags: &Tags) -> bool {
         let size = cause != Disagreement::Break && self.profile.bbm != BbmLevel::L0;
-        let at_el2 = context.stage2_on(tags.regime) && (size || stage2);
-        at_el2 && !self.profile.has(Defect::ConflictWrongEl)
+        let on = context.stage2_on(tags.regime);
+        on && (size || stage2) || !on && tags.regime == Regime::El10 && self.profile.has(Defect::ConflictWrongEl)
     }
 
     fn conflict(&self, request: &Request, regime: Regime, va: u64, hits: &Hits, stage2: bool) -> Fault {
@@ -932,7 +942,7 @@ impl Mmu {
             if !issued.must_remove(entry, profile) {
                 return true;
             }
-            if profile.has(Defect::Reordered) && entry.kind == EntryKind::Combined {
+            if (profile.has(Defect::Reordered) || profile.has(Defect::Torn)) && entry.kind == EntryKind::Combined {
                 *ghost = Some(*entry);
             }
             if profile.has(Defect::ExecuteKept) && issued.by_va() && !entry.is_table() && entry.executable() {

@@ -288,11 +288,11 @@ defects! {
     ExecuteKept = "execute-kept" on "ideal-l2-quiet",
     /// Hardware updates of AF and dirty state are stores of the descriptor as it was walked, some time later (E5).
     UpdateMisplaced = "update-misplaced" on "ideal-l2-quiet",
-    /// If several entries match, the halves of an access may use different ones.
+    /// The halves of an access may be served from before and from after a TLBI, once.
     Torn = "torn" on "ideal-l2-quiet",
     /// A load may be served from before a TLBI, once, after a later one was served from after it.
     Reordered = "reordered" on "ideal-l2-quiet",
-    /// A conflict abort for a size change goes to EL1 although stage 2 is on (R_FWRMB).
+    /// A conflict abort goes to EL2, as one of stage 2, although stage 2 is off.
     ConflictWrongEl = "conflict-wrong-el" on "ideal-l2-abort",
     /// A conflict abort is reported as a Translation fault at level 3.
     ConflictWrongFsc = "conflict-wrong-fsc" on "ideal-l2-abort",

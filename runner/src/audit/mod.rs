@@ -1,6 +1,7 @@
 //! `shatter audit`: the suite tested against itself, on the model.
 
 mod agreement;
+mod defects;
 mod mutants;
 mod profiles;
 
@@ -9,13 +10,21 @@ use std::io;
 use model::a64::differential;
 use vmsa::BbmLevel;
 
-use crate::{cli::Exit, doctor, plan::NothingMatches, platform::qemu, target::Failure};
+use crate::{
+    cli::Exit,
+    doctor,
+    plan::NothingMatches,
+    platform::{model::Unknown, qemu},
+    target::Failure,
+};
 
 /// What to test.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Audit {
     /// Sound CPUs: no instance may fail on any of the model's profiles, whatever the seed
     Profiles(profiles::Args),
+    /// CPUs with one mistake each: which families find it, and how many seeds they need
+    Defects(defects::Args),
     /// Wrong software: every mistake in an update sequence must be caught on one of the model's profiles
     Mutants(mutants::Args),
     /// Agreement with QEMU: the same outcomes of the catalogue, the same effects of single instructions
@@ -28,6 +37,9 @@ pub enum Error {
     /// Nothing was selected.
     #[error(transparent)]
     Nothing(#[from] NothingMatches),
+    /// There is no such defect.
+    #[error(transparent)]
+    Defect(#[from] Unknown),
     /// There is no usable QEMU.
     #[error("{source}\n\n{}", doctor::advice(source))]
     Qemu {
@@ -70,7 +82,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Nothing(_) => Exit::NothingSelected,
-            Self::UnknownCpu { .. } | Self::Level { .. } => Exit::Usage,
+            Self::Defect(_) | Self::UnknownCpu { .. } | Self::Level { .. } => Exit::Usage,
             Self::Qemu { .. } | Self::Instructions(_) | Self::Failure(_) | Self::Report(_) => Exit::Platform,
         }
     }
@@ -79,10 +91,11 @@ impl Error {
 /// Runs the audit and writes its report to `out`.
 ///
 /// # Errors
-/// If nothing was selected, or `out` cannot be written.
+/// If nothing was selected, a name is unknown, or `out` cannot be written.
 pub fn main(audit: &Audit, out: &mut dyn io::Write) -> Result<Exit, Error> {
     match audit {
         Audit::Profiles(args) => profiles::main(args, out),
+        Audit::Defects(args) => defects::main(args, out),
         Audit::Mutants(args) => mutants::main(args, out),
         Audit::Agreement(args) => agreement::main(args, out),
     }

@@ -1,0 +1,222 @@
+//! `shatter audit defects`: every mistake a CPU can make is found.
+//!
+//! A suite in which nothing ever fails may be blind. Each [`Defect`] is one mistake on top of a profile that makes
+//! none, so the first `fail` of a family on that CPU is the mistake's; how many seeds it takes says how sharp the
+//! family is for it. An `error` says that the harness fell over, and finds nothing.
+//!
+//! What only families can find that are still to come is [owed](owed), by name: it must not be found, or else the
+//! list is out of date.
+
+use std::{
+    fmt, io,
+    num::NonZeroU64,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use model::mmu::{Defect, Profile};
+use vmsa::{Instance, instance::Family, verdict::Class};
+
+use super::Error;
+use crate::{
+    cli::Exit,
+    judge::judge,
+    plan::Plan,
+    platform::model::{ModelTarget, Unknown},
+    run::settings,
+    target::{Event, drive},
+    trial::on_all_cores,
+};
+
+/// What to test.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Only these defects; all, if there is none
+    #[arg(value_name = "DEFECT")]
+    defects: Vec<String>,
+    /// Seeds to try for each defect and family, from 1 up, until one finds it
+    #[arg(long, value_name = "N", default_value = "8")]
+    seeds: NonZeroU64,
+    /// Rounds of each instance
+    #[arg(long, value_name = "N", default_value = "16")]
+    rounds: NonZeroU64,
+    /// PEs of the machine, 2 to 8
+    #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u8).range(2..=8))]
+    smp: u8,
+}
+
+/// Who will find a defect that no family of today can.
+#[derive(Clone, Copy, Debug)]
+struct Owed {
+    /// The issue that brings the family.
+    issue: u8,
+    /// The family.
+    family: &'static str,
+    /// Why it takes that family.
+    why: &'static str,
+}
+
+/// What is owed for `defect`, if anything.
+const fn owed(defect: Defect) -> Option<Owed> {
+    let (issue, family, why) = match defect {
+        Defect::RangeLastPage => (4, "TLBI completeness", "no sequence of today has a range TLBI"),
+        Defect::TtlMisread => (4, "TLBI completeness", "no sequence of today has a TTL hint"),
+        Defect::AsidKept => (4, "TLBI completeness", "no sequence of today goes by ASID"),
+        Defect::ContiguousPastGroup | Defect::ContiguousPartKept => {
+            (4, "Contiguous", "no change of today has the Contiguous bit")
+        }
+        Defect::UpdateMisplaced => (4, "age", "no change of today has hardware update of AF or dirty state on"),
+        Defect::VaKeepsTables => (4, "freed tables", "a table is taken out of use by VMALLE1 only"),
+        Defect::IpaKeepsTables | Defect::IpaKeepsBlocks => (5, "s2", "nobody changes stage 2 under a running payload"),
+        Defect::Stage2Escape => (5, "s2", "stage 2 maps onto itself what the payload can reach by any entry"),
+        _ => return None,
+    };
+    Some(Owed { issue, family, why })
+}
+
+/// What a family came to on one defect.
+#[derive(Default)]
+struct Cell {
+    /// Seeds needed, and what the last of them showed.
+    found: Option<(u64, Finding)>,
+    /// Instances that are errors, and runs that did not go through.
+    errors: Vec<String>,
+}
+
+/// The first fail.
+struct Finding {
+    id: String,
+    reason: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.id, self.reason)
+    }
+}
+
+/// The families whose verdicts are a CPU's.
+fn families() -> Vec<Family> {
+    Family::ALL.iter().copied().filter(|family| *family != Family::Selftest).collect()
+}
+
+fn select(names: &[String]) -> Result<Vec<Defect>, Unknown> {
+    if names.is_empty() {
+        return Ok(Defect::ALL.to_vec());
+    }
+    names.iter().map(|name| Defect::named(name).ok_or_else(|| Unknown::Defect { name: name.clone() })).collect()
+}
+
+/// Runs `instances` on `profile` until one fails.
+fn search(profile: Profile, instances: &[Instance], args: &Args) -> Cell {
+    /// Simulated time after which an instance counts as hung, in ms.
+    const TIMEOUT_MS: NonZeroU64 = NonZeroU64::new(4_000).expect("not 0");
+    let mut cell = Cell::default();
+    for seed in 1..=args.seeds.get() {
+        let plan = Plan { settings: settings(seed, args.rounds, TIMEOUT_MS), instances: instances.to_vec() };
+        let stop = AtomicBool::new(false);
+        let mut found = None;
+        let run = drive(&ModelTarget::of(profile, args.smp, seed), &plan, &stop, &mut |event| {
+            if let (Event::Finished(finished), None) = (event, &found) {
+                let case = judge(finished).case;
+                match case.verdict {
+                    Class::Fail => {
+                        found = Some(Finding { id: case.id, reason: case.reason });
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                    Class::Error => cell.errors.push(format!("seed {seed}: {}: {}", case.id, case.reason)),
+                    _ => {}
+                }
+            }
+            Ok(())
+        });
+        if let Some(finding) = found {
+            cell.found = Some((seed, finding));
+            break;
+        }
+        if let Err(failure) = run {
+            cell.errors.push(format!("seed {seed}: {failure}"));
+        }
+    }
+    cell
+}
+
+pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
+    let defects = select(&args.defects)?;
+    let families = families();
+    let instances: Vec<Vec<Instance>> =
+        families.iter().map(|family| cases::all().filter(|instance| instance.family() == *family).collect()).collect();
+    let jobs: Vec<(Defect, &[Instance])> = defects
+        .iter()
+        .flat_map(|defect| instances.iter().map(move |instances| (*defect, instances.as_slice())))
+        .collect();
+    let cells = on_all_cores("defects", &jobs, |(defect, instances)| {
+        let profile = Profile::named(defect.profile()).expect("a profile's own name").with(*defect);
+        search(profile, instances, args)
+    });
+    let width = defects.iter().map(|defect| defect.name().len()).max().unwrap_or(0);
+    write!(out, "{:width$}", "")?;
+    for family in &families {
+        write!(out, " {:>7}", family.name())?;
+    }
+    writeln!(out)?;
+    let rows = || defects.iter().copied().zip(cells.chunks(families.len()));
+    for (defect, row) in rows() {
+        write!(out, "{:width$}", defect.name())?;
+        for cell in row {
+            let seeds = cell.found.as_ref().map_or("-".to_owned(), |(seeds, _)| seeds.to_string());
+            write!(out, " {seeds:>7}")?;
+        }
+        writeln!(out)?;
+    }
+    writeln!(out)?;
+    let mut as_listed = true;
+    let mut found = 0;
+    for (defect, row) in rows() {
+        let first = row.iter().filter_map(|cell| cell.found.as_ref()).min_by_key(|(seeds, _)| *seeds);
+        found += u64::from(first.is_some());
+        write!(out, "{defect} on {}: ", defect.profile())?;
+        match (first, owed(defect)) {
+            (Some((seed, finding)), None) => writeln!(out, "seed {seed}: {finding}")?,
+            (None, Some(Owed { issue, family, why })) => {
+                writeln!(out, "owed to family {family} (issue {issue}): {why}")?;
+            }
+            (Some((seed, finding)), Some(_)) => {
+                as_listed = false;
+                writeln!(out, "listed as owed, but found: seed {seed}: {finding}")?;
+            }
+            (None, None) => {
+                as_listed = false;
+                writeln!(out, "NOT FOUND")?;
+            }
+        }
+        let mut errors = row.iter().flat_map(|cell| &cell.errors);
+        if let Some(first) = errors.next() {
+            writeln!(out, "  {} errors of the harness; the first: {first}", errors.count() + 1)?;
+        }
+    }
+    writeln!(out, "{found} of {} defects found", defects.len())?;
+    Ok(if as_listed { Exit::Clean } else { Exit::Forbidden })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever is not owed has to be found, so what is owed must be little, and name a family that is not there.
+    #[test]
+    fn what_is_owed_is_little_and_named() {
+        let owed: Vec<Owed> = Defect::ALL.iter().filter_map(|defect| owed(*defect)).collect();
+        assert!(owed.len() * 3 <= Defect::ALL.len(), "{} owed", owed.len());
+        for Owed { issue, family, why } in owed {
+            assert!(issue > 3 && Family::parse(family).is_none() && !why.is_empty(), "{family}");
+        }
+    }
+
+    #[test]
+    fn names_select_and_unknown_ones_are_answered_with_all() {
+        assert_eq!(select(&[]).expect("all"), Defect::ALL);
+        assert_eq!(select(&["torn".to_owned()]).expect("one"), [Defect::Torn]);
+        let message = select(&["torm".to_owned()]).expect_err("unknown").to_string();
+        assert!(Defect::ALL.iter().all(|defect| message.contains(defect.name())), "{message}");
+    }
+}

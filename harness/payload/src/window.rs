@@ -40,8 +40,8 @@ struct Word {
 pub(crate) struct Spot {
     /// Address in the window, in bytes.
     pub(crate) va: u64,
-    /// The page it is in.
-    page: u64,
+    /// The page that TLBIs by VA name in its rounds.
+    named: u64,
     /// What translates it in the table that a merge takes out of use, and what stands there while it is in use.
     freed: [Option<(&'static AtomicU64, u64)>; 2],
     old: Word,
@@ -90,8 +90,12 @@ impl Window {
 
         let sixteenth = level.size(granule) >> SPOT_BITS;
         let new_frame = u64::from(!change.contents_equal());
+        let offset_of = |i: usize| i as u64 * sixteenth + if i % 2 == 0 { 0 } else { sixteenth - 8 };
         let spots = core::array::from_fn(|i| {
-            let offset = i as u64 * sixteenth + if i % 2 == 0 { 0 } else { sixteenth - 8 };
+            let offset = offset_of(i);
+            // Of a block, the page that is looked at: as good as any other, and the one that shows a TLBI that does
+            // not reach the whole block. Of what a merge replaces, another one: one address is not enough there.
+            let named = if matches!(change, Change::Merge { .. }) { offset_of((i + 2) % (1 << SPOT_BITS)) } else { offset };
             let freed = match (change, level.next()) {
                 (Change::Merge { .. }, Some(next)) => tables::path(granule, next, table, BASE + offset),
                 _ => [None; 2],
@@ -99,7 +103,7 @@ impl Window {
             Spot {
                 freed: freed.map(|slot| slot.map(|slot| (slot, slot.load(Relaxed)))),
                 va: BASE + offset,
-                page: BASE + (offset & !(granule.page_size() - 1)),
+                named: BASE + (named & !(granule.page_size() - 1)),
                 old: Word::fill(old_oa + offset, signature(info.seed, 0, offset), code),
                 new: Word::fill(new_oa + offset, signature(info.seed, new_frame, offset), code),
             }
@@ -120,11 +124,10 @@ impl Window {
         &self.spots[number as usize % (1 << SPOT_BITS)]
     }
 
-    /// The change as made by TLBIs that name `spot`'s page: as good as any other address in a block, and of all of
-    /// them the one that shows a TLBI that does not reach the whole block.
+    /// The change as made in rounds at `spot`.
     #[inline]
     pub(crate) const fn live_at(&self, spot: &Spot) -> Live<'static> {
-        self.live.naming(spot.page)
+        self.live.naming(spot.named)
     }
 
     /// Does what its next owner may do to a table that the change took out of use, on the way to `spot`: nothing in

@@ -3,13 +3,14 @@
 use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use vmsa::descriptor::BadDescriptor;
 
 use crate::{
     audit, bench,
     compare::{CompareFormat, Comparison},
     doctor, explain, judge,
     list::{self, ListFormat},
-    plan,
+    oracle, plan,
     report::{self, TableFormat},
     results, run,
 };
@@ -78,10 +79,19 @@ enum Command {
         #[arg(long, value_enum, default_value = "human")]
         format: ListFormat,
     },
-    /// Explain an instance: its transition, method, rules and allowed outcomes
+    /// Explain an instance: its transition, method, rules and allowed outcomes; or any change of a descriptor
     Explain {
         /// The instance's id
-        id: String,
+        #[arg(required_unless_present = "from")]
+        id: Option<String>,
+        #[command(flatten)]
+        pair: explain::Pair,
+    },
+    /// Hold another model's verdicts against ours; exit code 1 if a row differs
+    Oracle {
+        /// A CSV file of single changes with a verdict each
+        #[arg(value_name = "FILE.csv")]
+        file: PathBuf,
     },
     /// Show conformance tables over many CPUs
     Table {
@@ -127,6 +137,10 @@ enum Error {
     #[error(transparent)]
     Bench(#[from] bench::Error),
     #[error(transparent)]
+    Descriptor(#[from] BadDescriptor),
+    #[error(transparent)]
+    Oracle(#[from] oracle::Error),
+    #[error(transparent)]
     Nothing(#[from] plan::NothingMatches),
     #[error(transparent)]
     Results(#[from] results::Error),
@@ -144,7 +158,8 @@ impl Error {
             Self::Audit(error) => error.exit(),
             Self::Bench(_) => Exit::Platform,
             Self::Nothing(_) => Exit::NothingSelected,
-            Self::Results(_) => Exit::Usage,
+            Self::Oracle(oracle::Error::Report(_)) => Exit::Platform,
+            Self::Results(_) | Self::Descriptor(_) | Self::Oracle(_) => Exit::Usage,
         }
     }
 }
@@ -172,7 +187,13 @@ fn execute(command: Command, out: &mut dyn io::Write) -> Result<Exit, Error> {
         Command::Audit(audit) => return Ok(audit::main(&audit, out)?),
         Command::Bench(args) => bench::main(&args, out)?,
         Command::List { filters, format } => list::write(&plan::select(&filters)?, format, out)?,
-        Command::Explain { id } => {
+        Command::Oracle { file } => return Ok(oracle::main(&file, out)?),
+        Command::Explain { id, pair } => {
+            if let Some(transition) = pair.transition()? {
+                pair.write(&transition, out)?;
+                return Ok(Exit::Clean);
+            }
+            let id = id.expect("one of the two is required");
             let instance = cases::find(&id).or_else(|| plan::scripted(&id));
             let instance = instance.ok_or_else(|| plan::NothingMatches::new(&id))?;
             explain::write(&instance, out)?;

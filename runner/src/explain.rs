@@ -1,4 +1,4 @@
-//! `shatter explain`: what one instance does, and which rules it stands on.
+//! `shatter explain`: what one instance does, or what any change of a descriptor needs, and by which rules.
 //!
 //! Everything here is read off the data that the payload executes and the judge applies; the text cannot tell
 //! another story than the test.
@@ -6,13 +6,224 @@
 use std::io;
 
 use vmsa::{
-    descriptor::{Attributes, Descriptor, DescriptorKind},
+    descriptor::{Attributes, BadDescriptor, Descriptor, DescriptorKind, Field},
     geometry::{BbmLevel, Bytes, Granule, Level},
     instance::{Access, Case, Change, Instance, Method, Place, Protection, Remapping, Selftest, Stage2},
     outcome::{Kind, Phase},
-    transition::{self, Needed},
-    verdict::{self, Control},
+    rule::{Asids, Comparison, HardwareUpdates, Invalidation, Reach},
+    transition::{self, Context, Leaf, Needed, Transition},
+    verdict::{self, Allowance, Control, Situation},
 };
+
+/// Two descriptors as they stand in memory, and what must be known besides them.
+#[derive(Clone, Copy, Debug, clap::Args)]
+#[group(id = "pair", multiple = true, conflicts_with = "id")]
+pub struct Pair {
+    /// The descriptor that stands in the table, as 64 bits
+    #[arg(long, value_parser = raw, requires_all = ["to", "granule", "level"])]
+    from: Option<u64>,
+    /// The descriptor that is to stand there
+    #[arg(long, value_parser = raw, requires = "from")]
+    to: Option<u64>,
+    /// Granule of the tables: 4k, 16k or 64k
+    #[arg(long, value_parser = granule, requires = "from")]
+    granule: Option<Granule>,
+    /// Level at which the descriptor stands, 0 to 3
+    #[arg(long, value_parser = level, requires = "from")]
+    level: Option<Level>,
+    /// The CPU's BBM level, 0 to 3 [default: all four]
+    #[arg(long, value_parser = bbm, requires = "from")]
+    bbm: Option<BbmLevel>,
+    /// MAIR_EL1; without it, two values of AttrIndx count as two memory types
+    #[arg(long, value_parser = raw, requires = "from")]
+    mair: Option<u64>,
+    /// The memory at both output addresses holds the same, all the time
+    #[arg(long, requires = "from")]
+    contents_equal: bool,
+    /// A table maps something else than what is on the other side
+    #[arg(long, requires = "from")]
+    other_mapping: bool,
+    /// Hardware sets the Access flag (TCR_EL1.HA)
+    #[arg(long, requires = "from")]
+    hardware_af: bool,
+    /// Hardware manages the dirty state too (TCR_EL1.HD)
+    #[arg(long, requires = "from")]
+    hardware_dirty: bool,
+    /// The new descriptor is written by a compare-and-swap that expects the old one
+    #[arg(long, requires = "from")]
+    compare_and_swap: bool,
+    /// Tell too what may be seen of this method: bbm, bbm-af, nt, direct or direct-notlbi
+    #[arg(long, value_parser = method, requires = "from")]
+    method: Option<Method>,
+    /// By this access: load, store or fetch [default: load]
+    #[arg(long, value_parser = access, requires = "method")]
+    access: Option<Access>,
+}
+
+fn method(text: &str) -> Result<Method, String> {
+    Method::parse(text).ok_or_else(|| one_of(Method::ALL.iter().map(|method| method.name())))
+}
+
+fn access(text: &str) -> Result<Access, String> {
+    Access::parse(text).ok_or_else(|| one_of(Access::ALL.iter().map(|access| access.name())))
+}
+
+fn one_of(words: impl Iterator<Item = &'static str>) -> String {
+    format!("there are {}", words.collect::<Vec<_>>().join(", "))
+}
+
+fn raw(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    let value = match digits {
+        Some(digits) => u64::from_str_radix(&digits.replace('_', ""), 16),
+        None => text.parse(),
+    };
+    value.map_err(|_| "not a 64-bit number; write it as 0x...".to_owned())
+}
+
+fn granule(text: &str) -> Result<Granule, String> {
+    let known = Granule::ALL.into_iter().find(|granule| granule.name().eq_ignore_ascii_case(text));
+    known.ok_or_else(|| one_of(Granule::ALL.iter().map(|granule| granule.name())))
+}
+
+fn level(text: &str) -> Result<Level, String> {
+    let number = text.parse().ok().filter(|number| (0..=3).contains(number));
+    number.and_then(Level::new).ok_or_else(|| "there are levels 0 to 3".to_owned())
+}
+
+fn bbm(text: &str) -> Result<BbmLevel, String> {
+    let known = text.parse().ok().and_then(BbmLevel::from_number);
+    known.ok_or_else(|| "there are BBM levels 0 to 3".to_owned())
+}
+
+impl Pair {
+    /// The transition, if a pair was given.
+    ///
+    /// # Errors
+    /// If one of the two is no descriptor of its level.
+    pub fn transition(&self) -> Result<Option<Transition>, BadDescriptor> {
+        let (Some(from), Some(to), Some(granule), Some(level)) = (self.from, self.to, self.granule, self.level) else {
+            return Ok(None);
+        };
+        let hardware = match (self.hardware_dirty, self.hardware_af) {
+            (true, _) => HardwareUpdates::Dirty,
+            (false, true) => HardwareUpdates::AccessFlag,
+            (false, false) => HardwareUpdates::Off,
+        };
+        let context = Context {
+            granule,
+            level,
+            mair: self.mair,
+            contents_equal: self.contents_equal,
+            same_mapping: !self.other_mapping,
+            hardware,
+            compare_and_swap: self.compare_and_swap,
+        };
+        Transition::checked(from, to, context).map(Some)
+    }
+
+    /// Explains `transition`, made of this pair.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write(&self, transition: &Transition, out: &mut dyn io::Write) -> io::Result<()> {
+        let Transition { old, new, context } = *transition;
+        let Context { granule, level, .. } = context;
+        writeln!(out, "The descriptor at level {}, {granule} granule, which maps {}:", level.number(), {
+            Bytes(level.size(granule))
+        })?;
+        for (name, descriptor) in [("from", old), ("to", new)] {
+            let memory = match descriptor.kind(granule, level) {
+                DescriptorKind::Block | DescriptorKind::Page => context.memory(descriptor),
+                DescriptorKind::Invalid | DescriptorKind::Table => None,
+            };
+            let memory = memory.map_or(String::new(), |memory| format!(" ({memory})"));
+            writeln!(out, "  {name:<4}  {:#018x}  {}{memory}", descriptor.raw(), describe(descriptor, granule, level))?;
+        }
+        differences(transition, out)?;
+        let levels = self.bbm.map_or(BbmLevel::ALL.to_vec(), |bbm| vec![bbm]);
+        writeln!(out, "\nWhat the change needs:")?;
+        for &bbm in &levels {
+            let Needed { need, rule, why } = transition.needs(bbm);
+            writeln!(out, "  BBM level {bbm}: {need} ({rule}, {why})")?;
+            for other in Comparison::of(transition).reasons(bbm).filter(|other| (other.rule, other.why) != (rule, why))
+            {
+                writeln!(out, "    also {} ({}, {})", other.need, other.rule, other.why)?;
+            }
+        }
+        let nt = |d: Descriptor| d.kind(granule, level) == DescriptorKind::Block && d.nt();
+        if levels.contains(&BbmLevel::L0) && (nt(old) || nt(new)) {
+            writeln!(out, "  nT, bit 16, is RES0 at BBM level 0 (I_PJZBK).")?;
+        }
+        let Invalidation { reach, asids } = transition.invalidation();
+        writeln!(out, "\nThe TLBI must remove {}.", reach.name())?;
+        if reach != Reach::Nothing {
+            match asids {
+                Asids::Any => {}
+                Asids::InUse => writeln!(out, "The entries belong to the ASIDs with which the tables are in use.")?,
+                Asids::Every => writeln!(out, "Entries of every ASID overlap the new one: an all-ASID form.")?,
+            }
+            writeln!(
+                out,
+                "Before it DSB ISHST, so that walkers see the store; after it DSB ISH completes it (R_PSMWS)."
+            )?;
+        }
+        if let Some(Needed { rule, why, .. }) = transition.must_swap() {
+            let done =
+                if context.compare_and_swap { "The old one is replaced" } else { "The old one must be replaced" };
+            writeln!(out, "{done} by a compare-and-swap that expects it ({rule}, {why}).")?;
+        }
+        writeln!(out, "\nThe ways to make it:")?;
+        for &method in Method::ALL {
+            let Some(sequence) = transition.sequence(method) else { continue };
+            let steps: Vec<&str> = sequence.steps().iter().map(|step| step.asm()).collect();
+            writeln!(out, "  {:<13} {}", method.name(), steps.join("; "))?;
+            let (mut defined, mut undefined) = (vec![], vec![]);
+            for bbm in &levels {
+                match transition::gives(&sequence, transition, transition.block(), *bbm) {
+                    Ok(_) => defined.push(bbm.to_string()),
+                    Err(_) => undefined.push(bbm.to_string()),
+                }
+            }
+            for (what, levels) in [("defined", defined), ("not defined", undefined)] {
+                if !levels.is_empty() {
+                    writeln!(out, "                {what} at BBM level {}", levels.join(", "))?;
+                }
+            }
+        }
+        let Some(method) = self.method else { return Ok(()) };
+        let access = self.access.unwrap_or(Access::Load);
+        // Where there is a table, it leads to leaves like the block one level below.
+        let below = Leaf { level: level.next().unwrap_or(level), attributes: transition.block().attributes() };
+        writeln!(out, "\nAn access: {access}. The method: {method}.")?;
+        grouped(&levels, out, |bbm| match Situation::of(transition, below, method, access, Stage2::Blocks, bbm) {
+            Some(situation) => listing(|phase, kind| situation.allowance(phase, kind)),
+            None => "  the method writes what this change has not".to_owned(),
+        })
+    }
+}
+
+/// The fields in which two descriptors of one kind differ.
+fn differences(transition: &Transition, out: &mut dyn io::Write) -> io::Result<()> {
+    let Transition { old, new, context: Context { granule, level, .. } } = *transition;
+    let (from, to) = (old.kind(granule, level), new.kind(granule, level));
+    if from != to {
+        return writeln!(out, "\n{from:?} becomes {to:?}.");
+    }
+    let differ: Vec<Field> =
+        Descriptor::fields(from, granule, level).filter(|field| old.bits(*field) != new.bits(*field)).collect();
+    if differ.is_empty() {
+        return writeln!(out, "\nThe fields are the same.");
+    }
+    writeln!(out, "\nThe fields that differ:")?;
+    for field in differ {
+        let (old, new) = (old.bits(field) << field.low, new.bits(field) << field.low);
+        // An address reads best in its place, anything else as a number.
+        let shift = if field.high - field.low > 8 { 0 } else { field.low };
+        writeln!(out, "  {:<34} {:#x} -> {:#x}", field.to_string(), old >> shift, new >> shift)?;
+    }
+    Ok(())
+}
 
 /// Output addresses for the listing of descriptors; on a machine they are where hv found memory.
 const TABLE: u64 = 0x4010_0000;
@@ -172,23 +383,26 @@ fn control(instance: &Instance, out: &mut dyn io::Write) -> io::Result<()> {
 
 /// What may be seen, once for all BBM levels that agree.
 fn outcomes(instance: &Instance, out: &mut dyn io::Write) -> io::Result<()> {
-    let listings = BbmLevel::ALL.map(|level| (level, listing(instance, level)));
-    let mut shown: &[(BbmLevel, String)] = &listings;
-    while let Some((_, text)) = shown.first() {
-        let same = shown.iter().take_while(|(_, other)| other == text).count();
-        let levels: Vec<String> = shown[..same].iter().map(|(level, _)| level.to_string()).collect();
-        writeln!(out, "\nWhat may be seen at BBM level {}; all else is a fail:\n{text}", levels.join(", "))?;
-        shown = &shown[same..];
+    grouped(&BbmLevel::ALL, out, |bbm| listing(|phase, kind| verdict::allowance(instance, bbm, phase, kind)))
+}
+
+/// A listing of each level, once for all that agree.
+fn grouped(levels: &[BbmLevel], out: &mut dyn io::Write, listing: impl Fn(BbmLevel) -> String) -> io::Result<()> {
+    let listings: Vec<(BbmLevel, String)> = levels.iter().map(|level| (*level, listing(*level))).collect();
+    for group in listings.chunk_by(|one, other| one.1 == other.1) {
+        let levels: Vec<String> = group.iter().map(|(level, _)| level.to_string()).collect();
+        writeln!(out, "\nWhat may be seen at BBM level {}; all else is a fail:\n{}", levels.join(", "), group[0].1)?;
     }
     Ok(())
 }
 
-fn listing(instance: &Instance, level: BbmLevel) -> String {
+fn listing(allowance: impl Fn(Phase, Kind) -> Allowance) -> String {
     let mut text = String::new();
     for phase in Phase::ALL {
         // Kinds that share rule and reason share a line.
         let mut lines: Vec<(&str, &str, Vec<Kind>)> = Vec::new();
-        for (kind, allowance) in verdict::allowed_kinds(instance, level, phase) {
+        let allowed = Kind::all().map(|kind| (kind, allowance(phase, kind))).filter(|(_, allowance)| allowance.allowed);
+        for (kind, allowance) in allowed {
             match lines.iter_mut().find(|(rule, why, _)| (*rule, *why) == (allowance.rule, allowance.why)) {
                 Some((.., kinds)) => kinds.push(kind),
                 None => lines.push((allowance.rule, allowance.why, vec![kind])),

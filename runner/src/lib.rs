@@ -16,6 +16,7 @@ pub mod guest;
 pub mod judge;
 pub mod known;
 pub mod list;
+pub mod oracle;
 pub mod parallel;
 pub mod plan;
 pub mod platform;

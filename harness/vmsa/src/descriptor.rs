@@ -598,6 +598,55 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_descriptor_is_refused_by_its_field() {
+        let rw = Descriptor::leaf(Granule::K4, Level::L2, 0x4020_0000, Attributes::NORMAL_RW).raw();
+        let check = |raw, granule, level, mair| {
+            Descriptor::from_raw(raw).check(Side::New, granule, level, mair).map_err(|error| error.field.name)
+        };
+        let at_l2 = |raw| check(raw, Granule::K4, Level::L2, None).map(Descriptor::raw);
+        for good in [rw, rw | NT, 0, rw & !VALID | 0x1000, 0x4010_0003] {
+            assert_eq!(at_l2(good), Ok(good), "{good:#x}");
+        }
+        assert_eq!(at_l2(rw | 0x1000), Err("OA"));
+        assert_eq!(at_l2(rw | 1 << 20), Err("OA"));
+        assert_eq!(at_l2(rw | 1 << 48), Err("OA"));
+        assert_eq!(at_l2(rw & !SH_MASK | 1 << SH_SHIFT), Err("SH"));
+        assert_eq!(check(0x4010_1003, Granule::K16, Level::L2, None), Err("next-level table address"));
+        assert_eq!(check(rw, Granule::K4, Level::L3, None), Err("descriptor type"));
+        assert_eq!(check(rw, Granule::K16, Level::L1, None), Err("descriptor type"));
+        assert_eq!(check(rw, Granule::K64, Level::L0, None), Err("level"));
+        assert_eq!(check(rw, Granule::K4, Level::L2, Some(0x02)), Err("AttrIndx"));
+        // Device memory has no Shareability of its own, so that a reserved value does not count.
+        let device = rw & !SH_MASK | 1 << SH_SHIFT;
+        assert!(check(device, Granule::K4, Level::L2, Some(0x00)).is_ok());
+    }
+
+    /// No two fields of a descriptor share a bit, and no bit that may be set is in none.
+    #[test]
+    fn fields_are_apart_and_complete() {
+        for (granule, level) in places().chain([(Granule::K4, Level::L0)]) {
+            let page = level == Level::L3;
+            let kinds: &[_] =
+                if page { &[DescriptorKind::Page] } else { &[DescriptorKind::Block, DescriptorKind::Table] };
+            for &kind in kinds {
+                let mut all = 0;
+                for field in Descriptor::fields(kind, granule, level) {
+                    let mask = field.mask();
+                    // nT is below the OA of a Block at any level that has one.
+                    assert_eq!(all & mask, 0, "{field} of {kind:?} at {level}, {granule}");
+                    all |= mask;
+                    assert_eq!(Descriptor::from_raw(mask).bits(field) << field.low, mask);
+                }
+                if page {
+                    let res0 = 3 << 48 | (granule.page_size() - 1) & OA_MASK;
+                    assert_eq!(!all & !res0, VALID | NOT_BLOCK, "{granule}");
+                }
+            }
+        }
+        assert_eq!(Descriptor::fields(DescriptorKind::Invalid, Granule::K4, Level::L3).count(), 0);
+    }
+
+    #[test]
     fn contiguous_groups_fill_their_table_evenly() {
         for (granule, level) in places() {
             let group = contiguous_group(granule, level).expect("every leaf has groups");

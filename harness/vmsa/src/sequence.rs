@@ -275,7 +275,6 @@ impl Sequence {
     /// The sequence of `method` for `change`.
     #[must_use]
     pub fn of(method: Method, change: Change) -> Self {
-        use Step::{Dsb as D, Isb, Tlbi as T, Write as W};
         // A merge replaces many cached entries, which a TLBI by one address does not reach. A split leaves no
         // table behind, but its block may be cached as a table-level entry: the non-leaf form is the safe one.
         let tlbi = match change {
@@ -283,6 +282,13 @@ impl Sequence {
             Change::Split { .. } => Tlbi::Vaae1is,
             Change::Remap { .. } | Change::Protect { .. } => Tlbi::Vaale1is,
         };
+        Self::with(method, tlbi)
+    }
+
+    /// The sequence of `method` with this TLBI.
+    #[must_use]
+    pub fn with(method: Method, tlbi: Tlbi) -> Self {
+        use Step::{Dsb as D, Isb, Tlbi as T, Write as W};
         let flush = [D(Dsb::Ishst), T(tlbi), D(Dsb::Ish)];
         let make = [W(Write::New), D(Dsb::Ish), Isb];
         let make_flush = [W(Write::New), D(Dsb::Ishst), T(tlbi), D(Dsb::Ish), Isb];

@@ -125,8 +125,13 @@ impl Change {
     /// hardware updates of descriptors, and the two memory types it uses have an AttrIndx each.
     #[must_use]
     pub const fn transition(self, granule: Granule, descriptors: Descriptors) -> Transition {
-        let context = Context { contents_equal: self.contents_equal(), ..Context::new(granule, self.level()) };
-        Transition { old: descriptors.old, new: descriptors.new, context }
+        Transition { old: descriptors.old, new: descriptors.new, context: self.context(granule) }
+    }
+
+    /// What must be known about it besides its descriptors.
+    #[must_use]
+    pub const fn context(self, granule: Granule) -> Context {
+        Context { contents_equal: self.contents_equal(), ..Context::new(granule, self.level()) }
     }
 
     /// What it needs at this BBM level.
@@ -156,6 +161,53 @@ const fn protected(kind: Protection) -> (Attributes, Attributes) {
         Protection::RoRw => (Attributes::NORMAL_RO, Attributes::NORMAL_RW),
         Protection::XXn => (Attributes::NORMAL_RX, Attributes::NORMAL_RO),
         Protection::XnX => (Attributes::NORMAL_RO, Attributes::NORMAL_RX),
+    }
+}
+
+impl Transition {
+    fn kinds(&self) -> (DescriptorKind, DescriptorKind) {
+        let Context { granule, level, .. } = self.context;
+        (self.old.kind(granule, level), self.new.kind(granule, level))
+    }
+
+    /// The Block from which the nT sequence makes its descriptor; without one, the old descriptor.
+    #[must_use]
+    pub fn block(&self) -> Descriptor {
+        if self.kinds().0 == DescriptorKind::Table { self.new } else { self.old }
+    }
+
+    /// Whether an access finds the same through either descriptor, if it finds anything.
+    #[must_use]
+    pub fn same_contents(&self) -> bool {
+        use DescriptorKind::{Invalid, Table};
+        let Self { old, new, context } = *self;
+        let Context { granule, level, .. } = context;
+        match self.kinds() {
+            (Invalid, _) | (_, Invalid) => context.contents_equal,
+            (Table, Table) => context.same_mapping || old.next_table(granule) == new.next_table(granule),
+            (Table, _) | (_, Table) => context.same_mapping,
+            _ => context.contents_equal || (old.oa(granule, level), old.ns()) == (new.oa(granule, level), new.ns()),
+        }
+    }
+
+    /// The steps of `method`, with the narrowest TLBI that the transition allows; `None` if it has not what the method
+    /// writes.
+    #[must_use]
+    pub fn sequence(&self, method: Method) -> Option<Sequence> {
+        use DescriptorKind::{Block, Page, Table};
+        let kinds = self.kinds();
+        let fits = match method {
+            Method::Nt => matches!(kinds, (Block, Table) | (Table, Block)),
+            Method::BbmAf => matches!(kinds.0, Block | Page) && self.old.af(),
+            Method::Bbm | Method::Direct | Method::DirectNotlbi => true,
+        };
+        let tlbi = match self.invalidation().reach {
+            Reach::Group | Reach::Tree => Tlbi::Vmalle1is,
+            // The block may be cached as a table-level entry.
+            Reach::Leaf if kinds.1 == Table => Tlbi::Vaae1is,
+            Reach::Leaf | Reach::Nothing => Tlbi::Vaale1is,
+        };
+        fits.then(|| Sequence::with(method, tlbi))
     }
 }
 
@@ -306,6 +358,23 @@ mod tests {
                         assert_eq!((old.oa(granule, from.level), new.oa(granule, to.level)), (1 << 40, 1 << 41));
                     }
                     Change::Protect { .. } => assert_ne!(old.attributes(), new.attributes()),
+                }
+            }
+        }
+    }
+
+    /// The general choice of steps is the catalogue's.
+    #[test]
+    fn a_change_s_sequence_is_that_of_its_transition() {
+        for granule in Granule::ALL {
+            for change in testing::changes(granule) {
+                let descriptors = change.example(granule);
+                let transition = change.transition(granule, descriptors);
+                assert_eq!(transition.block(), descriptors.block, "{change}");
+                assert_eq!(transition.same_contents(), change.contents_equal(), "{change}");
+                for &method in Method::ALL {
+                    let expected = method.fits(change).then(|| Sequence::of(method, change));
+                    assert_eq!(transition.sequence(method), expected, "{method} of {change}");
                 }
             }
         }

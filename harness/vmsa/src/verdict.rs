@@ -27,11 +27,13 @@
 use core::fmt;
 
 use crate::{
-    geometry::BbmLevel,
+    descriptor::{Descriptor, DescriptorKind},
+    geometry::{BbmLevel, Level},
     instance::{Access, Case, Instance, Method, Place, Selftest, Stage2},
     outcome::{Count, End, Fault, Kind, Phase},
-    sequence::Write,
-    transition::{Leaf, Need, Needed, guarantee, sufficient},
+    rule::HardwareUpdates,
+    sequence::{Sequence, Write},
+    transition::{Context, Leaf, Need, Needed, Transition, gives, guarantee, sufficient},
 };
 
 /// Whether an outcome may be seen, and why.
@@ -54,26 +56,39 @@ const fn forbid(rule: &'static str, why: &'static str) -> Allowance {
 }
 
 /// What one access does under each of a change's two mappings alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Effects {
     old: Kind,
     new: Kind,
 }
 
 impl Effects {
-    fn of(case: &Case) -> Self {
-        let (old, new) = (case.change.old_leaf(), case.change.new_leaf());
-        let (old_fault, new_fault) = (fault(old, case.observer.access), fault(new, case.observer.access));
-        let same = case.change.contents_equal() && old_fault.is_none() && new_fault.is_none();
+    /// Of an access through either leaf or, where there is none, through a descriptor at `level` that maps nothing.
+    fn of([old, new]: [Option<Leaf>; 2], access: Access, level: Level, context: &Context) -> Self {
+        let fault = |leaf| match leaf {
+            Some(leaf) => fault(leaf, access, context.hardware),
+            None => Some(Kind::Fault(Fault::Translation, level)),
+        };
+        let (old, new) = (fault(old), fault(new));
+        let same = context.contents_equal && old.is_none() && new.is_none();
         Self {
-            old: old_fault.unwrap_or(if same { Kind::Same } else { Kind::Old }),
-            new: new_fault.unwrap_or(if same { Kind::Same } else { Kind::New }),
+            old: old.unwrap_or(if same { Kind::Same } else { Kind::Old }),
+            new: new.unwrap_or(if same { Kind::Same } else { Kind::New }),
         }
+    }
+
+    fn of_case(case: &Case) -> Self {
+        let Case { change, granule, .. } = *case;
+        let leaves = [change.old_leaf(), change.new_leaf()].map(Some);
+        Self::of(leaves, case.observer.access, change.level(), &change.context(granule))
     }
 }
 
 /// The fault that `access`, made at EL1 through `leaf`, takes. An Access flag fault comes before a Permission fault.
-fn fault(leaf: Leaf, access: Access) -> Option<Kind> {
-    match (leaf.attributes.access_flag, leaf.permits(access)) {
+fn fault(leaf: Leaf, access: Access, hardware: HardwareUpdates) -> Option<Kind> {
+    let permits =
+        leaf.permits(access) || access == Access::Store && leaf.attributes.dbm && hardware == HardwareUpdates::Dirty;
+    match (leaf.attributes.access_flag || hardware != HardwareUpdates::Off, permits) {
         (false, _) => Some(Kind::Fault(Fault::AccessFlag, leaf.level)),
         (true, false) => Some(Kind::Fault(Fault::Permission, leaf.level)),
         (true, true) => None,
@@ -111,41 +126,134 @@ const fn method_rule(method: Method, met: Needed) -> &'static str {
     }
 }
 
+/// All from which it follows what one access may see of a live change, whichever way the change is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Situation {
+    effects: Effects,
+    /// Level of the descriptor that is changed.
+    level: Level,
+    method: Method,
+    sequence: Sequence,
+    /// Whether these are not the method's own steps.
+    scripted: bool,
+    stage2: bool,
+    /// Whether the steps are a defined way of making the change.
+    given: Result<Needed, Needed>,
+}
+
+impl Situation {
+    /// An access to the addresses of `transition`, made by `method` on a CPU of BBM level `bbm`. `below` is the leaf
+    /// through which the addresses are mapped where there is a table. `None` if the transition has not what the
+    /// method writes.
+    #[must_use]
+    pub fn of(
+        transition: &Transition,
+        below: Leaf,
+        method: Method,
+        access: Access,
+        stage2: Stage2,
+        bbm: BbmLevel,
+    ) -> Option<Self> {
+        let Context { granule, level, .. } = transition.context;
+        let sequence = transition.sequence(method)?;
+        let leaf = |descriptor: Descriptor| match descriptor.kind(granule, level) {
+            DescriptorKind::Invalid => None,
+            DescriptorKind::Table => Some(below),
+            DescriptorKind::Block | DescriptorKind::Page => Some(Leaf { level, attributes: descriptor.attributes() }),
+        };
+        let context = Context { contents_equal: transition.same_contents(), ..transition.context };
+        Some(Self {
+            effects: Effects::of([transition.old, transition.new].map(leaf), access, level, &context),
+            level,
+            method,
+            sequence,
+            scripted: false,
+            stage2: stage2 != Stage2::Off,
+            given: gives(&sequence, transition, transition.block(), bbm),
+        })
+    }
+
+    fn of_case(case: &Case, level: BbmLevel) -> Self {
+        Self {
+            effects: Effects::of_case(case),
+            level: case.change.level(),
+            method: case.method,
+            sequence: case.sequence(),
+            scripted: case.script.is_some(),
+            stage2: case.stage2 != Stage2::Off,
+            given: defined(case, level),
+        }
+    }
+
+    /// Whether the change is made in a defined way: the strongest need that was met, or the first that was not.
+    ///
+    /// # Errors
+    /// The outcome is not defined.
+    pub const fn given(&self) -> Result<Needed, Needed> {
+        self.given
+    }
+
+    /// Whether `kind` may be seen in `phase`. Answers for every combination.
+    #[must_use]
+    pub fn allowance(&self, phase: Phase, kind: Kind) -> Allowance {
+        let effects = &self.effects;
+        match (phase, self.given) {
+            (Phase::Before, _) if kind == effects.old => allow("R_LXHLD", "the old mapping alone is in force"),
+            (Phase::Before, _) => forbidden(kind),
+            (Phase::During | Phase::After, Err(missed)) => self.undefined(missed, kind),
+            (Phase::During, Ok(met)) if kind == effects.old || kind == effects.new => {
+                allow(method_rule(self.method, met), "until the change is complete either mapping may be used")
+            }
+            (Phase::During, Ok(met)) => {
+                let meets = |write, fault| self.sequence.writes(write) && kind == Kind::Fault(fault, self.level);
+                if meets(Write::Invalid, Fault::Translation) {
+                    allow("R_DDMVT", "the access met the break")
+                } else if meets(Write::OldNoAf, Fault::AccessFlag) {
+                    allow("R_XCLRD", "the access met the break by the Access flag")
+                } else if meets(Write::BlockNt, Fault::Translation) {
+                    allow("R_MRRPW", "whether an access through a Block with nT set faults is the CPU's choice")
+                } else if kind == Kind::Conflict && met.need == Need::DirectTlbi {
+                    allow(met.rule, "until the TLBI completes old and new entries may conflict (I_HYQMB)")
+                } else {
+                    forbidden(kind)
+                }
+            }
+            (Phase::After, Ok(_)) if kind == effects.new => {
+                allow("R_YNJCP", "the change is complete on every PE: the new mapping alone is in force")
+            }
+            (Phase::After, Ok(_)) => forbidden(kind),
+        }
+    }
+
+    /// What may be seen during and after a change that did not get what it needs; see the module's text.
+    fn undefined(&self, missed: Needed, kind: Kind) -> Allowance {
+        let Effects { old, new } = self.effects;
+        let either = kind == old || kind == new || kind == Kind::Late && old == Kind::Old;
+        match kind {
+            Kind::External if missed.need.is_bbm() && !self.stage2 => {
+                allow("R_FVQCK", "an amalgamated address may be anywhere, and stage 2 is off")
+            }
+            Kind::External => forbidden(kind),
+            _ if self.scripted => allow(missed.rule, "these steps do not give the change what it needs"),
+            _ if missed.need.is_bbm() => {
+                allow("R_FVQCK", "without the sequence it needs: either entry, an amalgamation of both, or a conflict")
+            }
+            Kind::Conflict if missed.need == Need::DirectTlbi => {
+                allow(missed.rule, "without a complete TLBI old and new entries may conflict (I_HYQMB)")
+            }
+            _ if either => allow("R_LXHLD", "without a complete TLBI the old entry may be used at any time"),
+            _ => forbidden(kind),
+        }
+    }
+}
+
 /// Whether `kind` may be seen in `phase` of `instance`, on a CPU of BBM level `level`. Answers for every
 /// combination; a [cap](Case::cap) of the instance is taken into account.
 #[must_use]
 pub fn allowance(instance: &Instance, level: BbmLevel, phase: Phase, kind: Kind) -> Allowance {
-    let case = match instance {
-        Instance::Case(case) => case,
-        Instance::Selftest(test) => return selftest_allowance(*test, kind),
-    };
-    let effects = Effects::of(case);
-    match (phase, defined(case, level)) {
-        (Phase::Before, _) if kind == effects.old => allow("R_LXHLD", "the old mapping alone is in force"),
-        (Phase::Before, _) => forbidden(kind),
-        (Phase::During | Phase::After, Err(missed)) => undefined(case, &effects, missed, kind),
-        (Phase::During, Ok(met)) if kind == effects.old || kind == effects.new => {
-            allow(method_rule(case.method, met), "until the change is complete either mapping may be used")
-        }
-        (Phase::During, Ok(met)) => {
-            let sequence = case.sequence();
-            let meets = |write, fault| sequence.writes(write) && kind == Kind::Fault(fault, case.change.level());
-            if meets(Write::Invalid, Fault::Translation) {
-                allow("R_DDMVT", "the access met the break")
-            } else if meets(Write::OldNoAf, Fault::AccessFlag) {
-                allow("R_XCLRD", "the access met the break by the Access flag")
-            } else if meets(Write::BlockNt, Fault::Translation) {
-                allow("R_MRRPW", "whether an access through a Block with nT set faults is the CPU's choice")
-            } else if kind == Kind::Conflict && met.need == Need::DirectTlbi {
-                allow(met.rule, "until the TLBI completes old and new entries may conflict (I_HYQMB)")
-            } else {
-                forbidden(kind)
-            }
-        }
-        (Phase::After, Ok(_)) if kind == effects.new => {
-            allow("R_YNJCP", "the change is complete on every PE: the new mapping alone is in force")
-        }
-        (Phase::After, Ok(_)) => forbidden(kind),
+    match instance {
+        Instance::Case(case) => Situation::of_case(case, level).allowance(phase, kind),
+        Instance::Selftest(test) => selftest_allowance(*test, kind),
     }
 }
 
@@ -162,26 +270,6 @@ const fn forbidden(kind: Kind) -> Allowance {
         Kind::External => forbid("R_FVQCK", "an access got out of the VM's memory"),
         Kind::Exception => forbid("I_GYJBJ", "an exception that neither mapping gives"),
         Kind::Fault(..) => forbid("I_GYJBJ", "a fault that neither mapping gives"),
-    }
-}
-
-/// What may be seen during and after a change that did not get what it needs; see the module's text.
-fn undefined(case: &Case, effects: &Effects, missed: Needed, kind: Kind) -> Allowance {
-    let either = kind == effects.old || kind == effects.new || kind == Kind::Late && effects.old == Kind::Old;
-    match kind {
-        Kind::External if missed.need.is_bbm() && case.stage2 == Stage2::Off => {
-            allow("R_FVQCK", "an amalgamated address may be anywhere, and stage 2 is off")
-        }
-        Kind::External => forbidden(kind),
-        _ if case.script.is_some() => allow(missed.rule, "these steps do not give the change what it needs"),
-        _ if missed.need.is_bbm() => {
-            allow("R_FVQCK", "without the sequence it needs: either entry, an amalgamation of both, or a conflict")
-        }
-        Kind::Conflict if missed.need == Need::DirectTlbi => {
-            allow(missed.rule, "without a complete TLBI old and new entries may conflict (I_HYQMB)")
-        }
-        _ if either => allow("R_LXHLD", "without a complete TLBI the old entry may be used at any time"),
-        _ => forbidden(kind),
     }
 }
 
@@ -562,7 +650,7 @@ pub enum Control {
 pub fn control(instance: &Instance) -> Option<Control> {
     match instance {
         Instance::Case(case) if case.method == Method::DirectNotlbi && case.script.is_none() => {
-            let Effects { old, new } = Effects::of(case);
+            let Effects { old, new } = Effects::of_case(case);
             (old != new).then_some(Control::MustShow(Phase::After, old))
         }
         Instance::Selftest(Selftest::Quiet | Selftest::Clean) => Some(Control::MustNotShow),
@@ -736,7 +824,7 @@ mod tests {
                     assert!(allowed_kinds(&instance, level, phase).next().is_some(), "{instance} {phase}");
                 }
                 let Instance::Case(case) = instance else { continue };
-                let effects = Effects::of(&case);
+                let effects = Effects::of_case(&case);
                 let allowed = |phase, kind| allowance(&instance, level, phase, kind).allowed;
                 assert!(allowed(Phase::During, effects.old) && allowed(Phase::During, effects.new), "{instance}");
                 if defined(&case, level).is_ok() {
@@ -860,7 +948,7 @@ mod tests {
     #[test]
     fn controls_are_the_changes_whose_missing_tlbi_can_be_told() {
         use Control::{MustNotShow, MustShow};
-        let permission = Kind::Fault(Fault::Permission, crate::Level::L3);
+        let permission = Kind::Fault(Fault::Permission, Level::L3);
         for (id, expected) in [
             ("el1.remap.4k-l3-rw.direct-notlbi.load-remote", Some(MustShow(Phase::After, Kind::Old))),
             ("el1.remap.4k-l3-ro-diff.direct-notlbi.load-remote", Some(MustShow(Phase::After, Kind::Old))),
@@ -951,7 +1039,7 @@ mod tests {
             change(&mut seen);
             judge(&instance, level, &seen).reason.to_string()
         };
-        let fault = Count { phase: Phase::During, kind: Kind::Fault(Fault::Translation, crate::Level::L2), count: 2 };
+        let fault = Count { phase: Phase::During, kind: Kind::Fault(Fault::Translation, Level::L2), count: 2 };
         let as_is = |_: &mut Seen<'_>| {};
         assert_eq!(reason("el1.split.4k-l2.direct.load-local", &as_is, &[]), "nothing forbidden in 9 accesses");
         assert_eq!(

@@ -88,11 +88,7 @@ enum Command {
         pair: explain::Pair,
     },
     /// Hold another model's verdicts against ours; exit code 1 if a row differs
-    Oracle {
-        /// A CSV file of single changes with a verdict each
-        #[arg(value_name = "FILE.csv")]
-        file: PathBuf,
-    },
+    Oracle(oracle::Args),
     /// Show conformance tables over many CPUs
     Table {
         /// Result files, or directories with some [default: results]
@@ -187,7 +183,7 @@ fn execute(command: Command, out: &mut dyn io::Write) -> Result<Exit, Error> {
         Command::Audit(audit) => return Ok(audit::main(&audit, out)?),
         Command::Bench(args) => bench::main(&args, out)?,
         Command::List { filters, format } => list::write(&plan::select(&filters)?, format, out)?,
-        Command::Oracle { file } => return Ok(oracle::main(&file, out)?),
+        Command::Oracle(args) => return Ok(oracle::main(&args, out)?),
         Command::Explain { id, pair } => {
             if let Some(transition) = pair.transition()? {
                 pair.write(&transition, out)?;

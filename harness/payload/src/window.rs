@@ -95,7 +95,8 @@ impl Window {
             let offset = offset_of(i);
             // Of a block, the page that is looked at: as good as any other, and the one that shows a TLBI that does
             // not reach the whole block. Of what a merge replaces, another one: one address is not enough there.
-            let named = if matches!(change, Change::Merge { .. }) { offset_of((i + 2) % (1 << SPOT_BITS)) } else { offset };
+            let named =
+                if matches!(change, Change::Merge { .. }) { offset_of((i + 2) % (1 << SPOT_BITS)) } else { offset };
             let freed = match (change, level.next()) {
                 (Change::Merge { .. }, Some(next)) => tables::path(granule, next, table, BASE + offset),
                 _ => [None; 2],

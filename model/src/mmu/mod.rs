@@ -325,6 +325,8 @@ struct Pending {
     lazy: bool,
 }
 
+/// Issuer of a TLBI that [`Defect::EarlyDsb`] let go: no DSB waits for it any more.
+const NOBODY: usize = usize::MAX;
 /// TLBIs under way that one PE keeps apart; the oldest takes effect when there are more.
 const PENDING: usize = 64;
 /// Addresses a PE remembers to walk for unasked.
@@ -343,6 +345,8 @@ pub struct Mmu {
     recent_at: usize,
     /// [`Defect::UpdateMisplaced`]: a descriptor and what will be stored over whatever stands there.
     misplaced: Option<(u64, u64)>,
+    /// [`Defect::NoProgress`]: an address at which nothing goes on until the next TLBI.
+    stuck: Option<u64>,
     /// Whether the TLB may hold entries that [linger](Entry::lingers).
     lingering: bool,
     /// [`Defect::Reordered`] and [`Defect::Torn`]: an entry that a TLBI removed.
@@ -362,6 +366,7 @@ impl Mmu {
             recent: [0; RECENT],
             recent_at: 0,
             misplaced: None,
+            stuck: None,
             lingering: false,
             ghost: None,
         }
@@ -433,6 +438,9 @@ impl Mmu {
         if !self.pending.is_empty() && choices.chance(Point::Invalidate, self.profile.invalidate) {
             self.apply_one(|pending| !pending.lazy, false, choices);
         }
+        if self.profile.has(Defect::EarlyDsb) && choices.chance(Point::Defect, Odds::one_in(64)) {
+            self.apply_one(|pending| pending.issuer == NOBODY, false, choices);
+        }
         let settled = self.synchronised.agrees(context, regime);
         let context = &self.effective(context, choices);
         let (stage1, stage2) = (context.stage1_on(regime), context.stage2_on(regime));
@@ -450,6 +458,10 @@ impl Mmu {
         // TBI: what is above bit 55 does not take part.
         let va = request.va & ((1 << 56) - 1);
         self.remember(va);
+        if self.stuck == Some(va) {
+            let fault = self.fault(&request, regime, WalkFault::new(TRANSLATION, 0, None));
+            return Err(Fault { stall: true, ..fault });
+        }
         let tags = Tags { regime, asid: context.asid(regime), vmid: context.vmid(), flat: !stage1 };
         let (hit, torn, kept) = self.resolve(&request, va, tags, context, memory, choices)?;
         let one_stage = matches!(request.kind, Kind::At { both_stages: false, .. });
@@ -655,6 +667,7 @@ impl Mmu {
                 return Err(self.conflict(request, regime, va, &matching, stage2));
             }
             Decision::Stall => {
+                self.stuck = Some(va);
                 let fault = WalkFault::new(TRANSLATION, 0, None);
                 return Err(Fault { stall: true, ..self.fault(request, regime, fault) });
             }
@@ -938,6 +951,7 @@ impl Mmu {
     fn apply(&mut self, issued: &Issued, linger: bool, choices: &mut Choices) {
         let (profile, ghost, lingering) = (&self.profile, &mut self.ghost, &mut self.lingering);
         choices.tell("effect", || format!("of tlbi {issued}"));
+        self.stuck = None;
         self.tlb.retain(|entry| {
             if !issued.must_remove(entry, profile) {
                 return true;
@@ -1004,8 +1018,6 @@ pub fn tlbi(mmus: &mut [Mmu], issuer: usize, op: TlbiOp, el1: bool, context: &Co
 
 /// A DSB of PE `issuer`: the TLBIs that it completes have taken effect everywhere when it ends.
 pub fn complete(mmus: &mut [Mmu], issuer: usize, dsb: Dsb, choices: &mut Choices) {
-    /// Issuer of a TLBI that [`Defect::EarlyDsb`] let go: no DSB waits for it any more.
-    const NOBODY: usize = usize::MAX;
     for (pe, mmu) in mmus.iter_mut().enumerate() {
         if mmu.pending.is_empty() {
             continue;
@@ -1017,7 +1029,7 @@ pub fn complete(mmus: &mut [Mmu], issuer: usize, dsb: Dsb, choices: &mut Choices
                 choices.tell("early", || {
                     format!("the DSB does not wait for PE {pe} to have done tlbi {}", pending.issued)
                 });
-                (pending.issuer, pending.lazy) = (NOBODY, false);
+                (pending.issuer, pending.lazy) = (NOBODY, true);
             }
         }
         choices.on(pe);

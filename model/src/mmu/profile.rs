@@ -272,7 +272,7 @@ defects! {
     IpaKeepsBlocks = "ipa-keeps-blocks" on "ideal-l2-quiet",
     /// A DSB does not wait for other PEs (E1).
     EarlyDsb = "early-dsb" on "ideal-l2-quiet",
-    /// An access that entries of several sizes match never ends (E2).
+    /// An access that entries of several sizes match does not end before the next TLBI (E2).
     NoProgress = "no-progress" on "ideal-l2-quiet",
     /// Blocks with nT=1 are cached as any other, in spite of FEAT_BBML1.
     NtIgnored = "nt-ignored" on "ideal-l1-walk",

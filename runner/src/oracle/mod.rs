@@ -1,10 +1,13 @@
 //! `shatter oracle`: another model's verdicts held against ours.
 //!
-//! The file's header says what its rows are. `transitions` are single changes, judged by the rule base alone. Every
-//! row is read before anything is said to agree: a damaged file proves nothing.
+//! The file's header says what its rows are. `transitions` are single changes, judged by the rule base alone;
+//! [`sequences`] run on the model. Every row is read before anything is said to agree: a damaged file proves nothing.
+
+mod sequences;
 
 use std::{
     fs, io,
+    num::NonZeroU64,
     path::{Path, PathBuf},
 };
 
@@ -29,8 +32,8 @@ pub enum Error {
     },
     /// No kind of rows has these columns.
     #[error(
-        "`{}` has the columns {found}; known are those of transitions, {}",
-        path.display(), COLUMNS.join(",")
+        "`{}` has the columns {found}; known are those of transitions, {}, and of sequences, {}",
+        path.display(), COLUMNS.join(","), sequences::COLUMNS.join(",")
     )]
     Header {
         /// The file.
@@ -78,22 +81,45 @@ fn rows(text: &str) -> Result<Vec<Row>, (usize, csv::Error)> {
     lines.map(row).collect()
 }
 
-/// Holds each row of the file at `path` against the rules and prints those that differ.
+/// What to read, and how long to look.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// A CSV file of single changes, or of sequences, with a verdict each
+    #[arg(value_name = "FILE.csv")]
+    file: PathBuf,
+    /// Seeds that sequences run with, on each of the model's profiles
+    #[arg(long, value_name = "N", default_value = "16")]
+    seeds: NonZeroU64,
+    /// Rounds that each sequence runs
+    #[arg(long, value_name = "N", default_value = "64")]
+    rounds: NonZeroU64,
+}
+
+/// Holds each row of a file against the rules or the model, and prints those that differ.
 ///
 /// # Errors
 /// If the file cannot be read, is damaged or has no rows, or `out` cannot be written.
-pub fn main(path: &Path, out: &mut dyn io::Write) -> Result<Exit, Error> {
-    let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    let damaged =
-        |(line, error): (usize, csv::Error)| Error::Row { path: path.to_owned(), line, what: error.to_string() };
+pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
+    let path = &args.file;
+    let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.clone(), source })?;
+    let damaged = |(line, error): (usize, csv::Error)| Error::Row { path: path.clone(), line, what: error.to_string() };
     let rows = rows(&text).map_err(damaged)?;
-    match rows.split_first() {
-        Some((header, _)) if header.values.iter().ne(COLUMNS) => {
-            let found = header.values.iter().collect::<Vec<_>>().join(",");
-            Err(Error::Header { path: path.to_owned(), found })
-        }
-        Some((_, rows)) if !rows.is_empty() => transitions(path, rows, out),
-        _ => Err(Error::Empty { path: path.to_owned() }),
+    let Some((Row { values: header, .. }, rows @ [_, ..])) = rows.split_first() else {
+        return Err(Error::Empty { path: path.clone() });
+    };
+    if header.iter().eq(COLUMNS) {
+        transitions(path, rows, out)
+    } else if header.iter().eq(sequences::COLUMNS) {
+        let parse = |Row { line, values }: &Row| {
+            let values: Vec<&str> = values.iter().collect();
+            let steps = sequences::Steps::parse(&values);
+            let steps = steps.map_err(|what| Error::Row { path: path.clone(), line: *line, what })?;
+            Ok((*line, values.join(","), steps))
+        };
+        let rows: Vec<_> = rows.iter().map(parse).collect::<Result<_, Error>>()?;
+        Ok(sequences::check(&rows, args.seeds, args.rounds, out)?)
+    } else {
+        Err(Error::Header { path: path.clone(), found: header.iter().collect::<Vec<_>>().join(",") })
     }
 }
 

@@ -918,7 +918,10 @@ impl Env for Core<'_> {
             self.shared.choices.tell("barrier", || disassemble(word, pc));
         }
         match barrier {
-            Barrier::Isb => self.synchronise_context(),
+            Barrier::Isb => {
+                self.synchronise_context();
+                self.step_tlb();
+            }
             Barrier::Dsb { domain, types, nxs } => {
                 if types != Types::Reads {
                     self.shared.unwalked.complete(self.pe.number, domain != Domain::NonShareable);
@@ -932,6 +935,8 @@ impl Env for Core<'_> {
                 let dsb = mmu::Dsb { scope, loads_and_stores: types == Types::All, nxs };
                 mmu::complete(&mut self.shared.mmus, self.pe.number, dsb, &mut self.shared.choices);
                 self.forget_stale();
+                // Barriers are where it matters what comes between two steps of an update.
+                self.step_tlb();
                 self.maybe_end_turn();
             }
             Barrier::Dmb { .. } => self.maybe_end_turn(),

@@ -93,10 +93,9 @@ impl Window {
         let offset_of = |i: usize| i as u64 * sixteenth + if i % 2 == 0 { 0 } else { sixteenth - 8 };
         let spots = core::array::from_fn(|i| {
             let offset = offset_of(i);
-            // Of a block, the page that is looked at: as good as any other, and the one that shows a TLBI that does
-            // not reach the whole block. Of what a merge replaces, another one: one address is not enough there.
-            let named =
-                if matches!(change, Change::Merge { .. }) { offset_of((i + 2) % (1 << SPOT_BITS)) } else { offset };
+            // Of a block another page than the one that is looked at: as good as any, and the one that shows a TLBI
+            // which does not reach all of the block. Of what a merge replaces one address is not enough.
+            let named = offset_of((i + 2) % (1 << SPOT_BITS));
             let freed = match (change, level.next()) {
                 (Change::Merge { .. }, Some(next)) => tables::path(granule, next, table, BASE + offset),
                 _ => [None; 2],

@@ -37,6 +37,9 @@ pub enum Error {
     /// Nothing was selected.
     #[error(transparent)]
     Nothing(#[from] NothingMatches),
+    /// No selected instance changes anything by a defined sequence.
+    #[error("nothing of what was selected makes a change by a sequence that could be wrong")]
+    NoMutants,
     /// There is no such defect.
     #[error(transparent)]
     Defect(#[from] Unknown),
@@ -81,7 +84,7 @@ impl Error {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Nothing(_) => Exit::NothingSelected,
+            Self::Nothing(_) | Self::NoMutants => Exit::NothingSelected,
             Self::Defect(_) | Self::UnknownCpu { .. } | Self::Level { .. } => Exit::Usage,
             Self::Qemu { .. } | Self::Instructions(_) | Self::Failure(_) | Self::Report(_) => Exit::Platform,
         }

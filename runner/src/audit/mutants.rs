@@ -145,6 +145,9 @@ pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> 
     };
     let cases: Vec<Case> = plan::select(&args.filters)?.iter().filter_map(plain).collect();
     let mutants = mutants(&cases);
+    if mutants.is_empty() {
+        return Err(Error::NoMutants);
+    }
     let mut caught: BTreeMap<usize, Catch> = BTreeMap::new();
     let mut troubles = BTreeSet::new();
 
@@ -224,7 +227,7 @@ fn report(
             let family = change.family();
             writeln!(out, "\n{method} of a {family}: {original}")?;
         }
-        write!(out, "  {sequence:<10} {mistake}: ")?;
+        write!(out, "  {:<10} {mistake}: ", sequence.to_string())?;
         match (cases.is_empty(), caught.get(&i), why_harmless(*method, mistake)) {
             (false, Some(Catch { profile, seed, id, reason }), _) => {
                 writeln!(out, "caught on {profile}, seed {seed}\n{:13}{id}: {reason}", "")?;
@@ -257,4 +260,47 @@ fn report(
     )?;
     let clean = missed + unexplained + fails.len() + troubles.len() == 0;
     Ok(if clean { Exit::Clean } else { Exit::Forbidden })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain_cases() -> Vec<Case> {
+        cases::all()
+            .filter_map(|instance| match instance {
+                Instance::Case(case) if case.cap.is_none() && case.stage2 == Stage2::Blocks => Some(case),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_harmless_mutant_has_its_reason() {
+        let mutants = mutants(&plain_cases());
+        assert!(mutants.len() > 200);
+        for Mutant { method, mistake, wrong, sequence, .. } in &mutants {
+            assert!(!wrong.is_empty() || why_harmless(*method, mistake).is_some(), "{method} {sequence}: {mistake}");
+        }
+    }
+
+    /// A mutant of every sequence that is a defined way of making some change.
+    #[test]
+    fn every_defined_sequence_has_wrong_mutants() {
+        let cases = plain_cases();
+        let mutants = mutants(&cases);
+        for case in &cases {
+            let defined = Profile::ALL.iter().any(|p| guarantee(case.method, case.change, case.granule, p.bbm).is_ok());
+            let wrong = |mutant: &Mutant| mutant.original == case.sequence() && !mutant.wrong.is_empty();
+            assert_eq!(defined, defined && mutants.iter().any(wrong), "{}", Instance::Case(*case));
+        }
+    }
+
+    #[test]
+    fn the_document_has_the_letter_of_every_step() {
+        let text = include_str!("../../../docs/audits.md");
+        for step in Step::all() {
+            assert!(text.contains(&format!("| `{}` | ", step.letter())), "{step}");
+        }
+    }
 }

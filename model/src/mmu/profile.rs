@@ -230,6 +230,14 @@ macro_rules! defects {
                 }
             }
 
+            /// What the mistake is, in a sentence.
+            #[must_use]
+            pub fn mistake(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),+).trim(),)+
+                }
+            }
+
             /// The name of a profile on which the mistake makes a difference.
             #[must_use]
             pub const fn profile(self) -> &'static str {

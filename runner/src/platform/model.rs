@@ -238,6 +238,9 @@ impl Drop for Running {
 
 #[cfg(test)]
 mod tests {
+    use model::mmu::{Answers, Nt};
+    use vmsa::BbmLevel;
+
     use super::*;
 
     #[test]
@@ -269,17 +272,40 @@ mod tests {
         }
     }
 
-    /// Names in the first column of the tables of docs/model.md, section by section.
+    /// The tables of docs/model.md, section by section.
     #[test]
-    fn the_document_names_every_profile_and_every_defect() {
+    fn the_document_tells_every_profile_and_every_defect() {
         let text = include_str!("../../../docs/model.md");
         let section = |title: &str| {
             let (_, rest) = text.split_once(title).expect("the section");
             let section = rest.split("\n## ").next().unwrap_or_default();
-            let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
-            rows.map(|(name, _)| name.to_owned()).collect::<Vec<_>>()
+            section.lines().filter(|line| line.starts_with("| `")).collect::<Vec<_>>()
         };
-        assert_eq!(section("\n## Profiles\n"), profiles());
-        assert_eq!(section("\n## Defects\n"), defects());
+        let profiles: Vec<String> = Profile::ALL
+            .iter()
+            .map(|profile| {
+                let nt = match profile.nt {
+                    Nt::Ignored => "nT is ignored",
+                    Nt::Fault => "Translation fault",
+                    Nt::Walk => "walks, is not cached",
+                    Nt::Kept => "walks, is cached, may conflict",
+                };
+                let answers = |answers: Answers| match answers {
+                    Answers::EITHER => "any one of them",
+                    Answers::OR_ABORT => "conflict abort or any one",
+                    Answers::ANY => "conflict abort, any one, or an amalgamation",
+                    _ => "another mixture",
+                };
+                let (size, other) = (answers(profile.size), answers(profile.other));
+                let other = if profile.bbm != BbmLevel::L2 && size == other { "the same" } else { other };
+                format!("| `{}` | {} | {nt} | {size} | {other} |", profile.name, profile.bbm)
+            })
+            .collect();
+        assert_eq!(section("\n## Profiles\n"), profiles);
+        let defects: Vec<String> = Defect::ALL
+            .iter()
+            .map(|defect| format!("| `{defect}` | `{}` | {} |", defect.profile(), defect.mistake()))
+            .collect();
+        assert_eq!(section("\n## Defects\n"), defects);
     }
 }

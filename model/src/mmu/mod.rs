@@ -72,7 +72,7 @@
 
 pub mod context;
 pub mod profile;
-mod tlb;
+pub mod tlb;
 pub mod tlbi;
 mod walk;
 
@@ -90,7 +90,7 @@ pub use self::{
     tlbi::{Dsb, Scope, TlbiOp},
 };
 use self::{
-    tlb::{Disagreement, Entry, Kind as EntryKind, Leaf, Permissions, Tags, Tlb, disagreement},
+    tlb::{Disagreement, Entry, Kind as EntryKind, Leaf, Lookaside, Permissions, Tags, Tlb, disagreement},
     tlbi::Issued,
     walk::{PERMISSION, TRANSLATION, WalkFault, Walker},
 };
@@ -334,9 +334,9 @@ const RECENT: usize = 8;
 
 /// Translation of one PE.
 #[derive(Clone, Debug)]
-pub struct Mmu {
+pub struct Mmu<T: Lookaside = Tlb> {
     profile: Profile,
-    tlb: Tlb,
+    tlb: T,
     /// Registers as of the last context synchronisation.
     synchronised: Context,
     pending: Vec<Pending>,
@@ -353,13 +353,13 @@ pub struct Mmu {
     ghost: Option<Entry>,
 }
 
-impl Mmu {
+impl<T: Lookaside> Mmu<T> {
     /// Translation of a PE with an empty TLB and all registers 0.
     #[must_use]
     pub fn new(profile: Profile) -> Self {
         Self {
             profile,
-            tlb: Tlb::new(profile.capacity),
+            tlb: T::new(profile.capacity),
             synchronised: Context::default(),
             pending: Vec::with_capacity(PENDING),
             generation: 1,
@@ -863,7 +863,7 @@ impl Mmu {
         fault
     }
 
-    fn walker<'a, M: TableMemory>(&'a mut self, walk: Walk<'a, M>) -> Walker<'a, M> {
+    fn walker<'a, M: TableMemory>(&'a mut self, walk: Walk<'a, M>) -> Walker<'a, M, T> {
         let Walk { tags, context, memory, choices, store } = walk;
         Walker {
             profile: &self.profile,
@@ -992,7 +992,14 @@ struct Walk<'a, M> {
 }
 
 /// Issues a TLBI of PE `issuer`, at EL1 if `el1`, with its registers as written, to the PEs it reaches.
-pub fn tlbi(mmus: &mut [Mmu], issuer: usize, op: TlbiOp, el1: bool, context: &Context, choices: &mut Choices) {
+pub fn tlbi<T: Lookaside>(
+    mmus: &mut [Mmu<T>],
+    issuer: usize,
+    op: TlbiOp,
+    el1: bool,
+    context: &Context,
+    choices: &mut Choices,
+) {
     let issued = op.issue(&mmus[issuer].effective(context, choices), el1);
     let last = mmus.len() - 1;
     for (pe, mmu) in mmus.iter_mut().enumerate() {
@@ -1017,7 +1024,7 @@ pub fn tlbi(mmus: &mut [Mmu], issuer: usize, op: TlbiOp, el1: bool, context: &Co
 }
 
 /// A DSB of PE `issuer`: the TLBIs that it completes have taken effect everywhere when it ends.
-pub fn complete(mmus: &mut [Mmu], issuer: usize, dsb: Dsb, choices: &mut Choices) {
+pub fn complete<T: Lookaside>(mmus: &mut [Mmu<T>], issuer: usize, dsb: Dsb, choices: &mut Choices) {
     for (pe, mmu) in mmus.iter_mut().enumerate() {
         if mmu.pending.is_empty() {
             continue;

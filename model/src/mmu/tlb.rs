@@ -119,7 +119,7 @@ pub(super) enum Kind {
 
 /// One entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Entry {
+pub struct Entry {
     pub(super) kind: Kind,
     pub(super) regime: Regime,
     /// Any ASID matches. A Table descriptor is never global: what lies below it is not known.
@@ -147,7 +147,7 @@ pub(super) struct Entry {
 
 /// Who looks something up.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Tags {
+pub struct Tags {
     pub(super) regime: Regime,
     pub(super) asid: u16,
     pub(super) vmid: u16,
@@ -188,7 +188,7 @@ impl Entry {
     }
 
     /// Whether both may answer one lookup, and differently; their ranges [`meet`].
-    fn rivals(&self, other: &Self) -> bool {
+    pub(super) fn rivals(&self, other: &Self) -> bool {
         let second = |entry: &Self| matches!(entry.kind, Kind::Stage2 | Kind::Table2);
         let tables = match (self.is_table(), other.is_table()) {
             (false, false) => true,
@@ -259,40 +259,68 @@ impl fmt::Display for Entry {
     }
 }
 
-/// The entries of one PE.
+/// What a PE's translation keeps its entries in. It decides nothing: which entries are made, used and given up is
+/// [`Mmu`](super::Mmu)'s business.
+pub trait Lookaside: Clone + fmt::Debug {
+    /// An empty one for at most `capacity` entries.
+    fn new(capacity: usize) -> Self;
+
+    /// How many entries there are.
+    fn len(&self) -> usize;
+
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The entries that translate `input`, in the order in which they stand.
+    fn matching<'a>(&'a self, tags: &'a Tags, input: u64) -> impl Iterator<Item = &'a Entry> + 'a;
+
+    /// An entry for `input` that is gone but for accesses that were translated before.
+    fn lingering(&self, tags: &Tags, input: u64) -> Option<Entry>;
+
+    /// Keeps `entry`, in the place of another one if it must. True if what a lookup gives may have changed for an
+    /// address that some entry matched already.
+    fn insert(&mut self, entry: Entry) -> bool;
+
+    /// Gives up the entry at `index`, below [`len`](Self::len); the last takes its place.
+    fn evict(&mut self, index: usize) -> Entry;
+
+    /// Keeps what `keep` says, which may change an entry it keeps.
+    fn retain(&mut self, keep: impl FnMut(&mut Entry) -> bool);
+}
+
+/// The entries of one PE, made for many lookups that pass over most of them.
 #[derive(Clone, Debug)]
-pub(super) struct Tlb {
+pub struct Tlb {
     entries: Vec<Entry>,
-    /// `start` and `size` of each: what a lookup compares first, close together, since most of what it does is to
-    /// pass over entries.
+    /// `start` and `size` of each: what a lookup compares first, close together.
     ranges: Vec<(u64, u64)>,
     capacity: usize,
     /// Which entry a new one replaces when the TLB is full.
     victim: usize,
 }
 
-impl Tlb {
-    pub(super) fn new(capacity: usize) -> Self {
+impl Lookaside for Tlb {
+    fn new(capacity: usize) -> Self {
         Self { entries: Vec::with_capacity(capacity), ranges: Vec::with_capacity(capacity), capacity, victim: 0 }
     }
 
-    pub(super) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.entries.len()
     }
 
-    pub(super) fn matching<'a>(&'a self, tags: &'a Tags, input: u64) -> impl Iterator<Item = &'a Entry> + 'a {
+    fn matching<'a>(&'a self, tags: &'a Tags, input: u64) -> impl Iterator<Item = &'a Entry> + 'a {
         let covering =
             self.ranges.iter().zip(&self.entries).filter(move |((start, size), _)| input.wrapping_sub(*start) < *size);
         covering.map(|(_, entry)| entry).filter(move |entry| !entry.lingers && entry.belongs(tags))
     }
 
-    /// An entry for `input` that is gone but for accesses that were translated before.
-    pub(super) fn lingering(&self, tags: &Tags, input: u64) -> Option<Entry> {
+    fn lingering(&self, tags: &Tags, input: u64) -> Option<Entry> {
         self.entries.iter().find(|entry| entry.lingers && entry.matches(tags, input)).copied()
     }
 
-    /// Keeps `entry`. True if what a lookup gives may have changed for an address that some entry matched already.
-    pub(super) fn insert(&mut self, entry: Entry) -> bool {
+    fn insert(&mut self, entry: Entry) -> bool {
         let mut disturbs = false;
         for (&range, other) in self.ranges.iter().zip(&self.entries) {
             if !meet(range, (entry.start, entry.size)) {
@@ -315,14 +343,12 @@ impl Tlb {
         disturbs
     }
 
-    /// Gives up the entry at `index`.
-    pub(super) fn evict(&mut self, index: usize) -> Entry {
+    fn evict(&mut self, index: usize) -> Entry {
         self.ranges.swap_remove(index);
         self.entries.swap_remove(index)
     }
 
-    /// Keeps what `keep` says, which may change an entry it keeps.
-    pub(super) fn retain(&mut self, keep: impl FnMut(&mut Entry) -> bool) {
+    fn retain(&mut self, keep: impl FnMut(&mut Entry) -> bool) {
         self.entries.retain_mut(keep);
         self.ranges.clear();
         self.ranges.extend(self.entries.iter().map(|entry| (entry.start, entry.size)));

@@ -13,7 +13,7 @@ use super::{
     Device, TableMemory,
     context::{Context, Regime, Tables},
     profile::{Defect, Nt, Profile},
-    tlb::{Entry, Kind, Leaf, Permissions, Tags, Tlb},
+    tlb::{Entry, Kind, Leaf, Lookaside, Permissions, Tags},
 };
 use crate::choice::{Choices, Odds, Point};
 
@@ -68,11 +68,11 @@ enum Stage {
 type Found = (Leaf, u64);
 
 /// Everything a walk needs, for one walk.
-pub(super) struct Walker<'a, M> {
+pub(super) struct Walker<'a, M, T> {
     pub(super) profile: &'a Profile,
     pub(super) context: &'a Context,
     pub(super) tags: Tags,
-    pub(super) tlb: &'a mut Tlb,
+    pub(super) tlb: &'a mut T,
     pub(super) memory: &'a mut M,
     pub(super) choices: &'a mut Choices,
     /// [`Defect::UpdateMisplaced`]: an update to be stored later.
@@ -83,7 +83,7 @@ pub(super) struct Walker<'a, M> {
     pub(super) disturbed: bool,
 }
 
-impl<M: TableMemory> Walker<'_, M> {
+impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
     /// Stage 1 of `va`, a flat leaf if it is off.
     pub(super) fn stage1(&mut self, va: u64) -> Result<(Leaf, Option<u64>), WalkFault> {
         let regime = self.tags.regime;

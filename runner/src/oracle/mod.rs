@@ -1,7 +1,7 @@
 //! `shatter oracle`: another model's verdicts held against ours.
 //!
 //! The file's header says what its rows are. `transitions` are single changes, judged by the rule base alone;
-//! [`sequences`] run on the model. Every row is read before anything is said to agree: a damaged file proves nothing.
+//! `sequences` run on the model. Every row is read before anything is said to agree: a damaged file proves nothing.
 
 mod sequences;
 

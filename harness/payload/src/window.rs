@@ -90,7 +90,7 @@ impl Window {
 
         let sixteenth = level.size(granule) >> SPOT_BITS;
         let new_frame = u64::from(!change.contents_equal());
-        let offset_of = |i: usize| i as u64 * sixteenth + if i % 2 == 0 { 0 } else { sixteenth - 8 };
+        let offset_of = |i: usize| i as u64 * sixteenth + if i.is_multiple_of(2) { 0 } else { sixteenth - 8 };
         let spots = core::array::from_fn(|i| {
             let offset = offset_of(i);
             // Of a block another page than the one that is looked at: as good as any, and the one that shows a TLBI

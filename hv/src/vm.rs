@@ -335,7 +335,7 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
 
 /// Makes `memory` hold `image` and zeros behind it.
 ///
-/// Words of the image that are right already are left alone. The result is the same, and an emulator keeps its
+/// Blocks of the image that are right already are left alone. The result is the same, and an emulator keeps its
 /// translation of code that did not change, which for a short test is most of the work. There is no code behind it.
 ///
 /// # Safety

@@ -308,6 +308,10 @@ impl mmu::TableMemory for Tables<'_> {
         self.memory.walk(pa)
     }
 
+    fn contents(&self, pa: u64) -> Option<u64> {
+        self.memory.read(pa, Size::B8)
+    }
+
     fn before(&self, pa: u64, nth: usize) -> Option<u64> {
         self.unwalked.before(self.walker, pa, nth)
     }

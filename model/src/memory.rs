@@ -26,7 +26,7 @@ pub(crate) struct Memory {
     /// For each page: 0, or one more than the number of its decoded instructions' block in `ops`.
     decoded: Vec<u32>,
     ops: Vec<Op>,
-    /// For each page whether a table walker has ever read it.
+    /// For each page whether a table walker has read it since it was last zeroed.
     tables: Vec<Cell<bool>>,
 }
 
@@ -66,7 +66,14 @@ impl Memory {
         Some(value)
     }
 
-    /// Whether a table walker has ever read anything of the page at `pa`.
+    /// The page at `pa` is made for something new: what walkers read there before is no table any more.
+    pub(crate) fn forget_tables(&self, pa: u64) {
+        if let Some(page) = self.tables.get((pa.wrapping_sub(RAM_BASE) >> PAGE_SHIFT) as usize) {
+            page.set(false);
+        }
+    }
+
+    /// Whether a table walker has read anything of the page at `pa` since it was last zeroed.
     #[inline]
     #[must_use]
     pub(crate) fn has_tables(&self, pa: u64) -> bool {
@@ -219,7 +226,10 @@ impl Unwalked {
 
     /// What the doubleword at `pa` held before the `nth` of its stores that PE `walker`'s walks may not see.
     pub(crate) fn before(&self, walker: usize, pa: u64, nth: usize) -> Option<u64> {
-        let hidden = self.0.iter().filter(|store| store.pa == pa && store.hidden_from(walker));
+        // It sees its own store, and so no older one of anybody's.
+        let seen = self.0.iter().rposition(|store| store.pa == pa && store.pe == walker && !store.own);
+        let later = self.0.iter().skip(seen.map_or(0, |seen| seen + 1));
+        let hidden = later.filter(|store| store.pa == pa && store.hidden_from(walker));
         hidden.map(|store| store.before).nth(nth)
     }
 
@@ -294,6 +304,15 @@ mod tests {
         assert_eq!([0, 1].map(|walker| stores.before(walker, 8, 0)), [Some(2), Some(1)]);
         stores.complete(0, true);
         assert_eq!([0, 1].map(|walker| stores.before(walker, 8, 0)), [None, None]);
+    }
+
+    #[test]
+    fn what_a_walker_sees_of_its_own_hides_what_came_before() {
+        let mut stores = Unwalked::default();
+        stores.note(1, 8, 1);
+        stores.note(0, 8, 2);
+        stores.complete(0, false);
+        assert_eq!([0, 1].map(|walker| stores.before(walker, 8, 0)), [None, Some(1)]);
     }
 
     #[test]

@@ -693,7 +693,9 @@ impl Core<'_> {
         }
         let pa = translated.pa & !(ZERO_BLOCK - 1);
         if self.shared.watches_stores {
+            self.shared.memory.forget_tables(pa);
             for offset in (0..ZERO_BLOCK).step_by(8) {
+                self.trace_store(pa + offset, Size::B8, 0);
                 self.shared.watch_store(self.pe.number, pa + offset, Size::B8);
             }
         }

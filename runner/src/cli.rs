@@ -18,7 +18,7 @@ use crate::{
 const EXIT_CODES: &str = "\
 Exit codes:
   0    nothing forbidden was seen
-  1    a forbidden outcome, or a regression
+  1    a forbidden outcome, a regression, or something that an audit or an oracle found
   2    bad usage
   3    the platform failed, or the harness did on it (verdict `error`)
   4    nothing was selected
@@ -148,7 +148,15 @@ impl Error {
     fn exit(&self) -> Exit {
         match self {
             // Whoever reads the output has seen enough: `shatter list | head`.
-            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,
+            Self::Output(error)
+            | Self::Run(run::Error::Report(error))
+            | Self::Audit(audit::Error::Report(error))
+            | Self::Bench(bench::Error::Output(error))
+            | Self::Oracle(oracle::Error::Report(error))
+                if error.kind() == io::ErrorKind::BrokenPipe =>
+            {
+                Exit::Clean
+            }
             Self::Output(_) => Exit::Platform,
             Self::Run(error) => error.exit(),
             Self::Audit(error) => error.exit(),

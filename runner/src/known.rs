@@ -9,6 +9,8 @@ use vmsa::{
     outcome::{Fault, Kind, Phase},
 };
 
+use crate::platform::qemu;
+
 /// Something known of a platform, with the date of the finding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Note {
@@ -39,7 +41,7 @@ pub fn defect(kind: &str, instance: &Instance) -> Option<Note> {
     let large = |level: Level| level != Level::L3;
     match case.change {
         Change::Protect { level, kind: Protection::XXn }
-            if kind == "qemu" && large(level) && case.observer.access == Access::Fetch =>
+            if kind == qemu::KIND && large(level) && case.observer.access == Access::Fetch =>
         {
             Some(QEMU_JUMP_CACHE)
         }
@@ -51,7 +53,7 @@ pub fn defect(kind: &str, instance: &Instance) -> Option<Note> {
 #[must_use]
 pub fn cannot_show(kind: &str, control: &Instance) -> Option<Note> {
     let Instance::Case(case) = control else { return None };
-    (kind == "qemu" && gives(case.change) && case.method == Method::DirectNotlbi).then_some(QEMU_REWALKS)
+    (kind == qemu::KIND && gives(case.change) && case.method == Method::DirectNotlbi).then_some(QEMU_REWALKS)
 }
 
 /// Whether the change gives a permission.
@@ -67,7 +69,7 @@ pub fn difference(kind: &str, instance: &Instance, sees: bool, phase: Phase, out
     let denied = matches!(outcome, Kind::Fault(Fault::Permission, _));
     if phase == Phase::Before {
         None
-    } else if kind == "qemu" && gives(case.change) && if sees { outcome == Kind::New } else { denied } {
+    } else if kind == qemu::KIND && gives(case.change) && if sees { outcome == Kind::New } else { denied } {
         Some(QEMU_REWALKS)
     } else {
         defect(kind, instance).filter(|_| if sees { outcome == Kind::Old } else { denied })

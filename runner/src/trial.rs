@@ -4,7 +4,7 @@ use std::{num::NonZeroU64, sync::atomic::AtomicBool};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use model::mmu::Profile;
-use vmsa::Instance;
+use vmsa::{Instance, outcome::End};
 use wire::record::Finished;
 
 use crate::{
@@ -63,4 +63,12 @@ pub(crate) fn try_all<S: Default + Send>(
         (seen, run.err())
     });
     trials.into_iter().zip(results).map(|(trial, (seen, failure))| (trial, seen, failure)).collect()
+}
+
+/// How the machine died under an instance, if it did: the runner blames the instance, but nobody saw it do anything.
+pub(crate) fn died(finished: &Finished) -> Option<String> {
+    // hv measures what it runs, whatever comes of it.
+    let unmeasured = finished.end == End::Watchdog && finished.setup_ns == 0 && finished.run_ns == 0;
+    let reason = finished.reason.as_ref().filter(|_| unmeasured)?;
+    Some(format!("the machine died: {reason}"))
 }

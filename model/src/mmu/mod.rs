@@ -36,10 +36,10 @@
 //! and stores (R_PSMWS, R_YNJCP), not nXS unless the TLBI is. Without such a DSB it may never take effect. On the issuer
 //! itself, what it removes may still serve accesses until a context synchronisation behind the DSB: what follows in
 //! program order may have been translated already (R_BLDZX, no FEAT_ETS2). It matches nothing any more then, so it
-//! cannot conflict. What it
-//! must remove is exactly what the architecture says and decided in one place, [`mod@tlbi`]: last-level forms leave
-//! Table descriptors, by-IPA forms leave combined entries (R_TVTYQ), a wrong TTL or TG removes nothing (R_SQXYZ,
-//! R_XKMMX), by-VA forms remove what was made from a descriptor that maps the VA, a group's other members excepted
+//! cannot conflict. What a TLBI must remove is exactly what the architecture says and decided in one place,
+//! [`mod@tlbi`]: last-level forms leave Table descriptors, by-IPA forms leave combined entries (R_TVTYQ), a wrong TTL or
+//! TG removes nothing (R_SQXYZ, R_XKMMX), by-VA forms remove what was made from a descriptor that maps the VA, a group's
+//! other members excepted
 //! (I_JQPNP). More may go by choice. The VMID is the one in use at issue.
 //!
 //! *What walks see.* A store by a PE is seen by walks of any PE, its own included, for certain only after a DSB of the
@@ -61,7 +61,9 @@
 //! end after its DSB, which R_LXHLD and I_BWGVK forbid to matter. A register that was written twice without
 //! synchronisation has two values, not three. TxSZ, EPD and SCTLR.M are not cached: entries made before a change of
 //! them match again after. Two cached Table descriptors for one address are used one or the other, without a conflict.
-//! A by-VA TLBI reaches all pieces of a block. Out-of-context regimes are not walked for.
+//! A by-VA TLBI reaches all pieces of a block. Stores to pages that no walk has read are seen at once. Only combined
+//! entries linger, only those that a TLBI removes with its DSB; and of a PE's stores to a descriptor only the last can
+//! fault late. Out-of-context regimes are not walked for.
 //!
 //! # Fast path
 //!
@@ -100,6 +102,9 @@ use crate::choice::{Choices, Odds, Point};
 pub trait TableMemory {
     /// What stands there, all stores included; `None` where there is no memory.
     fn read64(&self, pa: u64) -> Option<u64>;
+
+    /// The same, not as a descriptor: for the contents of frames.
+    fn contents(&self, pa: u64) -> Option<u64>;
 
     /// What stood there before the `nth` of the stores, oldest first, that no DSB of their PE has followed; `None` if
     /// there are not as many. A walk may read any of these instead of what stands there now.
@@ -624,6 +629,7 @@ impl<T: Lookaside> Mmu<T> {
             && !(request.kind.stores() && (Hit { one: entry.one, two: entry.two }).clean())
             && choices.chance(Point::Invalidate, self.profile.linger)
         {
+            choices.tell_of((va, 1), "linger", || format!("{va:#x}: {entry} still serves"));
             return Ok((Hit { one: entry.one, two: entry.two }, None, false));
         }
         // AT of stage 1 alone with stage 2 on walks: what the TLB has of stage 2 is not asked for.
@@ -970,8 +976,8 @@ impl<T: Lookaside> Mmu<T> {
                 choices.tell_of(entry.extent(), "keep", || format!("{entry} of its group"));
                 return true;
             }
-            choices.tell_of(entry.extent(), "remove", || *entry);
             entry.lingers = linger && entry.kind == EntryKind::Combined;
+            choices.tell_of(entry.extent(), if entry.lingers { "linger" } else { "remove" }, || *entry);
             *lingering |= entry.lingers;
             entry.lingers
         });
@@ -1056,7 +1062,7 @@ fn several(hits: &Hits, va: u64, what: &str) -> String {
 /// Whether the 4 KiB around two PAs hold the same.
 fn same_contents(memory: &impl TableMemory, a: u64, b: u64) -> bool {
     let (a, b) = (a & !0xfff, b & !0xfff);
-    (0..0x1000).step_by(8).all(|offset| memory.read64(a + offset) == memory.read64(b + offset))
+    (0..0x1000).step_by(8).all(|offset| memory.contents(a + offset) == memory.contents(b + offset))
 }
 
 /// The larger's base with the smaller's offset.

@@ -39,6 +39,10 @@ impl TableMemory for Memory {
         (pa < 1 << 47).then(|| self.words.get(&pa).copied().unwrap_or(data))
     }
 
+    fn contents(&self, pa: u64) -> Option<u64> {
+        self.read64(pa)
+    }
+
     fn before(&self, pa: u64, nth: usize) -> Option<u64> {
         self.stores.iter().filter(|store| store.1 == pa).map(|store| store.2).nth(nth)
     }

@@ -178,7 +178,12 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
             _ if descriptor.af() || tables.hardware_af => return None,
             _ => ACCESS_FLAG,
         };
-        self.choices.chance(Point::Visibility, self.profile.early_walk).then_some(class)
+        if !self.choices.chance(Point::Visibility, self.profile.early_walk) {
+            return None;
+        }
+        self.choices
+            .tell("lag", || format!("the walk faults by {:#x} at {pa:#x}, from before the last ISB", descriptor.raw()));
+        Some(class)
     }
 
     fn descend(&mut self, stage: Stage, tables: &Tables, input: u64) -> Result<Found, WalkFault> {

@@ -118,7 +118,12 @@ pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> 
     if !qemu.cpus().contains(&args.cpu) {
         return Err(Error::UnknownCpu { name: args.cpu.clone(), known: qemu.cpus().to_vec() });
     }
-    let same_instructions = instructions(args, out)?;
+    let same_instructions = if args.cases == 0 {
+        writeln!(out, "instructions: none compared, as asked")?;
+        true
+    } else {
+        instructions(args, out)?
+    };
     let same_outcomes = catalogue(args, &qemu, &instances, out)?;
     Ok(if same_instructions && same_outcomes { Exit::Clean } else { Exit::Forbidden })
 }
@@ -244,6 +249,9 @@ fn catalogue(args: &Args, qemu: &Qemu, instances: &[Instance], out: &mut dyn io:
         known.values().map(|(_, count)| count).sum::<usize>(),
         different.len(),
     )?;
+    if skipped == answers.len() {
+        return Err(Error::OnlySkips);
+    }
     let others: Vec<&str> = model
         .registers
         .iter()

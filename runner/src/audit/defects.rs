@@ -4,10 +4,13 @@
 //! none, so the first `fail` of a family on that CPU is the mistake's; how many seeds it takes says how sharp the
 //! family is for it. An `error` says that the harness fell over, and finds nothing.
 //!
+//! The same runs on the sound profiles are the controls, and must find nothing.
+//!
 //! What only families can find that are still to come is [owed](owed), by name: it must not be found, or else the
 //! list is out of date.
 
 use std::{
+    collections::BTreeSet,
     fmt, io,
     num::NonZeroU64,
     sync::atomic::{AtomicBool, Ordering},
@@ -24,7 +27,7 @@ use crate::{
     platform::model::{ModelTarget, Unknown},
     run::settings,
     target::{Event, drive},
-    trial::on_all_cores,
+    trial::{died, on_all_cores},
 };
 
 /// What to test.
@@ -34,7 +37,7 @@ pub struct Args {
     #[arg(value_name = "DEFECT")]
     defects: Vec<String>,
     /// Seeds to try for each defect and family, from 1 up, until one finds it
-    #[arg(long, value_name = "N", default_value = "8")]
+    #[arg(long, value_name = "N", default_value = "4")]
     seeds: NonZeroU64,
     /// Rounds of each instance
     #[arg(long, value_name = "N", default_value = "16")]
@@ -118,6 +121,10 @@ fn search(profile: Profile, instances: &[Instance], args: &Args) -> Cell {
         let run = drive(&ModelTarget::of(profile, args.smp, seed), &plan, &stop, &mut |event| {
             if let (Event::Finished(finished), None) = (event, &found) {
                 let case = judge(finished).case;
+                if let Some(how) = died(finished) {
+                    cell.errors.push(format!("seed {seed}: {}: {how}", case.id));
+                    return Ok(());
+                }
                 match case.verdict {
                     Class::Fail => {
                         found = Some(Finding { id: case.id, reason: case.reason });
@@ -140,62 +147,97 @@ fn search(profile: Profile, instances: &[Instance], args: &Args) -> Cell {
     cell
 }
 
+/// A row of the matrix.
+struct Row {
+    /// None is a control: the sound CPU, on which the same runs must find nothing.
+    defect: Option<Defect>,
+    profile: Profile,
+}
+
+impl Row {
+    fn name(&self) -> String {
+        self.defect.map_or_else(|| format!("none ({})", self.profile.name), |defect| defect.to_string())
+    }
+}
+
+/// The controls for `defects`, and they themselves.
+fn rows(defects: &[Defect]) -> Vec<Row> {
+    let sound = |defect: &Defect| Profile::named(defect.profile()).expect("a profile's own name");
+    let names: BTreeSet<&str> = defects.iter().map(|defect| defect.profile()).collect();
+    let controls = names.into_iter().filter_map(Profile::named).map(|profile| Row { defect: None, profile });
+    let defective = defects.iter().map(|defect| Row { defect: Some(*defect), profile: sound(defect).with(*defect) });
+    controls.chain(defective).collect()
+}
+
 pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
-    let defects = select(&args.defects)?;
+    let rows = rows(&select(&args.defects)?);
     let families = families();
     let instances: Vec<Vec<Instance>> =
         families.iter().map(|family| cases::all().filter(|instance| instance.family() == *family).collect()).collect();
-    let jobs: Vec<(Defect, &[Instance])> = defects
-        .iter()
-        .flat_map(|defect| instances.iter().map(move |instances| (*defect, instances.as_slice())))
-        .collect();
-    let cells = on_all_cores("defects", &jobs, |(defect, instances)| {
-        let profile = Profile::named(defect.profile()).expect("a profile's own name").with(*defect);
-        search(profile, instances, args)
-    });
-    let width = defects.iter().map(|defect| defect.name().len()).max().unwrap_or(0);
+    let jobs: Vec<(Profile, &[Instance])> =
+        rows.iter().flat_map(|row| instances.iter().map(|instances| (row.profile, instances.as_slice()))).collect();
+    let cells = on_all_cores("defects", &jobs, |(profile, instances)| search(*profile, instances, args));
+    let rows = || rows.iter().zip(cells.chunks(families.len()));
+
+    let width = rows().map(|(row, _)| row.name().len()).max().unwrap_or(0);
     write!(out, "{:width$}", "")?;
     for family in &families {
         write!(out, " {:>7}", family.name())?;
     }
     writeln!(out)?;
-    let rows = || defects.iter().copied().zip(cells.chunks(families.len()));
-    for (defect, row) in rows() {
-        write!(out, "{:width$}", defect.name())?;
-        for cell in row {
+    for (row, cells) in rows() {
+        write!(out, "{:width$}", row.name())?;
+        for cell in cells {
             let seeds = cell.found.as_ref().map_or("-".to_owned(), |(seeds, _)| seeds.to_string());
             write!(out, " {seeds:>7}")?;
         }
         writeln!(out)?;
     }
     writeln!(out)?;
-    let mut as_listed = true;
-    let mut found = 0;
-    for (defect, row) in rows() {
-        let first = row.iter().filter_map(|cell| cell.found.as_ref()).min_by_key(|(seeds, _)| *seeds);
-        found += u64::from(first.is_some());
-        write!(out, "{defect} on {}: ", defect.profile())?;
-        match (first, owed(defect)) {
-            (Some((seed, finding)), None) => writeln!(out, "seed {seed}: {finding}")?,
-            (None, Some(Owed { issue, family, why })) => {
+
+    let (mut as_listed, mut looked, mut found) = (true, true, 0);
+    for (row, cells) in rows() {
+        let first = cells.iter().filter_map(|cell| cell.found.as_ref()).min_by_key(|(seeds, _)| *seeds);
+        match row.defect {
+            Some(defect) => write!(out, "{defect} on {}: ", row.profile.name)?,
+            None => write!(out, "{}: ", row.name())?,
+        }
+        match (first, row.defect.map(owed)) {
+            (Some((seed, finding)), None) => {
+                as_listed = false;
+                writeln!(out, "A SOUND CPU FAILS: seed {seed}: {finding}")?;
+            }
+            (None, None) => writeln!(out, "nothing found, as it must be")?,
+            (Some((seed, finding)), Some(None)) => {
+                found += 1;
+                writeln!(out, "seed {seed}: {finding}")?;
+            }
+            (None, Some(Some(Owed { issue, family, why }))) => {
                 writeln!(out, "owed to family {family} (issue {issue}): {why}")?;
             }
-            (Some((seed, finding)), Some(_)) => {
+            (Some((seed, finding)), Some(Some(_))) => {
                 as_listed = false;
                 writeln!(out, "listed as owed, but found: seed {seed}: {finding}")?;
             }
-            (None, None) => {
+            (None, Some(None)) => {
                 as_listed = false;
                 writeln!(out, "NOT FOUND")?;
             }
         }
-        let mut errors = row.iter().flat_map(|cell| &cell.errors);
-        if let Some(first) = errors.next() {
-            writeln!(out, "  {} errors of the harness; the first: {first}", errors.count() + 1)?;
+        let errors: Vec<&String> = cells.iter().flat_map(|cell| &cell.errors).collect();
+        if let Some(error) = errors.first() {
+            // Who fell over before anything was found has not looked.
+            looked &= first.is_some();
+            writeln!(out, "  {} errors of the harness; the first: {error}", errors.len())?;
         }
     }
-    writeln!(out, "{found} of {} defects found", defects.len())?;
-    Ok(if as_listed { Exit::Clean } else { Exit::Forbidden })
+    let defects = rows().filter(|(row, _)| row.defect.is_some()).count();
+    writeln!(out, "{found} of {defects} defects found")?;
+    Ok(match (as_listed, looked) {
+        (false, _) => Exit::Forbidden,
+        (true, false) => Exit::Platform,
+        (true, true) => Exit::Clean,
+    })
 }
 
 #[cfg(test)]

@@ -40,6 +40,9 @@ pub enum Error {
     /// No selected instance changes anything by a defined sequence.
     #[error("nothing of what was selected makes a change by a sequence that could be wrong")]
     NoMutants,
+    /// The machine could run nothing of what was selected.
+    #[error("all that was selected was skipped, so that nothing was tested")]
+    OnlySkips,
     /// There is no such defect.
     #[error(transparent)]
     Defect(#[from] Unknown),
@@ -84,7 +87,7 @@ impl Error {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Nothing(_) | Self::NoMutants => Exit::NothingSelected,
+            Self::Nothing(_) | Self::NoMutants | Self::OnlySkips => Exit::NothingSelected,
             Self::Defect(_) | Self::UnknownCpu { .. } | Self::Level { .. } => Exit::Usage,
             Self::Qemu { .. } | Self::Instructions(_) | Self::Failure(_) | Self::Report(_) => Exit::Platform,
         }

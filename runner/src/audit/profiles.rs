@@ -7,13 +7,14 @@ use std::{collections::BTreeMap, io, num::NonZeroU64};
 
 use model::mmu::Profile;
 use vmsa::verdict::Class;
+use wire::record::Finished;
 
 use super::Error;
 use crate::{
     cli::Exit,
     judge::judge,
     plan,
-    trial::{Trial, try_all},
+    trial::{Trial, died, try_all},
 };
 
 /// What to test.
@@ -39,8 +40,10 @@ struct Sum {
     seeds: u64,
     counts: BTreeMap<&'static str, u64>,
     conflicts: u64,
-    /// Instances with a verdict that a sound CPU must not get, and seeds that did not run through.
+    /// Instances with a verdict that a sound CPU must not get.
     wrong: Vec<String>,
+    /// Instances that could not be judged, and seeds that did not run through.
+    errors: Vec<String>,
 }
 
 impl Sum {
@@ -48,6 +51,7 @@ impl Sum {
         self.seeds += 1;
         self.conflicts += one.conflicts;
         self.wrong.extend(one.wrong);
+        self.errors.extend(one.errors);
         for (class, count) in one.counts {
             *self.counts.entry(class).or_default() += count;
         }
@@ -60,14 +64,26 @@ pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> 
         let instances = &instances;
         Profile::ALL.into_iter().map(move |profile| Trial { profile, seed, instances: instances.clone() })
     });
-    let see = |trial: &Trial, finished: &_, sum: &mut Sum| {
+    let see = |trial: &Trial, finished: &Finished, sum: &mut Sum| {
         let case = judge(finished).case;
         *sum.counts.entry(case.verdict.name()).or_default() += 1;
         if case.id.starts_with("el1.") {
             sum.conflicts += case.conflicts.el1 + case.conflicts.el2_for_el1;
         }
-        if matches!(case.verdict, Class::Fail | Class::Error) {
-            sum.wrong.push(format!("seed {}: {} {}: {}", trial.seed, case.verdict, case.id, case.reason));
+        let line = || {
+            format!(
+                "seed {}: {} {}: {}",
+                trial.seed,
+                case.verdict,
+                case.id,
+                died(finished).unwrap_or(case.reason.clone())
+            )
+        };
+        match case.verdict {
+            _ if died(finished).is_some() => sum.errors.push(line()),
+            Class::Fail => sum.wrong.push(line()),
+            Class::Error => sum.errors.push(line()),
+            Class::Pass | Class::Observed | Class::Skip => {}
         }
     };
     let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
@@ -76,14 +92,28 @@ pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> 
     {
         let sum = sums.entry(profile.name).or_default();
         sum.add(one);
-        sum.wrong.extend(failure.map(|failure| format!("seed {seed}: {failure}")));
+        sum.errors.extend(failure.map(|failure| format!("seed {seed}: {failure}")));
     }
-    for (profile, sum) in &sums {
+    let planned = instances.len() as u64 * args.seeds.get();
+    for (profile, sum) in &mut sums {
+        let judged: u64 = sum.counts.values().sum();
+        if judged != planned {
+            sum.errors.push(format!("{judged} of {planned} instances came to an end"));
+        }
         let counts: Vec<String> = sum.counts.iter().map(|(class, count)| format!("{count} {class}")).collect();
         writeln!(out, "{profile}: {} seeds, {}, {} conflict aborts", sum.seeds, counts.join(", "), sum.conflicts)?;
-        for line in &sum.wrong {
+        for line in sum.wrong.iter().chain(&sum.errors) {
             writeln!(out, "  {line}")?;
         }
     }
-    Ok(if sums.values().all(|sum| sum.wrong.is_empty()) { Exit::Clean } else { Exit::Forbidden })
+    if sums.values().all(|sum| sum.counts.keys().all(|class| *class == Class::Skip.name())) {
+        return Err(Error::OnlySkips);
+    }
+    Ok(if sums.values().any(|sum| !sum.wrong.is_empty()) {
+        Exit::Forbidden
+    } else if sums.values().any(|sum| !sum.errors.is_empty()) {
+        Exit::Platform
+    } else {
+        Exit::Clean
+    })
 }

@@ -174,7 +174,7 @@ pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> 
     }
     // Those that are still right must be, with every case.
     let mut fails = vec![];
-    for seed in 1..=args.seeds.get() {
+    for seed in 1..=args.harmless_seeds.get() {
         let chosen =
             mutants.iter().enumerate().flat_map(|(i, mutant)| mutant.harmless.iter().map(move |case| (i, case)));
         fails.extend(run(&format!("seed {seed}, harmless ones"), args.rounds, seed, chosen, &mut troubles));

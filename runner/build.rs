@@ -26,8 +26,8 @@ const TARGET: &str = "aarch64-unknown-none-softfloat";
 /// Position independent code; how it is linked, the guests' own build scripts say.
 const RUSTFLAGS: &str = "-Crelocation-model=pic";
 
-/// The payloads, each a binary of the package `shatter-cases`, named as its family.
-const FAMILIES: &[&str] = &["split", "merge", "remap", "protect", "selftest"];
+/// The payloads, each a binary of the package `shatter-cases`.
+const PAYLOADS: &[&str] = &["rounds", "selftest"];
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -55,11 +55,11 @@ fn build() -> Result<()> {
     store(&out.join("Image"), &image)?;
 
     let mut payloads = String::from("&[\n");
-    for family in FAMILIES {
-        let payload = seal(flatten(&elves.join(family))?).map_err(|e| format!("payload {family}: {e}"))?;
-        let path = out.join(family);
+    for name in PAYLOADS {
+        let payload = seal(flatten(&elves.join(name))?).map_err(|e| format!("payload {name}: {e}"))?;
+        let path = out.join(name);
         store(&path, &payload)?;
-        writeln!(payloads, "    ({family:?}, include_bytes!({path:?}).as_slice()),").map_err(|e| e.to_string())?;
+        writeln!(payloads, "    ({name:?}, include_bytes!({path:?}).as_slice()),").map_err(|e| e.to_string())?;
     }
     payloads.push(']');
     store(&out.join("payloads.rs"), payloads.as_bytes())

@@ -15,18 +15,21 @@ extern crate std;
 
 use vmsa::{
     BbmLevel, Granule, Instance, Level,
-    instance::{Access, Case, Change, Method, Observer, Place, Protection, Regime, Remapping, Selftest, Stage2},
+    change::{Change, What},
+    instance::{Access, Case, Method, Observer, Place, Regime, Selftest, Stage2},
 };
 
-use Access::{Fetch, Load, Store};
+use Access::{At, Atomic, Dc, Exclusive, Fetch, Load, Store, Unaligned, UserLoad, UserStore, Walk};
 use Method::{Bbm, BbmAf, Direct, DirectNotlbi, Nt};
-use Place::{Local, Remote};
-use Protection::{RoRw, RwRo, XXn, XnX};
-use Remapping::{ReadOnlyOther, ReadOnlySame, Writable};
+use Place::{All, Local, Remote};
 
-/// Cases that differ in a few parameters: all combinations of them.
+/// Cases that differ in a few parameters: all combinations of them that exist.
 struct Row {
-    changes: &'static [Change],
+    granules: &'static [Granule],
+    whats: &'static [What],
+    levels: &'static [Level],
+    /// Level of the leaves below a table, where it is not the next.
+    leaf: Option<Level>,
     methods: &'static [Method],
     accesses: &'static [Access],
     places: &'static [Place],
@@ -54,25 +57,18 @@ const CAPPED: &[Variant] = &[
     Variant { stage2: Stage2::Blocks, cap: Some(BbmLevel::L1) },
 ];
 
-const fn split(block: Level, leaf: Level) -> Change {
-    Change::Split { block, leaf }
-}
+/// The granules other than 4K.
+const LARGER: &[Granule] = &[Granule::K16, Granule::K64];
 
-const fn merge(block: Level, leaf: Level) -> Change {
-    Change::Merge { block, leaf }
-}
-
-const fn remap(level: Level, kind: Remapping) -> Change {
-    Change::Remap { level, kind }
-}
-
-const fn protect(level: Level, kind: Protection) -> Change {
-    Change::Protect { level, kind }
-}
-
-/// Cases of `changes` under observers on both PEs, in plain circumstances.
-const fn row(changes: &'static [Change], methods: &'static [Method], accesses: &'static [Access]) -> Row {
-    Row { changes, methods, accesses, places: &[Local, Remote], variants: PLAIN }
+/// Cases of `whats` at `levels` of the 4K granule under observers here and on one other PE, in plain circumstances.
+const fn row(
+    whats: &'static [What],
+    levels: &'static [Level],
+    methods: &'static [Method],
+    accesses: &'static [Access],
+) -> Row {
+    let places = &[Local, Remote];
+    Row { granules: &[Granule::K4], whats, levels, leaf: None, methods, accesses, places, variants: PLAIN }
 }
 
 impl Row {
@@ -81,21 +77,49 @@ impl Row {
         Self { variants, ..self }
     }
 
-    /// The same under observers on other PEs only.
-    const fn remote(self) -> Self {
-        Self { places: &[Remote], ..self }
+    /// The same in other granules, as far as they have such levels.
+    const fn granules(self, granules: &'static [Granule]) -> Self {
+        Self { granules, ..self }
     }
 
-    /// The product.
+    /// The same with leaves at `leaf`.
+    const fn down_to(self, leaf: Level) -> Self {
+        Self { leaf: Some(leaf), ..self }
+    }
+
+    /// The same under observers at `places`.
+    const fn places(self, places: &'static [Place]) -> Self {
+        Self { places, ..self }
+    }
+
+    /// The same under an observer on another PE only.
+    const fn remote(self) -> Self {
+        self.places(&[Remote])
+    }
+
+    /// The changes.
+    fn changes(&self) -> impl Iterator<Item = (Granule, Change)> {
+        self.granules.iter().flat_map(move |&granule| {
+            self.whats.iter().flat_map(move |&what| {
+                let change = move |level| {
+                    let change = Change::new(what, level);
+                    self.leaf.map_or(change, |leaf| change.down_to(leaf))
+                };
+                self.levels.iter().map(move |&level| (granule, change(level)))
+            })
+        })
+    }
+
+    /// The product, as far as the granules have such changes.
     fn cases(&'static self) -> impl Iterator<Item = Case> {
-        let Self { changes, methods, accesses, places, variants } = self;
-        changes.iter().flat_map(move |&change| {
+        let Self { methods, accesses, places, variants, .. } = self;
+        self.changes().filter(|(granule, change)| change.exists(*granule)).flat_map(move |(granule, change)| {
             methods.iter().flat_map(move |&method| {
                 accesses.iter().flat_map(move |&access| {
                     places.iter().flat_map(move |&place| {
                         variants.iter().map(move |&Variant { stage2, cap }| Case {
                             regime: Regime::El1,
-                            granule: Granule::K4,
+                            granule,
                             change,
                             method,
                             script: None,
@@ -114,29 +138,84 @@ impl Row {
 const RESIZE: &[Method] = &[Bbm, Nt, Direct, DirectNotlbi];
 /// What a change from leaf to leaf can be made by.
 const REPLACE: &[Method] = &[Bbm, BbmAf, Direct, DirectNotlbi];
+/// The defined ways of a change for which a TLBI is enough, and the control.
+const UPDATE: &[Method] = &[Bbm, Direct, DirectNotlbi];
 
-/// A family's rows stand together. All are of regime el1, granule 4K.
-const ROWS: &[Row] = &[
-    row(&[split(L1, L2), split(L2, L3), split(L1, L3)], RESIZE, &[Load, Store]),
-    row(&[split(L1, L2), split(L2, L3), split(L1, L3)], &[BbmAf], &[Load, Store]),
-    row(&[split(L2, L3)], &[Bbm, Nt, Direct], &[Load]).remote().under(STAGE2),
-    row(&[split(L2, L3)], &[Nt, Direct], &[Load, Store]).under(CAPPED),
-    //
-    row(&[merge(L1, L2), merge(L2, L3), merge(L1, L3)], RESIZE, &[Load, Store]),
-    row(&[merge(L2, L3)], &[Bbm, Nt, Direct], &[Load]).remote().under(STAGE2),
-    row(&[merge(L2, L3)], &[Nt, Direct], &[Load, Store]).under(CAPPED),
-    //
-    row(&[remap(L3, Writable), remap(L2, Writable)], REPLACE, &[Load, Store]),
-    row(&[remap(L3, ReadOnlySame), remap(L2, ReadOnlySame)], REPLACE, &[Load, Store]),
-    row(&[remap(L3, ReadOnlyOther), remap(L2, ReadOnlyOther)], REPLACE, &[Load, Store]),
-    row(&[remap(L3, Writable)], &[Bbm, Direct], &[Store]).remote().under(STAGE2),
-    //
-    row(&[protect(L3, RwRo), protect(L2, RwRo)], REPLACE, &[Load, Store]),
-    row(&[protect(L3, RoRw), protect(L2, RoRw)], REPLACE, &[Load, Store]),
-    row(&[protect(L3, XXn), protect(L2, XXn)], REPLACE, &[Fetch, Load, Store]),
-    row(&[protect(L3, XnX), protect(L2, XnX)], REPLACE, &[Fetch, Load, Store]),
-    row(&[protect(L3, RwRo)], &[Direct], &[Store]).remote().under(STAGE2),
-];
+/// A family's rows stand together. All are of regime el1.
+const ROWS: &[Row] = &{
+    use What::*;
+    [
+        row(&[Split], &[L1, L2], RESIZE, &[Load, Store]),
+        row(&[Split], &[L1], RESIZE, &[Load, Store]).down_to(L3),
+        row(&[Split], &[L1, L2], &[BbmAf], &[Load, Store]),
+        row(&[Split], &[L1], &[BbmAf], &[Load, Store]).down_to(L3),
+        row(&[Split], &[L2], &[Bbm, Nt, Direct], &[Load]).remote().under(STAGE2),
+        row(&[Split], &[L2], &[Nt, Direct], &[Load, Store]).under(CAPPED),
+        row(&[Split], &[L2], RESIZE, &[Load, Store]).granules(LARGER),
+        row(&[Split], &[L2], &[Bbm, Nt, Direct], &[Atomic, Exclusive, Unaligned, Walk, Dc]),
+        row(&[Split], &[L2], &[Bbm, Nt, Direct], &[At]).places(&[Local]),
+        row(&[Split], &[L2], &[Bbm, Nt, Direct], &[Load, Store]).places(&[All]),
+        //
+        row(&[Merge], &[L1, L2], RESIZE, &[Load, Store]),
+        row(&[Merge], &[L1], RESIZE, &[Load, Store]).down_to(L3),
+        row(&[Merge], &[L2], &[Bbm, Nt, Direct], &[Load]).remote().under(STAGE2),
+        row(&[Merge], &[L2], &[Nt, Direct], &[Load, Store]).under(CAPPED),
+        row(&[Merge], &[L2], RESIZE, &[Load, Store]).granules(LARGER),
+        row(&[Merge], &[L2], &[Bbm, Nt, Direct], &[Atomic, Exclusive, Unaligned, Walk, Dc]),
+        row(&[Merge], &[L2], &[Bbm, Nt, Direct], &[Load, Store]).places(&[All]),
+        //
+        row(&[RemapRw], &[L3, L2], REPLACE, &[Load, Store]),
+        row(&[RemapRoSame], &[L3, L2], REPLACE, &[Load, Store]),
+        row(&[RemapRoDiff], &[L3, L2], REPLACE, &[Load, Store]),
+        row(&[RemapRw], &[L3], &[Bbm, Direct], &[Store]).remote().under(STAGE2),
+        row(&[RemapRw], &[L3, L2], UPDATE, &[Load, Store]).granules(LARGER),
+        row(&[RemapRw], &[L3, L2], &[Bbm, Direct], &[Atomic, Exclusive, At, Walk]),
+        row(&[RemapRw], &[L3], &[Bbm, DirectNotlbi], &[Load, Store]).places(&[All]),
+        row(&[RemapOutRw, RemapOutRoSame], &[L2], &[Bbm, Direct], &[Load, Store]),
+        row(&[RemapOutRw], &[L2], &[Bbm], &[Load, Store]).granules(LARGER),
+        row(&[RemapInRw, RemapInRoSame], &[L2], &[Bbm, Direct], &[Load, Store]),
+        row(&[RemapInRw], &[L2], &[Bbm], &[Load, Store]).granules(LARGER),
+        //
+        row(&[TableSame, TableOther], &[L2], UPDATE, &[Load, Store, Walk]),
+        row(&[TableSame, TableOther], &[L2], &[Bbm], &[Load]).granules(LARGER),
+        //
+        row(&[ProtectRwRo], &[L3, L2], REPLACE, &[Load, Store]),
+        row(&[ProtectRoRw], &[L3, L2], REPLACE, &[Load, Store]),
+        row(&[ProtectXXn, ProtectXnX], &[L3, L2], REPLACE, &[Fetch, Load, Store]),
+        row(&[ProtectRwRo], &[L3], &[Direct], &[Store]).remote().under(STAGE2),
+        row(&[ProtectRwRo, ProtectRoRw], &[L3, L2], UPDATE, &[Store]).granules(LARGER),
+        row(&[ProtectXXn, ProtectXnX], &[L3], UPDATE, &[Fetch]).granules(LARGER),
+        row(&[ProtectRwRo, ProtectRoRw], &[L3], UPDATE, &[Atomic, Exclusive]),
+        row(&[ProtectRwRo], &[L3], UPDATE, &[Store]).places(&[All]),
+        row(&[UserGrant, UserRevoke], &[L3, L2], UPDATE, &[UserLoad, UserStore]),
+        row(&[UserGrant, UserRevoke], &[L3], &[Direct], &[Load, Store]),
+        row(&[UserRwRo, UserRoRw], &[L3, L2], UPDATE, &[UserStore]),
+        row(&[UserRwRo], &[L3], &[Direct], &[UserLoad, Store]),
+        //
+        row(&[Fold, Unfold], &[L3, L2], UPDATE, &[Load, Store]),
+        row(&[Fold, Unfold], &[L3, L2], &[Bbm, Direct], &[Load]).granules(LARGER),
+        row(&[Fold, Unfold], &[L3], &[Direct], &[Load, Store]).under(CAPPED),
+        row(&[Fold, Unfold], &[L3], &[Bbm, Direct], &[Unaligned, Atomic]),
+        row(&[ContigRwRo, ContigRoRw], &[L3], UPDATE, &[Store]),
+        row(&[ContigRemap], &[L3], UPDATE, &[Load, Store]),
+        row(&[ContigRwRo, ContigRemap], &[L3], &[Bbm, DirectNotlbi], &[Store]).granules(LARGER),
+        row(&[HalfFold, HalfUnfold], &[L3], &[Bbm, Direct], &[Load, Store]),
+        row(&[HalfRwRo], &[L3], &[Bbm, Direct], &[Load, Store]),
+        row(&[HalfFold, HalfUnfold], &[L3], &[Direct], &[Load]).granules(LARGER),
+        //
+        row(&[RetypeWbDevice, RetypeDeviceWb, RetypeDevice], &[L3, L2], &[Bbm, Direct], &[Load, Store]),
+        row(&[CacheWbNc, CacheNcWb, CacheWbWt, CacheOuter], &[L3, L2], &[Bbm, Direct], &[Load, Store]),
+        row(&[ShareOuter, ShareInner], &[L3, L2], &[Bbm, Direct], &[Load, Store]),
+        //
+        row(&[AgeSet], &[L3, L2], &[Bbm, Direct, DirectNotlbi], &[Load, Store]),
+        row(&[AgeClear], &[L3, L2], REPLACE, &[Load, Store]),
+        row(&[AgeSet, AgeClear], &[L3], UPDATE, &[Load]).granules(LARGER),
+        //
+        row(&[GlobalClear, GlobalSet], &[L3, L2], &[Bbm, Direct], &[Load, Store]),
+        row(&[RemapNg], &[L3, L2], UPDATE, &[Load, Store]),
+        row(&[RemapNg], &[L3], UPDATE, &[Load]).granules(LARGER),
+    ]
+};
 
 /// Every selftest that does damage, or ends otherwise than by itself, has one behind it that would notice if the
 /// damage outlived its VM; scribble's is the one that looks for traces.

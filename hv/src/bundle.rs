@@ -1,16 +1,16 @@
-//! The payload bundle: a newc cpio archive with `plan` and one `payload/FAMILY` per family.
+//! The payload bundle: a newc cpio archive with `plan` and the payloads as `payload/NAME`.
 
 use arrayvec::ArrayVec;
-use vmsa::instance::Family;
+use vmsa::instance;
 use wire::abi::{Header, HeaderError};
 
-/// Families a bundle can have payloads for.
-const FAMILIES: usize = Family::ALL.len();
+/// Payloads that a bundle can have.
+const PAYLOADS: usize = instance::Payload::ALL.len();
 
 /// A checked payload.
 #[derive(Clone, Copy)]
 pub(crate) struct Payload {
-    pub(crate) family: Family,
+    pub(crate) name: instance::Payload,
     pub(crate) header: Header,
     pub(crate) image: &'static [u8],
 }
@@ -18,15 +18,15 @@ pub(crate) struct Payload {
 /// A payload that is there but cannot be used.
 #[derive(Clone, Copy)]
 pub(crate) struct Damaged {
-    pub(crate) family: Family,
+    pub(crate) name: instance::Payload,
     pub(crate) error: HeaderError,
 }
 
 /// What the archive holds.
 pub(crate) struct Bundle {
     pub(crate) plan: Option<&'static [u8]>,
-    pub(crate) payloads: ArrayVec<Payload, FAMILIES>,
-    pub(crate) damaged: ArrayVec<Damaged, FAMILIES>,
+    pub(crate) payloads: ArrayVec<Payload, PAYLOADS>,
+    pub(crate) damaged: ArrayVec<Damaged, PAYLOADS>,
     /// Whether the archive's end mark was reached; without it, it is cut short or broken.
     pub(crate) whole: bool,
 }
@@ -42,19 +42,18 @@ impl Bundle {
             if name == "plan" {
                 bundle.plan = Some(entry.file());
             }
-            let Some(family) = name.strip_prefix("payload/") else { continue };
-            let Some(family) = Family::ALL.iter().copied().find(|f| f.name() == family) else { continue };
+            let Some(name) = name.strip_prefix("payload/").and_then(instance::Payload::parse) else { continue };
             match Header::check(entry.file()) {
-                Ok(header) => drop(bundle.payloads.try_push(Payload { family, header, image: entry.file() })),
-                Err(error) => drop(bundle.damaged.try_push(Damaged { family, error })),
+                Ok(header) => drop(bundle.payloads.try_push(Payload { name, header, image: entry.file() })),
+                Err(error) => drop(bundle.damaged.try_push(Damaged { name, error })),
             }
         }
         bundle
     }
 
-    /// The payload of `family`.
-    pub(crate) fn payload(&self, family: Family) -> Option<&Payload> {
-        self.payloads.iter().find(|p| p.family == family)
+    /// The payload of this name.
+    pub(crate) fn payload(&self, name: instance::Payload) -> Option<&Payload> {
+        self.payloads.iter().find(|p| p.name == name)
     }
 }
 

@@ -9,6 +9,7 @@ use aarch64_cpu::registers::{
     CNTHP_CTL_EL2, CNTPCT_EL0, ID_AA64MMFR2_EL1, MIDR_EL1, MPIDR_EL1, Readable, VBAR_EL2, Writeable,
 };
 use smccc::{Smc, psci};
+use vmsa::feature::IdRegisters;
 
 use crate::{
     gic, mmu,
@@ -36,8 +37,8 @@ pub(crate) struct PerCpu {
     pub(crate) mpidr: AtomicU64,
     /// MIDR_EL1.
     pub(crate) midr: AtomicU64,
-    /// ID_AA64MMFR2_EL1.
-    pub(crate) mmfr2: AtomicU64,
+    /// The fields of [`IdRegisters`], in their order.
+    ids: [AtomicU64; 5],
     /// Number of its GICv2 interface.
     pub(crate) interface: AtomicU8,
     /// Whether its timer interrupt was seen to arrive; without, it must not sleep, and has no watchdog.
@@ -52,13 +53,21 @@ pub(crate) static CPUS: [PerCpu; MAX_CPUS] = [const {
     PerCpu {
         mpidr: AtomicU64::new(0),
         midr: AtomicU64::new(0),
-        mmfr2: AtomicU64::new(0),
+        ids: [const { AtomicU64::new(0) }; 5],
         interface: AtomicU8::new(0),
         interrupts: AtomicBool::new(false),
         online: AtomicBool::new(false),
         job: AtomicUsize::new(0),
     }
 }; MAX_CPUS];
+
+impl PerCpu {
+    /// Its ID registers, which it has stored before it came online.
+    pub(crate) fn registers(&self) -> IdRegisters {
+        let [isar0, isar1, mmfr0, mmfr1, mmfr2] = self.ids.each_ref().map(|id| id.load(Ordering::Relaxed));
+        IdRegisters { isar0, isar1, mmfr0, mmfr1, mmfr2 }
+    }
+}
 
 /// The affinity fields of MPIDR_EL1.
 const AFFINITY: u64 = 0xff_00ff_ffff;
@@ -89,7 +98,16 @@ pub(crate) fn init_this_cpu(index: usize) {
     let cpu = &CPUS[index];
     cpu.mpidr.store(own_mpidr(), Ordering::Relaxed);
     cpu.midr.store(MIDR_EL1.get(), Ordering::Relaxed);
-    cpu.mmfr2.store(ID_AA64MMFR2_EL1.get(), Ordering::Relaxed);
+    let ids = [
+        arch::read_sysreg!("id_aa64isar0_el1"),
+        arch::read_sysreg!("id_aa64isar1_el1"),
+        arch::read_sysreg!("id_aa64mmfr0_el1"),
+        arch::read_sysreg!("id_aa64mmfr1_el1"),
+        ID_AA64MMFR2_EL1.get(),
+    ];
+    for (slot, id) in cpu.ids.iter().zip(ids) {
+        slot.store(id, Ordering::Relaxed);
+    }
     if let Some(gic) = gic::get() {
         gic.init_cpu(own_mpidr());
         cpu.interface.store(gic.own_interface(), Ordering::Relaxed);

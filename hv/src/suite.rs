@@ -9,6 +9,7 @@ use aarch64_cpu::registers::{CNTFRQ_EL0, ID_AA64MMFR2_EL1, MIDR_EL1, MPIDR_EL1, 
 use arrayvec::{ArrayString, ArrayVec};
 use vmsa::{
     BbmLevel, Instance,
+    feature::Feature,
     outcome::{Count, End},
     verdict::{self, Class, Seen},
 };
@@ -99,7 +100,7 @@ pub(crate) fn run(boot: &'static Boot) -> ! {
     let online = smp::start_secondaries(&boot.machine);
     machine(boot, online);
     for damaged in &bundle.damaged {
-        console::log(format_args!("payload {}: damaged: {}", damaged.family, damaged.error));
+        console::log(format_args!("payload {}: damaged: {}", damaged.name, damaged.error));
     }
     for (index, cpu) in CPUS.iter().enumerate().take(online) {
         if !cpu.interrupts.load(Ordering::Relaxed) {
@@ -231,8 +232,13 @@ impl Suite {
         let needs = entry.instance.needs();
         // The other vCPUs go on the CPUs after the first one, around the end.
         let cpus: ArrayVec<usize, MAX_CPUS> = (0..self.online).map(|n| (first + n) % self.online).collect();
-        let outcome = match self.bundle.payload(entry.instance.family()) {
-            None => Err(vm::NotRun::NoPayload(entry.instance.family())),
+        let payload = entry.instance.family().payload();
+        let cpus = &cpus[..needs.most_cpus.min(cpus.len())];
+        let lacks = |feature: &Feature| cpus.iter().find(|n| !feature.is_in(&CPUS[**n].registers())).copied();
+        let lacking = entry.instance.features().find_map(|feature| Some(vm::NotRun::Lacks(feature, lacks(&feature)?)));
+        let outcome = match self.bundle.payload(payload) {
+            _ if let Some(lacking) = lacking => Err(lacking),
+            None => Err(vm::NotRun::NoPayload(payload)),
             Some(payload) => vm::run(
                 &vm::Spec {
                     id: &id,
@@ -242,7 +248,7 @@ impl Suite {
                     seed: self.settings.seed,
                     budget_ms: self.settings.budget_ms.get(),
                     timeout_ms: self.settings.timeout_ms.get(),
-                    cpus: &cpus,
+                    cpus,
                     serial: self.number,
                 },
                 &self.memory,
@@ -250,8 +256,8 @@ impl Suite {
         };
         let conflicts = conflict::TAKEN.lock().drain();
         // What holds for a translation that several CPUs share is what the least of them allows.
-        let of_cpu = |n: &usize| BbmLevel::from_mmfr2(CPUS[*n].mmfr2.load(Ordering::Relaxed));
-        let bbm = cpus.iter().take(needs.cpus).map(of_cpu).min().unwrap_or(BbmLevel::L0);
+        let of_cpu = |n: &usize| BbmLevel::from_mmfr2(CPUS[*n].registers().mmfr2);
+        let bbm = cpus.iter().map(of_cpu).min().unwrap_or(BbmLevel::L0);
         let mut finished = Finished {
             seq,
             id,
@@ -283,10 +289,6 @@ impl Suite {
                 conflicts.add_to(&mut finished.report.outcomes);
                 if finished.reason.is_none() && conflicts.total() > finished.el2_conflicts.len() as u64 {
                     finished.reason = Some(text(format_args!("{} conflict aborts at EL2 in all", conflicts.total())));
-                }
-                if finished.report.trouble == Some(Trouble::Unsupported) {
-                    finished.end = End::Skipped;
-                    finished.reason = Some(text(format_args!("the CPU's ID registers say that it lacks the granule")));
                 }
             }
             Err(not_run) => {

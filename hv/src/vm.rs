@@ -17,7 +17,8 @@ use smccc::psci;
 use spin::Mutex;
 use vmsa::{
     BbmLevel,
-    instance::{Family, MAX_ID, Needs, Stage2 as Stage2Mode},
+    feature::Feature,
+    instance::{self, MAX_ID, Needs, Stage2 as Stage2Mode},
     outcome::End,
 };
 use wire::{
@@ -129,7 +130,7 @@ pub(crate) struct Spec<'a> {
     pub(crate) seed: u64,
     pub(crate) budget_ms: u64,
     pub(crate) timeout_ms: u64,
-    /// Physical CPUs of the vCPUs, vCPU 0's first; at least `needs.cpus` of them.
+    /// Physical CPUs of the vCPUs, vCPU 0's first.
     pub(crate) cpus: &'a [usize],
     /// A number that differs from the previous instance's.
     pub(crate) serial: u32,
@@ -160,9 +161,11 @@ pub(crate) enum NotRun {
         size: u64,
         count: u64,
     },
-    /// The bundle has no payload for the family, or a damaged one.
-    NoPayload(Family),
-    PayloadTooLarge(Family),
+    /// This CPU lacks it.
+    Lacks(Feature, usize),
+    /// The bundle has no such payload, or a damaged one.
+    NoPayload(instance::Payload),
+    PayloadTooLarge(instance::Payload),
     Stage2,
 }
 
@@ -183,8 +186,11 @@ impl fmt::Display for NotRun {
                 (size * count) >> 20,
                 size >> 20
             ),
-            Self::NoPayload(family) => write!(f, "the bundle has no usable payload/{family}"),
-            Self::PayloadTooLarge(family) => write!(f, "payload/{family} is too large for its VM"),
+            Self::Lacks(feature, cpu) => {
+                write!(f, "{} says that CPU {cpu} lacks {}", feature.field(), feature.name())
+            }
+            Self::NoPayload(name) => write!(f, "the bundle has no usable payload/{name}"),
+            Self::PayloadTooLarge(name) => write!(f, "payload/{name} is too large for its VM"),
             Self::Stage2 => f.write_str("stage 2 cannot map the VM's memory this way on this machine"),
         }
     }
@@ -247,6 +253,7 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
     if spec.cpus.len() < needs.cpus {
         return Err(NotRun::Cpus { needed: needs.cpus, there: spec.cpus.len() });
     }
+    let cpus = spec.cpus.len().min(needs.most_cpus);
     let private = Range::of(memory.private.start, needs.private_size);
     let frames = memory
         .frames(needs.frame_size, needs.frames)
@@ -254,7 +261,7 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
     let header = &spec.payload.header;
     let info_page = private.end - 4096;
     if header.memory_size > info_page - private.start {
-        return Err(NotRun::PayloadTooLarge(spec.payload.family));
+        return Err(NotRun::PayloadTooLarge(spec.payload.name));
     }
     let stage2 = if needs.stage2 == Stage2Mode::Off {
         None
@@ -269,7 +276,7 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
     };
 
     let mut mpidr = [0; MAX_VCPUS];
-    for (i, slot) in mpidr.iter_mut().enumerate().take(needs.cpus) {
+    for (i, slot) in mpidr.iter_mut().enumerate().take(cpus) {
         *slot = CPUS[spec.cpus[i]].mpidr.load(Ordering::Relaxed);
     }
     let mut id = [0; MAX_ID];
@@ -281,7 +288,7 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
         frames_base: frames.start,
         frame_size: needs.frame_size,
         frames: needs.frames,
-        vcpus: needs.cpus as u64,
+        vcpus: cpus as u64,
         mpidr,
         rounds: spec.rounds,
         seed: spec.seed,
@@ -315,7 +322,7 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
     VM.cap.store(needs.cap.map_or(u8::MAX, BbmLevel::number), Ordering::Relaxed);
     VM.contain.store(needs.contain, Ordering::Relaxed);
     VM.contained.store(0, Ordering::Relaxed);
-    VM.count.store(needs.cpus, Ordering::Relaxed);
+    VM.count.store(cpus, Ordering::Relaxed);
     VM.stop.store(false, Ordering::Relaxed);
     for (vcpu, cpu) in VM.vcpus.iter().zip(spec.cpus) {
         vcpu.cpu.store(*cpu, Ordering::Relaxed);

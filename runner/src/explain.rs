@@ -6,12 +6,13 @@
 use std::io;
 
 use vmsa::{
+    change::Leaf,
     descriptor::{Attributes, BadDescriptor, Descriptor, DescriptorKind, Field},
     geometry::{BbmLevel, Bytes, Granule, Level},
-    instance::{Access, Case, Change, Instance, Method, Place, Protection, Remapping, Selftest, Stage2},
+    instance::{Access, Case, Instance, Method, Place, Selftest, Stage2},
     outcome::{Kind, Phase},
     rule::{Asids, Comparison, HardwareUpdates, Invalidation, Reach},
-    transition::{self, Context, Leaf, Needed, Transition},
+    transition::{self, Context, Needed, Transition},
     verdict::{self, Allowance, Control, Situation},
 };
 
@@ -249,34 +250,20 @@ pub fn write(instance: &Instance, out: &mut dyn io::Write) -> io::Result<()> {
 }
 
 fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
-    let size = |level: Level| Bytes(level.size(case.granule));
-    let what = match case.change {
-        Change::Split { block, leaf } => {
-            format!("a block of {} becomes tables down to leaves of {}", size(block), size(leaf))
-        }
-        Change::Merge { block, leaf } => {
-            format!("tables down to leaves of {} become a block of {}", size(leaf), size(block))
-        }
-        Change::Remap { level, kind } => format!(
-            "a leaf of {} gets another output address, {}",
-            size(level),
-            match kind {
-                Remapping::Writable => "and is writable before and after",
-                Remapping::ReadOnlySame => "read-only, where the same contents are",
-                Remapping::ReadOnlyOther => "read-only, where other contents are",
-            }
-        ),
-        Change::Protect { level, kind } => format!(
-            "a leaf of {} becomes {}",
-            size(level),
-            match kind {
-                Protection::RwRo => "read-only",
-                Protection::RoRw => "writable",
-                Protection::XXn => "not executable",
-                Protection::XnX => "executable",
-            }
-        ),
+    let Case { granule, change, .. } = *case;
+    let size = Bytes(change.level().size(granule));
+    let leaves = match change.leaf_level() {
+        leaf if leaf == change.level() => String::new(),
+        leaf => format!("; leaves below a table are of {}", Bytes(leaf.size(granule))),
     };
+    let (entries, changed) = (change.entries(granule), change.changed(granule));
+    let group = match entries {
+        1 => String::new(),
+        _ if entries == changed => format!("; {entries} descriptors, a Contiguous group"),
+        _ => format!("; {changed} descriptors of a Contiguous group of {entries}"),
+    };
+    let what =
+        format!("{} (each descriptor maps {size}{leaves}{group})", change.what().describe().trim_end_matches('.'));
     let method = match case.method {
         Method::Bbm => "break-before-make",
         Method::BbmAf => "break-before-make, where the break clears the Access flag",
@@ -288,17 +275,27 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
         Access::Load => "loads",
         Access::Store => "stores",
         Access::Fetch => "calls",
+        Access::Atomic => "atomic swaps",
+        Access::Exclusive => "pairs of load-exclusive and store-exclusive",
+        Access::Unaligned => "loads across the seams of leaves",
+        Access::At => "address translations (AT S1E1R)",
+        Access::Dc => "cleans by address (DC CVAC)",
+        Access::Walk => "loads behind a TLBI of the observer's own",
+        Access::UserLoad => "loads with EL0's permissions (LDTR)",
+        Access::UserStore => "stores with EL0's permissions (STTR)",
     };
     let place = match case.observer.place {
         Place::Local => "the changing PE does so between the steps",
         Place::Remote => "another PE does so all the time",
+        Place::All => "all other PEs do so all the time",
     };
     let stage2 = match case.stage2 {
         Stage2::Off => "off",
         Stage2::Blocks => "on, in the largest blocks that fit",
         Stage2::Pages => "on, in pages",
     };
-    writeln!(out, "transition  {what} (EL1&0 stage 1, {} granule)", case.granule.name().to_uppercase())?;
+    writeln!(out, "transition  {what}")?;
+    writeln!(out, "regime      EL1&0 stage 1, {} granule", granule.name().to_uppercase())?;
     writeln!(out, "method      {}: {method}", case.method)?;
     writeln!(out, "observer    {access} through the window; {place}")?;
     writeln!(out, "stage 2     {stage2}")?;
@@ -311,8 +308,8 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
 fn descriptors(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
     let Case { granule, change, .. } = *case;
     let level = change.level();
-    let new_oa = if change.moves() { OLD_OA + level.size(granule) } else { OLD_OA };
-    let set = change.descriptors(granule, OLD_OA, new_oa, TABLE);
+    let new_oa = if change.moves() { OLD_OA + change.window_size(granule) } else { OLD_OA };
+    let set = change.descriptors(granule, OLD_OA, new_oa, [TABLE, TABLE + granule.page_size()]);
     writeln!(out, "\nThe descriptor at level {}, with example addresses:", level.number())?;
     for (name, descriptor) in [("old", set.old), ("new", set.new)] {
         writeln!(out, "  {name}  {:#018x}  {}", descriptor.raw(), describe(descriptor, granule, level))?;

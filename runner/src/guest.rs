@@ -10,7 +10,7 @@ use std::{
 
 use cpio::newc::{self, ModeFileType};
 use sha2::{Digest as _, Sha256};
-use vmsa::{Instance, instance::Family};
+use vmsa::{Instance, instance::Payload};
 
 /// The commit this tool was built from, abbreviated, or `unknown`.
 pub const REVISION: &str = env!("SHATTER_REVISION");
@@ -18,7 +18,7 @@ pub const REVISION: &str = env!("SHATTER_REVISION");
 /// The hypervisor: a flat, position-independent arm64 Image, entered at EL2 with the DTB's address in x0.
 pub static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/Image"));
 
-/// The payloads by the name of their family, each with a checked [`wire::abi::Header`].
+/// The payloads by name, each with a checked [`wire::abi::Header`].
 pub static PAYLOADS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/payloads.rs"));
 
 /// SHA-256 of `image` and all payloads, in hexadecimal: results with the same hash come from the same guests.
@@ -45,10 +45,10 @@ pub fn is_image(image: &[u8]) -> bool {
 /// # Errors
 /// None that can happen with the embedded payloads; the archive's writer reports through [`io::Error`].
 pub fn bundle(plan: &str, instances: &[Instance]) -> io::Result<Vec<u8>> {
-    let families: BTreeSet<Family> = instances.iter().map(Instance::family).collect();
+    let wanted: BTreeSet<Payload> = instances.iter().map(|instance| instance.family().payload()).collect();
     let mut entries = vec![(entry("plan"), Cursor::new(plan.as_bytes()))];
     for (name, payload) in PAYLOADS {
-        if families.iter().any(|family| family.name() == *name) {
+        if wanted.iter().any(|payload| payload.name() == *name) {
             entries.push((entry(&format!("payload/{name}")), Cursor::new(payload)));
         }
     }
@@ -61,13 +61,16 @@ fn entry(name: &str) -> newc::Builder {
 
 #[cfg(test)]
 mod tests {
+    use vmsa::instance::Family;
+
     use super::*;
 
     #[test]
     fn every_family_has_a_payload_that_hv_will_take() {
-        assert_eq!(PAYLOADS.len(), Family::ALL.len());
+        assert_eq!(PAYLOADS.len(), Payload::ALL.len());
         for family in Family::ALL {
-            let (_, payload) = PAYLOADS.iter().find(|(name, _)| *name == family.name()).expect("one per family");
+            let wanted = family.payload().name();
+            let (_, payload) = PAYLOADS.iter().find(|(name, _)| *name == wanted).expect("one of this name");
             wire::abi::Header::check(payload).expect("build.rs sealed it");
         }
     }

@@ -5,7 +5,8 @@
 
 use vmsa::{
     Instance, Level,
-    instance::{Access, Change, Method, Protection},
+    change::{Change, What},
+    instance::{Access, Method},
     outcome::{Fault, Kind, Phase},
 };
 
@@ -39,14 +40,11 @@ pub const QEMU_REWALKS: Note =
 pub fn defect(kind: &str, instance: &Instance) -> Option<Note> {
     let Instance::Case(case) = instance else { return None };
     let large = |level: Level| level != Level::L3;
-    match case.change {
-        Change::Protect { level, kind: Protection::XXn }
-            if kind == qemu::KIND && large(level) && case.observer.access == Access::Fetch =>
-        {
-            Some(QEMU_JUMP_CACHE)
-        }
-        _ => None,
-    }
+    let applies = kind == qemu::KIND
+        && case.change.what() == What::ProtectXXn
+        && large(case.change.level())
+        && case.observer.access == Access::Fetch;
+    applies.then_some(QEMU_JUMP_CACHE)
 }
 
 /// Why the platform `kind` cannot show what this control must show, if that is known.
@@ -58,7 +56,8 @@ pub fn cannot_show(kind: &str, control: &Instance) -> Option<Note> {
 
 /// Whether the change gives a permission.
 fn gives(change: Change) -> bool {
-    matches!(change, Change::Protect { kind: Protection::RoRw | Protection::XnX, .. })
+    use What::{ContigRoRw, ProtectRoRw, ProtectXnX, UserGrant, UserRoRw};
+    matches!(change.what(), ContigRoRw | ProtectRoRw | ProtectXnX | UserGrant | UserRoRw)
 }
 
 /// Why the platform `kind` sees (`sees`), or does not see, an outcome that a CPU without this defect or habit does not

@@ -1,9 +1,9 @@
-//! Payload of the family `selftest`.
+//! Payload of the selftests.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]
 
 #[cfg(target_os = "none")]
-payload::family!(Selftest, payload::selftest::run);
+payload::payload!(Selftest, payload::selftest::run);
 
 #[cfg(not(target_os = "none"))]
 fn main() {}

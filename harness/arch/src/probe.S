@@ -1,17 +1,20 @@
-// Probes: accesses that may fault. Each has exactly one instruction at which an exception is expected, so that the
-// handler can tell a probe by its address, write 0 to x0 and the syndrome to x1, and go on behind it.
+// Probes: accesses that may fault. From probe_begin to probe_end an exception may be expected anywhere: the handler writes
+// 0 to x0 and the syndrome to x1, and goes on behind the instruction. All instructions there that can fault are the
+// accesses themselves.
 //
 // All return the value (of a store, 0) in x0 and the syndrome in x1, 0 where nothing was taken.
 
         .text
         .balign 4
+        .arch_extension lse
+
+        .global probe_begin
+probe_begin:
 
         .global probe_load
         .type   probe_load, %function
 probe_load:                                     // x0 = VA
         mov     x1, xzr
-        .global probe_load_at
-probe_load_at:
         ldr     x0, [x0]
         ret
         .size   probe_load, . - probe_load
@@ -23,11 +26,78 @@ probe_store:                                    // x0 = VA, x1 = value
         mov     x3, x1
         mov     x0, xzr
         mov     x1, xzr
-        .global probe_store_at
-probe_store_at:
         str     x3, [x2]
         ret
         .size   probe_store, . - probe_store
+
+// As the two above, with the permissions of EL0.
+        .global probe_user_load
+        .type   probe_user_load, %function
+probe_user_load:                                // x0 = VA
+        mov     x1, xzr
+        ldtr    x0, [x0]
+        ret
+        .size   probe_user_load, . - probe_user_load
+
+        .global probe_user_store
+        .type   probe_user_store, %function
+probe_user_store:                               // x0 = VA, x1 = value
+        mov     x2, x0
+        mov     x3, x1
+        mov     x0, xzr
+        mov     x1, xzr
+        sttr    x3, [x2]
+        ret
+        .size   probe_user_store, . - probe_user_store
+
+        .global probe_swap
+        .type   probe_swap, %function
+probe_swap:                                     // x0 = VA, x1 = value; returns what was there
+        mov     x2, x0
+        mov     x3, x1
+        mov     x1, xzr
+        swpal   x3, x0, [x2]
+        ret
+        .size   probe_swap, . - probe_swap
+
+// An exclusive pair. Where the store-exclusive fails it is not tried again.
+        .global probe_exclusive
+        .type   probe_exclusive, %function
+probe_exclusive:                                // x0 = VA, x1 = value, x2 = where to store the status, 1 if the store failed
+        mov     x3, x0
+        mov     x4, x1
+        mov     x1, xzr
+        mov     w5, #1
+        ldaxr   x0, [x3]
+        cbnz    x1, 1f
+        stlxr   w5, x4, [x3]
+1:      str     x5, [x2]
+        ret
+        .size   probe_exclusive, . - probe_exclusive
+
+        .global probe_clean
+        .type   probe_clean, %function
+probe_clean:                                    // x0 = VA
+        mov     x2, x0
+        mov     x0, xzr
+        mov     x1, xzr
+        dc      cvac, x2
+        ret
+        .size   probe_clean, . - probe_clean
+
+        .global probe_end
+probe_end:
+
+// No exception: what the translation meets is in PAR_EL1.
+        .global probe_translate
+        .type   probe_translate, %function
+probe_translate:                                // x0 = VA; returns PAR_EL1
+        mov     x1, xzr
+        at      s1e1r, x0
+        isb
+        mrs     x0, par_el1
+        ret
+        .size   probe_translate, . - probe_translate
 
 // A hypercall that has the very next instruction take an exception, which is the load.
         .global probe_load_behind_hvc

@@ -22,10 +22,16 @@ pub struct Probed {
 unsafe extern "C" {
     fn probe_load(va: u64) -> Probed;
     fn probe_store(va: u64, value: u64) -> Probed;
+    fn probe_user_load(va: u64) -> Probed;
+    fn probe_user_store(va: u64, value: u64) -> Probed;
+    fn probe_swap(va: u64, value: u64) -> Probed;
+    fn probe_exclusive(va: u64, value: u64, failed: &mut u64) -> Probed;
+    fn probe_clean(va: u64) -> Probed;
+    fn probe_translate(va: u64) -> Probed;
     fn probe_fetch(va: u64) -> Probed;
     fn probe_load_behind_hvc(function: u64, x1: u64, x2: u64, x3: u64, va: u64) -> Probed;
-    safe static probe_load_at: u8;
-    safe static probe_store_at: u8;
+    safe static probe_begin: u8;
+    safe static probe_end: u8;
     safe static probe_fetch_return: u8;
 }
 
@@ -47,6 +53,68 @@ pub unsafe fn load(va: u64) -> Probed {
 pub unsafe fn store(va: u64, value: u64) -> Probed {
     // SAFETY: the caller's.
     unsafe { probe_store(va, value) }
+}
+
+/// A 64-bit load with the permissions of EL0.
+///
+/// # Safety
+/// As for [`load`].
+#[inline]
+pub unsafe fn user_load(va: u64) -> Probed {
+    // SAFETY: the caller's.
+    unsafe { probe_user_load(va) }
+}
+
+/// A 64-bit store with the permissions of EL0.
+///
+/// # Safety
+/// As for [`store`].
+#[inline]
+pub unsafe fn user_store(va: u64, value: u64) -> Probed {
+    // SAFETY: the caller's.
+    unsafe { probe_user_store(va, value) }
+}
+
+/// A 64-bit atomic swap with acquire and release; the value is what was there.
+///
+/// # Safety
+/// As for [`store`], and the CPU has FEAT_LSE.
+#[inline]
+pub unsafe fn swap(va: u64, value: u64) -> Probed {
+    // SAFETY: the caller's.
+    unsafe { probe_swap(va, value) }
+}
+
+/// A load-exclusive, whose value it brings back, and one attempt of a store-exclusive behind it; whether that failed.
+///
+/// # Safety
+/// As for [`store`].
+#[inline]
+pub unsafe fn exclusive(va: u64, value: u64) -> (Probed, bool) {
+    let mut failed = 1;
+    // SAFETY: the caller's.
+    let probed = unsafe { probe_exclusive(va, value, &mut failed) };
+    (probed, failed != 0)
+}
+
+/// DC CVAC. The value is 0.
+///
+/// # Safety
+/// The vectors in use must honour [`resume`].
+#[inline]
+pub unsafe fn clean(va: u64) -> Probed {
+    // SAFETY: the caller's.
+    unsafe { probe_clean(va) }
+}
+
+/// AT S1E1R; the value is PAR_EL1.
+///
+/// # Safety
+/// None of the program's own is in PAR_EL1.
+#[inline]
+pub unsafe fn translate(va: u64) -> Probed {
+    // SAFETY: the caller's.
+    unsafe { probe_translate(va) }
 }
 
 /// A call to `va`, that is an instruction fetch. The value is what the code there left in x0.
@@ -73,23 +141,12 @@ pub unsafe fn load_behind_hvc(function: u32, arguments: [u64; 3], va: u64) -> Pr
     unsafe { probe_load_behind_hvc(u64::from(function), x1, x2, x3, va) }
 }
 
-/// Address of the instruction of [`load`] that may fault.
-#[inline]
-pub fn load_pc() -> u64 {
-    &raw const probe_load_at as u64
-}
-
-/// Address of the instruction of [`store`] that may fault.
-#[inline]
-pub fn store_pc() -> u64 {
-    &raw const probe_store_at as u64
-}
-
 /// Where to go on after an exception taken at `pc` with `lr` in x30, if it was taken by a probe.
 #[inline]
 pub fn resume(pc: u64, lr: u64) -> Option<u64> {
-    let fetch_return = &raw const probe_fetch_return as u64;
-    if pc == load_pc() || pc == store_pc() {
+    let [begin, end, fetch_return] =
+        [&raw const probe_begin, &raw const probe_end, &raw const probe_fetch_return].map(|label| label as u64);
+    if (begin..end).contains(&pc) {
         Some(pc + 4)
     } else if lr == fetch_return && pc != fetch_return {
         Some(fetch_return)

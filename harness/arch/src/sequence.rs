@@ -6,8 +6,9 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use vmsa::{
+    change::Descriptors,
+    descriptor::Descriptor,
     sequence::{Dsb, Step, Tlbi},
-    transition::Descriptors,
 };
 
 use crate::{barrier, tlbi};
@@ -16,35 +17,55 @@ use crate::{barrier, tlbi};
 /// block, less than half of the smallest address space.
 const ELSEWHERE: u64 = 1 << 37;
 
-/// A live descriptor and the change it goes through.
+/// Live descriptors, one or several of a group, and the change they go through.
 #[derive(Clone, Copy, Debug)]
 pub struct Live<'a> {
-    pte: &'a AtomicU64,
+    ptes: &'a [AtomicU64],
+    /// What one of them maps, in bytes.
+    size: u64,
+    /// Of the first.
+    base: u64,
+    /// What TLBIs by VA name.
     va: u64,
+    /// The first one's; the others differ in the output address.
     descriptors: Descriptors,
+    /// By which the raw values of two neighbours differ, where they map something.
+    stride: u64,
 }
 
 impl<'a> Live<'a> {
-    /// The descriptor `pte`, which translates `va` (in bytes) and holds `descriptors.old`.
+    /// The descriptors `ptes`, of which the first translates `base` (in bytes) and holds `descriptors.old`, and each
+    /// maps `size` bytes behind those of the one before it. Several of them are leaves on both sides.
     ///
     /// # Safety
-    /// Nothing that the program relies on, code, stack and statics included, is translated by `pte`.
-    pub const unsafe fn new(pte: &'a AtomicU64, va: u64, descriptors: Descriptors) -> Self {
-        Self { pte, va, descriptors }
+    /// Nothing that the program relies on, code, stack and statics included, is translated by `ptes`.
+    pub const unsafe fn new(ptes: &'a [AtomicU64], base: u64, size: u64, descriptors: Descriptors) -> Self {
+        Self { ptes, size, base, va: base, descriptors, stride: size }
     }
 
-    /// The same with TLBIs by VA that name `va`, another address that the descriptor translates.
+    /// The same with TLBIs by VA that name `va`, another address that a descriptor translates.
     #[inline]
     #[must_use]
     pub const fn naming(self, va: u64) -> Self {
         Self { va, ..self }
     }
 
-    /// The same descriptor on its way back.
+    /// The same descriptors on their way back.
     #[must_use]
     pub const fn reversed(self) -> Self {
         let Descriptors { old, new, block } = self.descriptors;
         Self { descriptors: Descriptors { old: new, new: old, block }, ..self }
+    }
+
+    /// Stores `value` into the first descriptor, and what follows from it into the others.
+    #[inline]
+    fn write(&self, value: Descriptor) {
+        let stride = if value.is_valid() { self.stride } else { 0 };
+        let mut raw = value.raw();
+        for pte in self.ptes {
+            pte.store(raw, Ordering::Relaxed);
+            raw += stride;
+        }
     }
 
     /// Executes one step.
@@ -53,7 +74,7 @@ impl<'a> Live<'a> {
         match step {
             Step::Write(write) => {
                 let Descriptors { old, new, block } = self.descriptors;
-                self.pte.store(write.value(old, new, block).raw(), Ordering::Relaxed);
+                self.write(write.value(old, new, block));
             }
             Step::Dsb(Dsb::Ishst) => barrier::dsb_ishst(),
             Step::Dsb(Dsb::Ish) => barrier::dsb_ish(),
@@ -62,6 +83,11 @@ impl<'a> Live<'a> {
             Step::Dsb(Dsb::Nsh) => barrier::dsb_nsh(),
             Step::Tlbi(Tlbi::Vaae1is) => tlbi::vaae1is(self.va),
             Step::Tlbi(Tlbi::Vaale1is) => tlbi::vaale1is(self.va),
+            Step::Tlbi(Tlbi::Vaale1isEach) => {
+                for entry in 0..self.ptes.len() as u64 {
+                    tlbi::vaale1is(self.base + entry * self.size);
+                }
+            }
             Step::Tlbi(Tlbi::Vmalle1is) => tlbi::vmalle1is(),
             Step::Tlbi(Tlbi::Vae1is) => tlbi::vae1is(self.va),
             Step::Tlbi(Tlbi::Vale1is) => tlbi::vale1is(self.va),
@@ -70,7 +96,7 @@ impl<'a> Live<'a> {
             Step::Tlbi(Tlbi::Vmalle1) => tlbi::vmalle1(),
             Step::Tlbi(Tlbi::Vaae1isOther) => tlbi::vaae1is(self.va ^ ELSEWHERE),
             Step::Tlbi(Tlbi::Vaae1isUnshifted) => tlbi::vaae1is_unshifted(self.va),
-            Step::Tlbi(Tlbi::Vae1isOtherAsid) => tlbi::vae1is_asid1(self.va),
+            Step::Tlbi(Tlbi::Vae1isOtherAsid) => tlbi::vae1is_other(self.va),
             Step::Tlbi(Tlbi::Vae2is) => tlbi::vae2is(self.va),
             Step::Isb => barrier::isb(),
         }

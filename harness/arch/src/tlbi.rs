@@ -10,8 +10,13 @@ const fn operand(address: u64) -> u64 {
     (address >> 12) & ((1 << 44) - 1)
 }
 
-/// Bit 0 of the ASID in the Xt of a TLBI by ASID.
-const ASID_SHIFT: u32 = 48;
+/// The ASID of every payload, in TTBR1_EL1.
+pub const ASID: u64 = 1;
+/// An ASID that an observer may switch to.
+pub const OTHER_ASID: u64 = 2;
+
+/// Bit 0 of the ASID in a TTBR and in the Xt of a TLBI by ASID.
+pub const ASID_SHIFT: u32 = 48;
 
 macro_rules! tlbi {
     ($($(#[$meta:meta])* $name:ident($($arg:ident $(, $xt:expr)?)?) = $text:literal),+ $(,)?) => {
@@ -41,12 +46,12 @@ tlbi! {
     vaae1is(va) = "vaae1is",
     /// By VA, all ASIDs, last level only, Inner Shareable.
     vaale1is(va) = "vaale1is",
-    /// By VA, ASID 0, all levels, Inner Shareable.
-    vae1is(va) = "vae1is",
-    /// By VA, ASID 0, last level only, Inner Shareable.
-    vale1is(va) = "vale1is",
-    /// By VA, ASID 1, all levels, Inner Shareable.
-    vae1is_asid1(va, |va| operand(va) | 1 << ASID_SHIFT) = "vae1is",
+    /// By VA, the payload's ASID, all levels, Inner Shareable.
+    vae1is(va, |va| operand(va) | ASID << ASID_SHIFT) = "vae1is",
+    /// By VA, the payload's ASID, last level only, Inner Shareable.
+    vale1is(va, |va| operand(va) | ASID << ASID_SHIFT) = "vale1is",
+    /// By VA, the other ASID, all levels, Inner Shareable.
+    vae1is_other(va, |va| operand(va) | OTHER_ASID << ASID_SHIFT) = "vae1is",
     /// A mistake to be tested: as `vaae1is` with the address where its bits from 12 up belong.
     vaae1is_unshifted(va, |va: u64| va & ((1 << 44) - 1)) = "vaae1is",
     /// By VA, all ASIDs, all levels, this PE only.

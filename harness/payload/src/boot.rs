@@ -6,12 +6,14 @@
 
 use core::{arch::global_asm, mem::offset_of};
 
-use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, Readable, SCTLR_EL1, TCR_EL1};
+use aarch64_cpu::registers::{SCTLR_EL1, TCR_EL1};
 use arch::{barrier, cache, id, relocate::relocate_image, tlbi, write_sysreg};
 use vmsa::{
     descriptor::{Attributes, Shareability},
     geometry::Granule,
-    instance::{Family, Instance},
+    instance::{Instance, Payload},
+    memory,
+    rule::HardwareUpdates,
 };
 use wire::abi::{HEADER_MAGIC, MAX_VCPUS, VmInfo};
 
@@ -90,22 +92,21 @@ struct Secondary {
     index: u64,
 }
 
-/// MAIR_EL1: index 0 is Normal, inner and outer Write-Back, Read- and Write-Allocate; index 1 is Device-nGnRE.
-const MAIR: u64 = 0x04 << 8 | 0xff;
-
 /// Device memory that is never executed.
 pub(crate) const DEVICE: Attributes =
-    Attributes { attr_index: 1, shareability: Shareability::Outer, ..Attributes::NORMAL_RW };
+    Attributes { attr_index: memory::DEVICE_NGNRE, shareability: Shareability::Outer, ..Attributes::NORMAL_RW };
 
 /// SCTLR_EL1 bits that are RES1 in Armv8.0, and later mean the same if set: EOS, TSCXT, EIS, SPAN, nTLSMD, LSMAOE.
 const SCTLR_RES1: u64 = 1 << 11 | 1 << 20 | 1 << 22 | 1 << 23 | 1 << 28 | 1 << 29;
 
-/// TCR_EL1 for 48-bit addresses, 4K granule for TTBR0. TTBR1 is not walked until there is an `upper` space.
+/// TCR_EL1 for 48-bit addresses, 4K granule for TTBR0, the ASID in TTBR1. TTBR1 is not walked until there is an `upper`
+/// space.
 fn tcr(upper: Option<Granule>) -> u64 {
     const BASE: u64 = (TCR_EL1::IRGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable.value)
         | TCR_EL1::ORGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable.value
         | TCR_EL1::SH0::Inner.value
         | TCR_EL1::TG0::KiB_4.value
+        | TCR_EL1::A1::TTBR1.value
         | TCR_EL1::IRGN1::WriteBack_ReadAlloc_WriteAlloc_Cacheable.value
         | TCR_EL1::ORGN1::WriteBack_ReadAlloc_WriteAlloc_Cacheable.value
         | TCR_EL1::SH1::Inner.value;
@@ -120,14 +121,15 @@ fn tcr(upper: Option<Granule>) -> u64 {
     BASE | TCR_EL1::T0SZ.val(size).value | TCR_EL1::T1SZ.val(size).value | upper | ips
 }
 
-/// Whether stage 1 of this CPU has the granule.
-pub(crate) fn has(granule: Granule) -> bool {
-    /// TGran4 and TGran64 of a CPU without it; TGran16 is 0 then.
-    const NONE: u64 = 0xf;
-    match granule {
-        Granule::K4 => ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::TGran4) != NONE,
-        Granule::K16 => ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::TGran16) != 0,
-        Granule::K64 => ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::TGran64) != NONE,
+/// The bits of TCR_EL1 that have hardware update descriptors; those of this program's own have nothing left to update.
+fn updates(hardware: HardwareUpdates) -> u64 {
+    /// TCR_EL1.HA and HD.
+    const HA: u64 = 1 << 39;
+    const HD: u64 = 1 << 40;
+    match hardware {
+        HardwareUpdates::Off => 0,
+        HardwareUpdates::AccessFlag => HA,
+        HardwareUpdates::Dirty => HA | HD,
     }
 }
 
@@ -142,16 +144,16 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Panics if the instance is none of `family`.
-    pub fn belongs_to(&self, family: Family) {
-        assert!(self.instance.family() == family, "{} is not of the family {family}", self.instance);
+    /// Panics if the instance is not for `payload`.
+    pub fn belongs_to(&self, payload: Payload) {
+        assert!(self.instance.family().payload() == payload, "{} is not for the payload {payload}", self.instance);
     }
 
     /// Has TTBR1 translate `space`, on this vCPU and on those started later. Once.
-    pub(crate) fn set_upper(&mut self, space: &Space, granule: Granule) {
+    pub(crate) fn set_upper(&mut self, space: &Space, granule: Granule, hardware: HardwareUpdates) {
         publish();
-        self.mmu.ttbr1 = space.root();
-        self.mmu.tcr = tcr(Some(granule));
+        self.mmu.ttbr1 = space.root() | tlbi::ASID << tlbi::ASID_SHIFT;
+        self.mmu.tcr = tcr(Some(granule)) | updates(hardware);
         // SAFETY: nothing is accessed through TTBR1 yet, and its walks are disabled until TCR is written.
         unsafe {
             write_sysreg!("ttbr1_el1", self.mmu.ttbr1);
@@ -196,7 +198,7 @@ extern "C" fn boot(info: &'static VmInfo, entry: &'static EntryState, image: u64
     let own = Space::new(&mut pool, Granule::K4);
     own.map(&mut pool, info.private_base, info.private_base, info.private_size, Attributes::NORMAL_RWX);
     let mmu = Mmu {
-        mair: MAIR,
+        mair: memory::MAIR,
         tcr: tcr(None),
         ttbr0: own.root(),
         ttbr1: 0,

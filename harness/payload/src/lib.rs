@@ -33,21 +33,21 @@ mod tables;
 mod tally;
 mod window;
 
-/// The whole of a payload binary: its [`Family`] and the function that runs an instance of
+/// The whole of a payload binary: its [`Payload`] and the function that runs an instance of
 /// it, `fn(boot::Vm) -> !`.
 #[macro_export]
-macro_rules! family {
-    ($family:ident, $run:path) => {
+macro_rules! payload {
+    ($payload:ident, $run:path) => {
         #[unsafe(no_mangle)]
         fn payload_main(vm: $crate::boot::Vm) -> ! {
-            vm.belongs_to($crate::Family::$family);
+            vm.belongs_to($crate::Payload::$payload);
             $run(vm)
         }
     };
 }
 
 #[doc(hidden)]
-pub use vmsa::instance::Family;
+pub use vmsa::instance::Payload;
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {

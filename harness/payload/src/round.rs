@@ -23,12 +23,12 @@
 //! Rounds are numbered from 1 in the shared words. Every wait of the changer is bounded in time.
 
 use core::sync::atomic::{
-    AtomicPtr, AtomicU64,
+    AtomicPtr, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
 
 use aarch64_cpu::registers::{ID_AA64MMFR2_EL1, Readable};
-use arch::{barrier, counter, probe};
+use arch::{barrier, counter, probe, tlbi};
 use vmsa::{
     geometry::BbmLevel,
     instance::{Access, Instance, Place},
@@ -37,13 +37,13 @@ use vmsa::{
     verdict::is_defined,
 };
 use wire::{
-    abi::mark,
+    abi::{MAX_VCPUS, mark},
     frame::crc32,
     record::{First, Report, Trouble},
 };
 
 use crate::{
-    boot::{self, Vm},
+    boot::Vm,
     cpu::{self, Cpu},
     hypercall, tally,
     window::{SPOT_BITS, Spot, Window, token},
@@ -87,7 +87,17 @@ impl Line {
     }
 }
 
-/// What the two vCPUs of an instance share.
+/// What one remote observer writes and the changer reads.
+struct Seat {
+    up: Line,
+    /// The number of the round for which it is ready, and of the one that it is done with.
+    armed: Line,
+    ack: Line,
+    /// Accesses that it made in `during`.
+    during: Line,
+}
+
+/// What the vCPUs of an instance share.
 pub(crate) struct Work<'a> {
     window: &'a Window,
     /// The sequence, and how to undo it.
@@ -100,12 +110,10 @@ pub(crate) struct Work<'a> {
     go: Line,
     stage: Line,
     done: Line,
-    /// The same, written by the observer.
-    up: Line,
-    armed: Line,
-    ack: Line,
-    /// Accesses that the observer made in `during`.
-    during: Line,
+    /// One for each vCPU but the changer's.
+    seats: [Seat; MAX_VCPUS - 1],
+    /// How many of them are taken; before the observers are started, 0.
+    observers: AtomicUsize,
 }
 
 /// The work that [`join`] finds; null until vCPU 0 shares one.
@@ -114,14 +122,11 @@ static WORK: AtomicPtr<Work<'static>> = AtomicPtr::new(core::ptr::null_mut());
 /// Runs the instance of a family of cases.
 pub fn run(mut vm: Vm) -> ! {
     let Instance::Case(case) = vm.instance else { panic!("{} is not a case", vm.instance) };
-    if !boot::has(case.granule) {
-        finish(&tally::report(0, Some(Trouble::Unsupported)));
-    }
     let access = case.observer.access;
-    let mut window = Window::new(&mut vm, case.granule, case.change, access == Access::Fetch);
+    let mut window = Window::new(&mut vm, case.granule, case.change, access);
     window.discards = is_defined(&case, BbmLevel::from_mmfr2(ID_AA64MMFR2_EL1.get()));
     let id = &vm.info.id[..vm.info.id_len as usize];
-    let size = case.change.level().size(case.granule);
+    let size = case.change.window_size(case.granule);
     barrier::mark::<{ mark::HINT }>([mark::WINDOW, crc32(id).into(), window.spot(0).va, size]);
     let (sequence, restore) = (case.sequence(), Sequence::restore());
     let work = Work::new(&window, sequence.steps(), restore.steps(), [access; 2], vm.info.seed);
@@ -139,7 +144,7 @@ pub(crate) fn join() {
     // SAFETY: vCPU 0 stores a pointer to its work before it starts another vCPU, and its work lives in a function
     // that does not return while others may hold it. All that is shared in it is atomic or constant.
     if let Some(work) = unsafe { WORK.load(Acquire).as_ref() } {
-        work.observe_remotely(cpu::this());
+        work.observe_remotely(cpu::this(), cpu::index());
     }
 }
 
@@ -201,17 +206,19 @@ impl<'a> Work<'a> {
         accesses: [Access; 2],
         seed: u64,
     ) -> Self {
-        let [go, stage, done, up, armed, ack, during] = [const { Line::new() }; 7];
-        Self { window, steps, restore, accesses, seed, go, stage, done, up, armed, ack, during }
+        let [go, stage, done] = [const { Line::new() }; 3];
+        let seats = [const { Seat { up: Line::new(), armed: Line::new(), ack: Line::new(), during: Line::new() } };
+            MAX_VCPUS - 1];
+        Self { window, steps, restore, accesses, seed, go, stage, done, seats, observers: AtomicUsize::new(0) }
     }
 
     /// Makes the rounds that `vm` asks for, starting the observer first where it is remote, and reports.
     pub(crate) fn run(&self, vm: &Vm, place: Place) -> Report {
-        if place == Place::Remote && !self.start_observer(vm) {
+        if place.is_remote() && !self.start_observers(vm) {
             return tally::report(0, Some(Trouble::NoSecondCpu));
         }
         let limits = Limits { pause: counter::ticks(PAUSE_MS), silence: counter::ticks(SILENCE_MS) };
-        let mut observer = Observer::new(self, cpu::this());
+        let mut observer = Observer::new(self, cpu::this(), 0);
         let mut random = Random(self.seed | 1);
         let start = counter::now();
         let mut rounds = 0;
@@ -221,7 +228,7 @@ impl<'a> Work<'a> {
             observer.begin(round);
             match place {
                 Place::Local => self.round_locally(&mut observer),
-                Place::Remote => trouble = self.round_remotely(&observer, &mut random, &limits).err(),
+                Place::Remote | Place::All => trouble = self.round_remotely(&observer, &mut random, &limits).err(),
             }
             self.window.recover(observer.spot);
             let undo = self.window.live_at(observer.spot).reversed();
@@ -238,10 +245,31 @@ impl<'a> Work<'a> {
         tally::report(rounds, trouble)
     }
 
-    /// Starts vCPU 1 as the observer; says whether it came up.
-    fn start_observer(&self, vm: &Vm) -> bool {
+    /// Starts all other vCPUs as observers; says whether they came up.
+    fn start_observers(&self, vm: &Vm) -> bool {
+        let others = 1..vm.info.vcpus as usize;
+        self.observers.store(others.len(), Relaxed);
         self.share();
-        vm.info.vcpus > 1 && vm.start(1) && self.await_observer()
+        !others.is_empty()
+            && others.clone().all(|vcpu| vm.start(vcpu))
+            && self.all(START_MS, |seat| seat.up.read() != 0)
+    }
+
+    /// Waits for at most `ms` until all observers have done what `done` says; says whether they have.
+    fn all(&self, ms: u64, done: impl Fn(&Seat) -> bool) -> bool {
+        self.all_in(counter::ticks(ms), done)
+    }
+
+    /// As [`all`](Self::all), in ticks.
+    #[inline]
+    fn all_in(&self, ticks: u64, done: impl Fn(&Seat) -> bool) -> bool {
+        self.seats().iter().all(|seat| wait(ticks, || done(seat)))
+    }
+
+    /// The seats that are taken.
+    #[inline]
+    fn seats(&self) -> &[Seat] {
+        &self.seats[..self.observers.load(Relaxed)]
     }
 
     /// Shows this work to vCPUs that [`join`].
@@ -251,15 +279,11 @@ impl<'a> Work<'a> {
 
     /// What comes of a remote observer that nobody starts.
     pub(crate) fn run_unobserved(&self) -> Report {
+        self.observers.store(1, Relaxed);
         // Not as long as for one that is on its way.
-        let came = wait(counter::ticks(START_MS / 10), || self.up.read() != 0);
+        let came = self.all(START_MS / 10, |seat| seat.up.read() != 0);
         let trouble = if came { Trouble::SelfCheck } else { Trouble::NoSecondCpu };
         tally::report(0, Some(trouble))
-    }
-
-    /// Whether an observer comes up in the time it is given.
-    fn await_observer(&self) -> bool {
-        wait(counter::ticks(START_MS), || self.up.read() != 0)
     }
 
     fn round_locally(&self, observer: &mut Observer<'_>) {
@@ -285,7 +309,7 @@ impl<'a> Work<'a> {
         changer.prime();
         self.go.publish(round);
         let silent = |ok: bool| if ok { Ok(()) } else { Err(Trouble::ObserverSilent) };
-        silent(wait(limits.silence, || self.armed.read() == round))?;
+        silent(self.all_in(limits.silence, |seat| seat.armed.read() == round))?;
         let pauses = if round & PAUSE_MASK == 0 || round == 1 { random.pauses(self.steps.len() as u64) } else { 0 };
         for _ in 0..random.below(DELAY) {
             // Not the hint of a spin loop: this PE has something to do, the other one need not be let in.
@@ -296,20 +320,30 @@ impl<'a> Work<'a> {
         self.stage.publish(round);
         for (number, step) in self.steps.iter().enumerate() {
             if pauses >> number & 1 != 0 {
-                let made = self.during.read();
-                wait(limits.pause, || self.during.read() >= made + PAUSE_ACCESSES);
+                self.pause(limits.pause);
             }
             live.step(*step);
         }
         self.window.discard(changer.spot);
         self.done.publish(round);
         changer.cpu.enter(Phase::Before);
-        silent(wait(limits.silence, || self.ack.read() == round))
+        silent(self.all_in(limits.silence, |seat| seat.ack.read() == round))
     }
 
-    fn observe_remotely(&self, cpu: &Cpu) {
-        self.up.publish(1);
-        let mut observer = Observer::new(self, cpu);
+    /// Lets every observer make some accesses, for which it gets at most `ticks`.
+    fn pause(&self, ticks: u64) {
+        let made = self.seats.each_ref().map(|seat| seat.during.read());
+        for (seat, made) in self.seats().iter().zip(made) {
+            wait(ticks, || seat.during.read() >= made + PAUSE_ACCESSES);
+        }
+    }
+
+    /// Observes as vCPU `index`, which is not 0.
+    fn observe_remotely(&self, cpu: &Cpu, index: usize) {
+        let number = index - 1;
+        let seat = &self.seats[number];
+        seat.up.publish(1);
+        let mut observer = Observer::new(self, cpu, number as u64);
         let mut during = 0;
         loop {
             // Not bounded: if the changer is gone, so is the VM.
@@ -327,20 +361,20 @@ impl<'a> Work<'a> {
             barrier::isb();
             observer.still(Phase::Before);
             cpu.enter(Phase::During);
-            self.armed.publish(round);
+            seat.armed.publish(round);
             let mut overlapped = false;
             while self.done.read() != round {
                 observer.access(Phase::During);
                 overlapped |= self.stage.read() == round;
                 during += 1;
-                self.during.publish(during);
+                seat.during.publish(during);
                 barrier::spin();
             }
             barrier::dsb_sy();
             barrier::isb();
             observer.still(Phase::After);
             observer.overlapped(overlapped);
-            self.ack.publish(round);
+            seat.ack.publish(round);
         }
     }
 }
@@ -349,6 +383,9 @@ impl<'a> Work<'a> {
 struct Observer<'a> {
     work: &'a Work<'a>,
     cpu: &'a Cpu,
+    /// Number among the observers. Each goes to a spot of its own, so that nobody meets another one's store; the
+    /// changer and the first of them go to the same.
+    number: u64,
     /// 0 before the first.
     round: u64,
     spot: &'a Spot,
@@ -360,16 +397,16 @@ struct Observer<'a> {
 }
 
 impl<'a> Observer<'a> {
-    fn new(work: &'a Work<'a>, cpu: &'a Cpu) -> Self {
+    fn new(work: &'a Work<'a>, cpu: &'a Cpu, number: u64) -> Self {
         let (spot, [access, _]) = (work.window.spot(0), work.accesses);
-        Self { work, cpu, round: 0, spot, access, seen_new: false, made: 0 }
+        Self { work, cpu, number, round: 0, spot, access, seen_new: false, made: 0 }
     }
 
     fn begin(&mut self, round: u64) {
         self.round = round;
-        // Both vCPUs go to the same spot: the number is a hash of what both know.
+        // The number is a hash of what all vCPUs know.
         let hash = (round ^ self.work.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.spot = self.work.window.spot(hash >> (u64::BITS - SPOT_BITS));
+        self.spot = self.work.window.spot((hash >> (u64::BITS - SPOT_BITS)) + self.number);
         self.access = self.work.accesses[(round & 1) as usize];
         self.seen_new = false;
     }
@@ -393,7 +430,7 @@ impl<'a> Observer<'a> {
         let probed = unsafe { probe::load(self.spot.va) };
         self.settle(Phase::Before, &probed);
         if probed.esr != 0 {
-            self.count(Phase::Before, self.exception(Kind::from_esr(probed.esr)), probed, 0);
+            self.count(Phase::Before, self.exception(Kind::from_esr(probed.esr)), probed);
         }
     }
 
@@ -403,8 +440,23 @@ impl<'a> Observer<'a> {
     fn settle(&self, phase: Phase, probed: &probe::Probed) {
         if self.cpu.conflicts.settle() && Kind::from_esr(probed.esr) != Kind::Conflict {
             let esr = self.cpu.fault_syndrome.load(Relaxed);
-            self.count(phase, self.exception(Kind::Conflict), probe::Probed { esr, ..*probed }, 0);
+            self.count(phase, self.exception(Kind::Conflict), probe::Probed { esr, ..*probed });
         }
+    }
+
+    /// The outcome of an AT as that of an access: a fault that it met is in PAR_EL1, as it would be in a syndrome.
+    fn translated(&self, probed: probe::Probed) -> probe::Probed {
+        /// PAR_EL1.F.
+        const FAILED: u64 = 1;
+        /// EC of a Data Abort taken without a change of Exception level.
+        const DATA_ABORT: u64 = 0x25 << 26;
+        if probed.value & FAILED == 0 {
+            return probed;
+        }
+        let esr = DATA_ABORT | probed.value >> 1 & 0x3f;
+        self.cpu.fault_address.store(self.spot.va, Relaxed);
+        self.cpu.fault_pc.store(0, Relaxed);
+        probe::Probed { value: probed.value, esr }
     }
 
     /// An exception of this kind, if its FAR is in the word that was accessed (of a fetch, the second instruction may
@@ -412,7 +464,12 @@ impl<'a> Observer<'a> {
     fn exception(&self, kind: Kind) -> Kind {
         let far = self.cpu.fault_address.load(Relaxed);
         match kind {
-            Kind::Fault(..) | Kind::Conflict if far & !7 != self.spot.va & !7 => Kind::Exception,
+            // Across a seam it may be in either word.
+            Kind::Fault(..) | Kind::Conflict
+                if far & !7 != self.spot.va & !7 && far & !7 != (self.spot.va + 7) & !7 =>
+            {
+                Kind::Exception
+            }
             kind => kind,
         }
     }
@@ -422,32 +479,50 @@ impl<'a> Observer<'a> {
         let va = self.spot.va;
         self.made += 1;
         let token = token(self.made);
+        let mut failed = false;
         // SAFETY: the vectors of every vCPU resume probes. The spot is in the window, behind which are frames that
-        // hold nothing but contents; where they are called, they are code that changes x0 and returns.
-        let (probed, pc) = unsafe {
+        // hold nothing but contents; where they are called, they are code that changes x0 and returns. hv runs no
+        // instance that swaps on a CPU without FEAT_LSE, and PAR_EL1 is nobody's.
+        let probed = unsafe {
             match self.access {
-                Access::Load => (probe::load(va), probe::load_pc()),
-                Access::Store => (probe::store(va, token), probe::store_pc()),
-                Access::Fetch => (probe::fetch(va), va),
+                Access::Load | Access::Unaligned => probe::load(va),
+                Access::Store => probe::store(va, token),
+                Access::Fetch => probe::fetch(va),
+                Access::UserLoad => probe::user_load(va),
+                Access::UserStore => probe::user_store(va, token),
+                Access::Atomic => probe::swap(va, token),
+                Access::Exclusive => {
+                    let (probed, did) = probe::exclusive(va, token);
+                    failed = did;
+                    probed
+                }
+                Access::Dc => probe::clean(va),
+                Access::At => self.translated(probe::translate(va)),
+                Access::Walk => {
+                    tlbi::vaae1(va);
+                    barrier::dsb_nsh();
+                    barrier::isb();
+                    probe::load(va)
+                }
             }
         };
         self.settle(phase, &probed);
         let kind = if probed.esr == 0 {
-            self.work.window.tell(self.access, phase, self.spot, probed, token)
+            self.work.window.tell(self.access, phase, self.spot, probed, token, failed)
         } else {
             self.exception(Kind::from_esr(probed.esr))
         };
         self.seen_new |= kind == Kind::New;
         // Afterwards the old mapping's effect is wrong in itself, whatever was seen before it.
         let back = kind == Kind::Old && self.seen_new && phase == Phase::During;
-        self.count(phase, if back { Kind::Reordered } else { kind }, probed, pc);
+        self.count(phase, if back { Kind::Reordered } else { kind }, probed);
     }
 
     #[inline]
-    fn count(&self, phase: Phase, kind: Kind, probed: probe::Probed, pc: u64) {
+    fn count(&self, phase: Phase, kind: Kind, probed: probe::Probed) {
         self.cpu.tally.count(phase, kind, || {
             let (far, pc) = match probed.esr {
-                0 => (self.spot.va, pc),
+                0 => (self.spot.va, 0),
                 _ => (self.cpu.fault_address.load(Relaxed), self.cpu.fault_pc.load(Relaxed)),
             };
             First { esr: probed.esr, far, pc, round: self.round - 1, value: probed.value, ..First::default() }

@@ -12,9 +12,11 @@ use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1
 use arch::{barrier, cache, id, probe, write_sysreg};
 use smccc::psci;
 use vmsa::{
+    change::{Change, What},
     geometry::{BbmLevel, Granule, Level},
-    instance::{self, Access, Change, Instance, Selftest},
+    instance::{self, Access, Instance, Selftest},
     outcome::{Kind, Phase},
+    rule::HardwareUpdates,
     sequence::Step,
 };
 use wire::{
@@ -78,7 +80,7 @@ fn done() -> ! {
 
 /// A window that nobody changes.
 fn still_window(vm: &mut Vm) -> Window {
-    Window::new(vm, Granule::K4, Change::Split { block: Level::L2, leaf: Level::L3 }, false)
+    Window::new(vm, Granule::K4, Change::new(What::Split, Level::L2), Access::Load)
 }
 
 /// Loads and stores of a remote observer, while the changer changes nothing; or, with `start` unset, the same with an
@@ -298,7 +300,7 @@ fn scribble(mut vm: Vm) -> ! {
     let info = vm.info;
     let own = [(info.private_base, info.private_size), (info.frames_base, info.frames * info.frame_size)];
     let all = Space::new(&mut vm.pool, Granule::K4);
-    vm.set_upper(&all, Granule::K4);
+    vm.set_upper(&all, Granule::K4, HardwareUpdates::Off);
 
     let gibibyte = Level::L1.size(Granule::K4);
     let mut mapped = u64::MAX;

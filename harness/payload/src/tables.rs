@@ -7,9 +7,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use arch::barrier;
 use vmsa::{
+    change::Leaf,
     descriptor::{Attributes, Descriptor, DescriptorKind},
     geometry::{Granule, Level},
-    transition::Leaf,
 };
 
 /// Bits of a virtual address in either half (T0SZ = T1SZ = 16).
@@ -118,20 +118,21 @@ impl Space {
         if Level::L0.shift(self.granule) < VA_BITS { Level::L0 } else { Level::L1 }
     }
 
-    /// The descriptor that translates `va` at `level`; tables on the way to it are made.
-    pub(crate) fn slot(&self, pool: &mut Pool, va: u64, level: Level) -> &'static AtomicU64 {
+    /// The descriptors that translate `va` and what follows it at `level`, `count` of them, all in one table; tables on
+    /// the way to it are made.
+    pub(crate) fn slots(&self, pool: &mut Pool, va: u64, level: Level, count: usize) -> &'static [AtomicU64] {
         let mut table = self.root;
         let mut at = self.start();
         loop {
             let index = at.index(self.granule, va & ((1 << VA_BITS) - 1));
-            let slot = entry(table, index);
-            let Some(next) = at.next().filter(|_| at < level) else { return slot };
-            let descriptor = Descriptor::from_raw(slot.load(Ordering::Relaxed));
+            let slots = &entries(table, self.granule)[index..];
+            let Some(next) = at.next().filter(|_| at < level) else { return &slots[..count] };
+            let descriptor = Descriptor::from_raw(slots[0].load(Ordering::Relaxed));
             table = match descriptor.kind(self.granule, at) {
                 DescriptorKind::Table => descriptor.oa(self.granule, at),
                 DescriptorKind::Invalid => {
                     let table = pool.table(self.granule);
-                    slot.store(Descriptor::table(table).raw(), Ordering::Relaxed);
+                    slots[0].store(Descriptor::table(table).raw(), Ordering::Relaxed);
                     table
                 }
                 DescriptorKind::Block | DescriptorKind::Page => panic!("{va:#x} is mapped already"),
@@ -148,7 +149,7 @@ impl Space {
             let level = self.largest_leaf((va + done) | (oa + done), size - done);
             let leaf = Leaf { level, attributes };
             let descriptor = leaf.descriptor(self.granule, oa + done);
-            self.slot(pool, va + done, level).store(descriptor.raw(), Ordering::Relaxed);
+            self.slots(pool, va + done, level, 1)[0].store(descriptor.raw(), Ordering::Relaxed);
             done += level.size(self.granule);
         }
     }

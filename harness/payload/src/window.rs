@@ -1,17 +1,23 @@
 //! The window of a case: where it stands, what it maps to before and after, and what an access tells.
 //!
 //! Accesses go to a few *spots*, so that a round costs the same for a page and for 1 GiB: the first word of every
-//! even sixteenth of the window and the last word of every odd one, both ends of the window among them. At each
-//! spot either frame holds contents of its own (or the same, where the case says so), written through the alias.
+//! even sixteenth of the window and the last word of every odd one, both ends of the window among them; accesses
+//! across a seam go to the last four bytes of one sixteenth and the first four of the next. At each spot either frame
+//! holds contents of its own (or the same, where the case says so), written through the alias.
+//!
+//! The alias is Normal Write-Back memory. Where the window is, or becomes, memory of another type, what is written by one
+//! mapping is cleaned to the Point of Coherency, and dropped from the caches, before it is looked at by the other.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arch::{barrier, cache, probe::Probed, sequence::Live};
 use vmsa::{
+    change::{Change, Leaf},
     geometry::Granule,
-    instance::{Access, Change},
+    instance::{Access, Tells},
     outcome::{Kind, Phase},
-    transition::Leaf,
+    rule::HardwareUpdates,
+    sequence::{Step, Write},
 };
 
 use crate::{
@@ -24,6 +30,7 @@ const BASE: u64 = 0xffff_8000_0000_0000;
 
 /// log2 of the number of spots.
 pub(crate) const SPOT_BITS: u32 = 4;
+const SPOTS: usize = 1 << SPOT_BITS;
 
 /// A word of a frame, by the alias.
 #[derive(Clone, Copy)]
@@ -31,7 +38,7 @@ struct Word {
     alias: &'static AtomicU64,
     /// What it holds while nobody stores to it.
     contents: u64,
-    /// What an access of the case's kind brings back: the contents, or what they return as code.
+    /// What an access of the case's kind brings back: the contents, what they return as code, the address.
     shows: u64,
 }
 
@@ -42,7 +49,7 @@ pub(crate) struct Spot {
     pub(crate) va: u64,
     /// The page that TLBIs by VA name in its rounds.
     named: u64,
-    /// What translates it in the table that a merge takes out of use, and what stands there while it is in use.
+    /// What translates it in the table that the change takes out of use, and what stands there while it is in use.
     freed: [Option<(&'static AtomicU64, u64)>; 2],
     old: Word,
     new: Word,
@@ -54,74 +61,87 @@ pub(crate) struct Window {
     live: Live<'static>,
     /// Whether the change is made so that a table which it takes out of use may be [spoilt](Self::discard).
     pub(crate) discards: bool,
-    spots: [Spot; 1 << SPOT_BITS],
+    /// Whether the alias has to be kept coherent by cache maintenance.
+    uncached: bool,
+    spots: [Spot; SPOTS],
     old: Leaf,
     new: Leaf,
+    hardware: HardwareUpdates,
 }
 
 impl Window {
-    /// Builds the tables of both sides of `change`, fills the frames, and has TTBR1 translate the window as it is
-    /// before the change. With `code`, the frames hold code to be called.
-    pub(crate) fn new(vm: &mut Vm, granule: Granule, change: Change, code: bool) -> Self {
+    /// Builds the tables of both sides of `change`, fills the frames for an observer that makes `access`, and has TTBR1
+    /// translate the window as it is before the change.
+    pub(crate) fn new(vm: &mut Vm, granule: Granule, change: Change, access: Access) -> Self {
         let info = vm.info;
         let level = change.level();
         let old_oa = info.frames_base;
         let new_oa = if change.moves() { old_oa + info.frame_size } else { old_oa };
-        let (leaves, oa) = match change {
-            Change::Merge { .. } => (change.old_leaf(), old_oa),
-            _ => (change.new_leaf(), new_oa),
+        let sides = change.what().sides();
+        let mut tree = |below: bool, oa, leaves| match level.next().filter(|_| below) {
+            Some(next) => vm.pool.tree(granule, next, oa, leaves),
+            None => 0,
         };
-        let table = match (change, level.next()) {
-            (Change::Split { .. } | Change::Merge { .. }, Some(next)) => vm.pool.tree(granule, next, oa, leaves),
-            _ => 0,
-        };
-        let descriptors = change.descriptors(granule, old_oa, new_oa, table);
+        let trees =
+            [tree(sides.old.below, old_oa, change.old_leaf()), tree(sides.new.below, new_oa, change.new_leaf())];
+        let descriptors = change.descriptors(granule, old_oa, new_oa, trees);
+        let uncached = !change.is_ordinary_memory();
 
         if change.moves() && change.contents_equal() {
             // All of it, not only what is looked at: that the contents do not differ is what excuses the change from
             // break-before-make (R_WHZWS), and hv does not clear frames.
-            copy(old_oa, new_oa, level.size(granule));
+            copy(old_oa, new_oa, change.window_size(granule));
         }
 
         let space = Space::new(&mut vm.pool, granule);
-        let pte = space.slot(&mut vm.pool, BASE, level);
-        pte.store(descriptors.old.raw(), Relaxed);
-        vm.set_upper(&space, granule);
+        let ptes = space.slots(&mut vm.pool, BASE, level, change.entries(granule));
+        // SAFETY: the window is all that the descriptors translate, and it is only accessed by probes.
+        let whole = unsafe { Live::new(ptes, BASE, level.size(granule), descriptors) };
+        whole.reversed().step(Step::Write(Write::New));
+        // SAFETY: the same.
+        let live = unsafe { Live::new(&ptes[..change.changed(granule)], BASE, level.size(granule), descriptors) };
+        vm.set_upper(&space, granule, sides.hardware);
 
-        let sixteenth = level.size(granule) >> SPOT_BITS;
+        let sixteenth = change.window_size(granule) >> SPOT_BITS;
         let new_frame = u64::from(!change.contents_equal());
         let offset_of = |i: usize| i as u64 * sixteenth + if i.is_multiple_of(2) { 0 } else { sixteenth - 8 };
         let spots = core::array::from_fn(|i| {
-            let offset = offset_of(i);
-            // Of a block another page than the one that is looked at: as good as any, and the one that shows a TLBI
-            // which does not reach all of the block. Of what a merge replaces one address is not enough.
-            let named = offset_of((i + 2) % (1 << SPOT_BITS));
-            let freed = match (change, level.next()) {
-                (Change::Merge { .. }, Some(next)) => tables::path(granule, next, table, BASE + offset),
-                _ => [None; 2],
+            // Of the last sixteenth there is no seam to a next one.
+            let offset = match access {
+                Access::Unaligned => (i.min(SPOTS - 2) as u64 + 1) * sixteenth - 4,
+                _ => offset_of(i),
             };
+            // Of a block another page than the one that is looked at: as good as any, and the one that shows a TLBI
+            // which does not reach all of the block. Of what is below a table one address is not enough.
+            let named = offset_of((i + 2) % SPOTS);
+            let freed = match level.next().filter(|_| change.frees_table()) {
+                Some(next) => tables::path(granule, next, trees[0], BASE + offset),
+                None => [None; 2],
+            };
+            let word = |frame, base| Word::fill(base, offset, access, uncached, |at| signature(info.seed, frame, at));
             Spot {
                 freed: freed.map(|slot| slot.map(|slot| (slot, slot.load(Relaxed)))),
                 va: BASE + offset,
                 named: BASE + (named & !(granule.page_size() - 1)),
-                old: Word::fill(old_oa + offset, signature(info.seed, 0, offset), code),
-                new: Word::fill(new_oa + offset, signature(info.seed, new_frame, offset), code),
+                old: word(0, old_oa),
+                new: word(new_frame, new_oa),
             }
         });
         Self {
-            // SAFETY: the window is all that the descriptor translates, and it is only accessed by probes.
-            live: unsafe { Live::new(pte, BASE, descriptors) },
+            live,
             discards: false,
+            uncached,
             spots,
             old: change.old_leaf(),
             new: change.new_leaf(),
+            hardware: sides.hardware,
         }
     }
 
     /// The spot with this number, of which the low [`SPOT_BITS`] count.
     #[inline]
     pub(crate) fn spot(&self, number: u64) -> &Spot {
-        &self.spots[number as usize % (1 << SPOT_BITS)]
+        &self.spots[number as usize % SPOTS]
     }
 
     /// The change as made in rounds at `spot`.
@@ -149,43 +169,71 @@ impl Window {
         }
     }
 
-    /// What an access that took no exception tells. `token` is what a store has stored; the frame that it
-    /// reached gets its contents back.
+    /// What an access that took no exception tells. `token` is what a store has stored, and `failed` says that an
+    /// exclusive one did not; the frame that it reached gets its contents back.
     #[inline]
-    pub(crate) fn tell(&self, access: Access, phase: Phase, spot: &Spot, probed: Probed, token: u64) -> Kind {
-        match access {
-            Access::Load | Access::Fetch => match (probed.value == spot.old.shows, probed.value == spot.new.shows) {
-                (true, true) => self.tell_by_permission(access),
-                (true, false) => Kind::Old,
-                (false, true) => Kind::New,
-                (false, false) if is_mixture(probed.value, spot.old.shows, spot.new.shows) => Kind::Torn,
-                (false, false) => Kind::Neither,
-            },
-            Access::Store => {
-                let (old, new) = (spot.old.take(), spot.new.take());
-                // One frame behind both mappings was read twice, and the first has put its contents back.
-                let one_frame = core::ptr::eq(spot.old.alias, spot.new.alias);
-                match (old == token, new == token) {
-                    (true, _) if one_frame => self.tell_by_permission(access),
-                    (true, _) if phase == Phase::After => Kind::Late,
-                    (true, _) => Kind::Old,
-                    // Another store's token: it was looked up before it landed.
-                    (false, true) if old != spot.old.contents => Kind::Late,
-                    (false, true) => Kind::New,
-                    (false, false)
-                        if is_mixture(old, token, spot.old.contents) || is_mixture(new, token, spot.new.contents) =>
-                    {
-                        Kind::Torn
-                    }
-                    (false, false) => Kind::Lost,
-                }
+    pub(crate) fn tell(
+        &self,
+        access: Access,
+        phase: Phase,
+        spot: &Spot,
+        probed: Probed,
+        token: u64,
+        failed: bool,
+    ) -> Kind {
+        let value = match access.tells() {
+            Tells::Nothing => return self.tell_by_permission(access),
+            Tells::Address => probed.value & PAR_PA,
+            Tells::Contents => probed.value,
+        };
+        if !access.stores() {
+            return self.tell_load(access, spot, value);
+        }
+        let (old, new) = (spot.old.take(self.uncached), spot.new.take(self.uncached));
+        // One frame behind both mappings was read twice, and the first has put its contents back.
+        let one_frame = core::ptr::eq(spot.old.alias, spot.new.alias);
+        let reads = matches!(access, Access::Atomic | Access::Exclusive);
+        let (from_old, from_new) = (value == spot.old.shows, value == spot.new.shows);
+        match (old == token, new == token) {
+            // What failed must not have stored.
+            (true, _) | (_, true) if failed => Kind::Neither,
+            (true, _) if reads && !from_old => Kind::Torn,
+            (false, true) if reads && !from_new => Kind::Torn,
+            (true, _) if one_frame => self.tell_by_permission(access),
+            (true, _) if phase == Phase::After => Kind::Late,
+            (true, _) => Kind::Old,
+            // Another store's token: it was looked up before it landed.
+            (false, true) if old != spot.old.contents => Kind::Late,
+            (false, true) => Kind::New,
+            (false, false) if failed => self.tell_load(access, spot, value),
+            (false, false)
+                if is_mixture(old, token, spot.old.contents) || is_mixture(new, token, spot.new.contents) =>
+            {
+                Kind::Torn
             }
+            (false, false) => Kind::Lost,
+        }
+    }
+
+    /// What a value tells that was read.
+    fn tell_load(&self, access: Access, spot: &Spot, value: u64) -> Kind {
+        match (value == spot.old.shows, value == spot.new.shows) {
+            (true, true) => self.tell_by_permission(access),
+            (true, false) => Kind::Old,
+            (false, true) => Kind::New,
+            // Only an aligned access is single-copy atomic: across a seam either half may be of either mapping.
+            (false, false) if is_mixture(value, spot.old.shows, spot.new.shows) => match access {
+                Access::Unaligned => Kind::Old,
+                _ => Kind::Torn,
+            },
+            (false, false) => Kind::Neither,
         }
     }
 
     /// The kind of an access that went through and whose data does not tell the mappings apart.
     fn tell_by_permission(&self, access: Access) -> Kind {
-        match (self.old.permits(access), self.new.permits(access)) {
+        let opens = |leaf: Leaf| leaf.fault(access, self.hardware).is_none();
+        match (opens(self.old), opens(self.new)) {
             (true, true) => Kind::Same,
             (true, false) => Kind::Old,
             (false, true) => Kind::New,
@@ -193,6 +241,9 @@ impl Window {
         }
     }
 }
+
+/// PA of a PAR_EL1 whose F is 0.
+const PAR_PA: u64 = 0x000f_ffff_ffff_f000;
 
 /// Makes the `size` bytes of frames at physical address `to` equal to those at `from`; a multiple of 64.
 fn copy(from: u64, to: u64, size: u64) {
@@ -208,28 +259,56 @@ fn copy(from: u64, to: u64, size: u64) {
 }
 
 impl Word {
-    /// Fills the word at physical address `pa` with `signature`, or with code that returns 16 bits of it.
-    fn fill(pa: u64, signature: u64, code: bool) -> Self {
-        // SAFETY: `pa` is in a frame, which is mapped at its physical address for as long as the VM lives, is
-        // 8-byte aligned, and is only ever reached through atomics or, by the window, through asm.
-        let alias = unsafe { &*(pa as *const AtomicU64) };
-        let shows = if code { signature & 0xffff } else { signature };
-        let contents = if code { MOVZ_X0 | shows << 5 | RET << 32 } else { signature };
-        alias.store(contents, Relaxed);
-        if code {
-            cache::sync_code(pa as usize, 8);
+    /// Fills the word at `offset` of the frame at physical address `base` for `access`: with its signature, or with code
+    /// that returns 16 bits of it. An access across a seam has two words, of which it sees a half each; either gets its
+    /// own signature.
+    fn fill(base: u64, offset: u64, access: Access, uncached: bool, signature: impl Fn(u64) -> u64) -> Self {
+        let put = |offset: u64| {
+            // SAFETY: the address is in a frame, which is mapped at its physical address for as long as the VM lives,
+            // is 8-byte aligned, and is only ever reached through atomics or, by the window, through asm.
+            let alias = unsafe { &*((base + offset) as *const AtomicU64) };
+            let signature = signature(offset);
+            let (contents, shows) = match access {
+                Access::Fetch => (MOVZ_X0 | (signature & 0xffff) << 5 | RET << 32, signature & 0xffff),
+                Access::At => (signature, (base + offset) & PAR_PA),
+                _ => (signature, signature),
+            };
+            alias.store(contents, Relaxed);
+            if access == Access::Fetch {
+                cache::sync_code((base + offset) as usize, 8);
+            }
+            let word = Self { alias, contents, shows };
+            word.settle(uncached);
+            word
+        };
+        match offset % 8 {
+            0 => put(offset),
+            middle => {
+                let (low, high) = (put(offset - middle), put(offset + 8 - middle));
+                Self { shows: low.shows >> 32 | high.shows << 32, ..low }
+            }
         }
-        Self { alias, contents, shows }
     }
 
     /// What the word holds; if a store has reached it, it gets its contents back.
     #[inline]
-    fn take(&self) -> u64 {
+    fn take(&self, uncached: bool) -> u64 {
+        // What another mapping has stored is in memory behind it, and may not be in the caches.
+        self.settle(uncached);
         let value = self.alias.load(Relaxed);
         if value != self.contents {
             self.alias.store(self.contents, Relaxed);
+            self.settle(uncached);
         }
         value
+    }
+
+    /// Brings what was stored, by whichever mapping, to the Point of Coherency, and drops what the caches hold.
+    fn settle(&self, uncached: bool) {
+        if uncached {
+            barrier::dsb_sy();
+            cache::clean_invalidate_poc(core::ptr::from_ref(self.alias) as usize, 8);
+        }
     }
 }
 

@@ -85,6 +85,16 @@ impl Level {
         if level >= -1 && level <= 3 { Some(Self(level)) } else { None }
     }
 
+    /// The level that an id calls so: `l0` to `l3`.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::L0, Self::L1, Self::L2, Self::L3]
+            .into_iter()
+            .zip(["l0", "l1", "l2", "l3"])
+            .find(|(_, w)| *w == word)
+            .map(|(level, _)| level)
+    }
+
     /// The level's number.
     #[must_use]
     pub const fn number(self) -> i8 {

@@ -18,7 +18,8 @@
 use core::{fmt, str::FromStr};
 
 use crate::{
-    geometry::{BbmLevel, Granule, Level},
+    change::Change,
+    geometry::{BbmLevel, Granule},
     sequence::Sequence,
     words,
 };
@@ -35,7 +36,7 @@ words! {
 }
 
 words! {
-    /// The cases that share one payload binary; also the name of that binary in the bundle.
+    /// Cases of one kind of transition; the second word of their ids.
     Family {
         /// Block to table.
         Split = "split",
@@ -43,10 +44,59 @@ words! {
         Merge = "merge",
         /// Another output address.
         Remap = "remap",
-        /// Permissions only.
+        /// Block to a table that maps another frame.
+        RemapOut = "remap-out",
+        /// Table to a block that maps another frame.
+        RemapIn = "remap-in",
+        /// Table to another table.
+        Table = "table",
+        /// Permissions of EL1.
         Protect = "protect",
+        /// Permissions of EL0.
+        User = "user",
+        /// The Contiguous bit is set on a group.
+        Fold = "fold",
+        /// The Contiguous bit is cleared on a group.
+        Unfold = "unfold",
+        /// Other changes of a Contiguous group.
+        Contig = "contig",
+        /// Part of a Contiguous group is changed, and the group left misprogrammed.
+        Misprogram = "misprogram",
+        /// Normal and Device memory.
+        Retype = "retype",
+        /// Inner and outer Cacheability.
+        Cacheability = "cacheability",
+        /// Shareability.
+        Shareability = "shareability",
+        /// The Access flag by software.
+        Age = "age",
+        /// The nG bit.
+        Globalise = "globalise",
+        /// Non-global mappings and their ASIDs.
+        Asid = "asid",
         /// The harness tested by itself.
         Selftest = "selftest",
+    }
+}
+
+words! {
+    /// A payload binary of the bundle.
+    Payload {
+        /// Rounds of a change under observers: every family of cases.
+        Rounds = "rounds",
+        /// The selftests.
+        Selftest = "selftest",
+    }
+}
+
+impl Family {
+    /// The binary that runs it.
+    #[must_use]
+    pub const fn payload(self) -> Payload {
+        match self {
+            Self::Selftest => Payload::Selftest,
+            _ => Payload::Rounds,
+        }
     }
 }
 
@@ -71,9 +121,10 @@ impl Method {
     /// descriptor has no Access flag to break it by.
     #[must_use]
     pub const fn fits(self, change: Change) -> bool {
+        let old = change.what().sides().old;
         match self {
-            Self::Nt => matches!(change, Change::Split { .. } | Change::Merge { .. }),
-            Self::BbmAf => !matches!(change, Change::Merge { .. }),
+            Self::Nt => change.resizes(),
+            Self::BbmAf => !old.below && old.attributes.access_flag,
             Self::Bbm | Self::Direct | Self::DirectNotlbi => true,
         }
     }
@@ -88,7 +139,59 @@ words! {
         Store = "store",
         /// An instruction fetch: a call into the window.
         Fetch = "fetch",
+        /// An atomic swap (FEAT_LSE) with acquire and release: it reads and writes at one place.
+        Atomic = "atomic",
+        /// A load-exclusive and a store-exclusive: if the store succeeds, both were at one place.
+        Exclusive = "exclusive",
+        /// A 64-bit load, half of it on either side of a seam between two leaves.
+        Unaligned = "unaligned",
+        /// Address translation for a read at EL1: AT S1E1R.
+        At = "at",
+        /// A clean of the data cache by address: DC CVAC.
+        Dc = "dc",
+        /// A 64-bit load behind a TLBI of the observer's own: always by a walk through the tables.
+        Walk = "walk",
+        /// A load with EL0's permissions: LDTR.
+        UserLoad = "user-load",
+        /// A store with EL0's permissions: STTR.
+        UserStore = "user-store",
     }
+}
+
+impl Access {
+    /// Whether it stores, so that its landing place is looked up.
+    #[must_use]
+    pub const fn stores(self) -> bool {
+        matches!(self, Self::Store | Self::UserStore | Self::Atomic | Self::Exclusive)
+    }
+
+    /// What tells one mapping from another by it, where both permit it.
+    #[must_use]
+    pub const fn tells(self) -> Tells {
+        match self {
+            Self::At => Tells::Address,
+            Self::Dc => Tells::Nothing,
+            _ => Tells::Contents,
+        }
+    }
+
+    /// Whether it may be made through both mappings of `change`: Device memory knows no unaligned accesses, and atomic
+    /// and exclusive ones only where the memory is Normal, Write-Back and Inner Shareable.
+    #[must_use]
+    pub const fn fits(self, change: Change) -> bool {
+        change.is_ordinary_memory() || !matches!(self, Self::Atomic | Self::Exclusive | Self::Unaligned | Self::Fetch)
+    }
+}
+
+/// What of a successful access tells mappings apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tells {
+    /// The contents of the frame.
+    Contents,
+    /// The output address itself.
+    Address,
+    /// Nothing.
+    Nothing,
 }
 
 words! {
@@ -98,6 +201,16 @@ words! {
         Local = "local",
         /// On another PE, all the time.
         Remote = "remote",
+        /// On every other PE, all the time.
+        All = "all",
+    }
+}
+
+impl Place {
+    /// Whether the observers run on other PEs than the one that makes the change.
+    #[must_use]
+    pub const fn is_remote(self) -> bool {
+        !matches!(self, Self::Local)
     }
 }
 
@@ -110,32 +223,6 @@ words! {
         Blocks = "s2blocks",
         /// Pages only.
         Pages = "s2pages",
-    }
-}
-
-words! {
-    /// What a remap changes besides the output address.
-    Remapping {
-        /// Writable before and after.
-        Writable = "rw",
-        /// Read-only, and both frames hold the same.
-        ReadOnlySame = "ro-same",
-        /// Read-only, and the frames differ.
-        ReadOnlyOther = "ro-diff",
-    }
-}
-
-words! {
-    /// Which permission changes. Everything is at EL1; no EL0 access is given.
-    Protection {
-        /// Read-write to read-only.
-        RwRo = "rw-ro",
-        /// Read-only to read-write.
-        RoRw = "ro-rw",
-        /// Executable to not, by PXN.
-        XXn = "x-xn",
-        /// Not executable to executable, by PXN.
-        XnX = "xn-x",
     }
 }
 
@@ -175,71 +262,10 @@ words! {
     }
 }
 
-/// The transition of a case, with its geometry.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Change {
-    /// A block at `block` becomes a tree of tables whose leaves are at `leaf`.
-    Split {
-        /// Level of the block.
-        block: Level,
-        /// Level of the leaves; deeper than `block`.
-        leaf: Level,
-    },
-    /// The reverse of a split.
-    Merge {
-        /// Level of the block.
-        block: Level,
-        /// Level of the leaves; deeper than `block`.
-        leaf: Level,
-    },
-    /// The leaf at `level` gets another output address.
-    Remap {
-        /// Level of the leaf.
-        level: Level,
-        /// Writability and contents.
-        kind: Remapping,
-    },
-    /// The leaf at `level` gets other permissions.
-    Protect {
-        /// Level of the leaf.
-        level: Level,
-        /// Which.
-        kind: Protection,
-    },
-}
-
-impl Change {
-    /// The family that carries it out.
-    #[must_use]
-    pub const fn family(self) -> Family {
-        match self {
-            Self::Split { .. } => Family::Split,
-            Self::Merge { .. } => Family::Merge,
-            Self::Remap { .. } => Family::Remap,
-            Self::Protect { .. } => Family::Protect,
-        }
-    }
-
-    /// The level of the one descriptor that is changed live.
-    #[must_use]
-    pub const fn level(self) -> Level {
-        match self {
-            Self::Split { block, .. } | Self::Merge { block, .. } => block,
-            Self::Remap { level, .. } | Self::Protect { level, .. } => level,
-        }
-    }
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Split { block, leaf } | Self::Merge { block, leaf } => {
-                // The step to the next level is the usual one and not spelled out.
-                if block.next() == Some(leaf) { write!(f, "{block}") } else { write!(f, "{block}-{leaf}") }
-            }
-            Self::Remap { level, kind } => write!(f, "{level}-{kind}"),
-            Self::Protect { level, kind } => write!(f, "{level}-{kind}"),
-        }
+impl Selftest {
+    /// vCPUs that it takes.
+    const fn cpus(self) -> usize {
+        if matches!(self, Self::NoSecondCpu | Self::Quiet | Self::CpuSwap) { 2 } else { 1 }
     }
 }
 
@@ -305,8 +331,10 @@ pub enum Instance {
 /// What an instance needs of the machine; hv builds the VM from it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Needs {
-    /// vCPUs.
+    /// The fewest vCPUs.
     pub cpus: usize,
+    /// The most vCPUs; it gets as many as there are.
+    pub most_cpus: usize,
     /// How stage 2 maps it.
     pub stage2: Stage2,
     /// Bytes of private memory: image, stacks, tables. hv clears all of it for every instance, so it is no larger
@@ -339,31 +367,35 @@ impl Instance {
     pub fn needs(&self) -> Needs {
         /// Smallest unit in which hv hands out frames: stage 2 can map it as one block.
         const MIN_FRAME: u64 = 2 << 20;
-        /// Image, stacks and a few dozen tables.
+        /// Image, stacks and a few dozen tables of the smaller granules.
         const SMALL: u64 = 512 << 10;
+        /// The same with a dozen tables of the 64K granule.
+        const MIDDLE: u64 = 2 << 20;
         /// The same and a whole tree of level 3 tables below one level 1 descriptor of the 4K granule: 2 MiB.
         const LARGE: u64 = 4 << 20;
         match self {
             Self::Case(case) => Needs {
-                cpus: match case.observer.place {
+                cpus: if case.observer.place.is_remote() { 2 } else { 1 },
+                most_cpus: match case.observer.place {
                     Place::Local => 1,
                     Place::Remote => 2,
+                    Place::All => 8,
                 },
                 stage2: case.stage2,
-                private_size: match case.change {
-                    Change::Split { block, leaf } | Change::Merge { block, leaf } if block.next() != Some(leaf) => {
-                        LARGE
-                    }
+                private_size: match (case.granule, case.change.leaf_level().number() - case.change.level().number()) {
+                    (_, 2..) => LARGE,
+                    (Granule::K64, _) => MIDDLE,
                     _ => SMALL,
                 },
-                frame_size: case.change.level().size(case.granule).max(MIN_FRAME),
-                frames: if matches!(case.change, Change::Remap { .. }) { 2 } else { 1 },
+                frame_size: case.change.window_size(case.granule).max(MIN_FRAME),
+                frames: if case.change.moves() { 2 } else { 1 },
                 cap: case.cap,
                 contain: false,
                 hangs: false,
             },
             Self::Selftest(test) => Needs {
-                cpus: if matches!(test, Selftest::NoSecondCpu | Selftest::Quiet | Selftest::CpuSwap) { 2 } else { 1 },
+                cpus: test.cpus(),
+                most_cpus: test.cpus(),
                 stage2: Stage2::Pages,
                 private_size: SMALL,
                 frame_size: MIN_FRAME,
@@ -426,35 +458,6 @@ impl fmt::Display for IdError {
 
 impl core::error::Error for IdError {}
 
-fn level(word: &str) -> Option<Level> {
-    match word {
-        "l0" => Some(Level::L0),
-        "l1" => Some(Level::L1),
-        "l2" => Some(Level::L2),
-        "l3" => Some(Level::L3),
-        _ => None,
-    }
-}
-
-fn change(family: Family, text: &str) -> Option<Change> {
-    let (first, rest) = match text.split_once('-') {
-        Some((first, rest)) => (level(first)?, Some(rest)),
-        None => (level(text)?, None),
-    };
-    let leaf = |rest: Option<&str>| match rest {
-        // "l1-l2" would be a second spelling of "l1".
-        Some(word) => level(word).filter(|l| *l > first && Some(*l) != first.next()),
-        None => first.next(),
-    };
-    Some(match family {
-        Family::Split => Change::Split { block: first, leaf: leaf(rest)? },
-        Family::Merge => Change::Merge { block: first, leaf: leaf(rest)? },
-        Family::Remap => Change::Remap { level: first, kind: Remapping::parse(rest?)? },
-        Family::Protect => Change::Protect { level: first, kind: Protection::parse(rest?)? },
-        Family::Selftest => return None,
-    })
-}
-
 impl FromStr for Instance {
     type Err = IdError;
 
@@ -475,7 +478,7 @@ impl FromStr for Instance {
         let geometry = part("geometry")?;
         let (granule, geometry) = geometry.split_once('-').ok_or(IdError::Unknown("geometry"))?;
         let granule = Granule::ALL.into_iter().find(|g| g.name() == granule).ok_or(IdError::Unknown("granule"))?;
-        let change = change(family, geometry)
+        let change = Change::parse(family, geometry)
             .filter(|change| change.exists(granule))
             .ok_or(IdError::Unknown("geometry, for this granule,"))?;
         let method = part("method")?;
@@ -493,11 +496,14 @@ impl FromStr for Instance {
         if script.is_some_and(|script| !script.fits(change)) {
             return Err(IdError::Unknown("steps, for this transition,"));
         }
-        let (access, place) = part("observer")?.split_once('-').ok_or(IdError::Unknown("observer"))?;
+        let (access, place) = part("observer")?.rsplit_once('-').ok_or(IdError::Unknown("observer"))?;
         let observer = Observer {
             access: Access::parse(access).ok_or(IdError::Unknown("observer's access"))?,
             place: Place::parse(place).ok_or(IdError::Unknown("observer's place"))?,
         };
+        if !observer.access.fits(change) {
+            return Err(IdError::Unknown("observer's access, for this transition,"));
+        }
 
         let mut stage2 = Stage2::Blocks;
         let mut cap = None;

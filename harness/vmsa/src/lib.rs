@@ -7,10 +7,12 @@
 //! * [`geometry`]: granules, levels, sizes;
 //! * [`descriptor`]: descriptors with their fields as types;
 //! * [`instance`]: what a test does, and its dotted id, which is the only encoding of it;
+//! * [`change`]: the changes of the catalogue;
+//! * [`feature`]: what an instance asks of a CPU;
 //! * [`sequence`]: the steps of each method, as data;
 //! * [`memory`]: memory types, as MAIR gives them;
 //! * [`rule`]: what the change of one descriptor to any other needs: the table of rules;
-//! * [`transition`]: the changes of the catalogue as such pairs, and whether a sequence gives them what they need;
+//! * [`transition`]: whether a sequence gives a change what it needs;
 //! * [`oracle`]: rows of another model's verdicts, held against the rules;
 //! * [`outcome`]: what one access can see;
 //! * [`verdict`]: what may be seen in each phase, and the judgement of a finished instance.
@@ -20,7 +22,9 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod change;
 pub mod descriptor;
+pub mod feature;
 pub mod geometry;
 pub mod instance;
 pub mod memory;

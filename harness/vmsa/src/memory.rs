@@ -54,6 +54,27 @@ pub struct Memory {
     pub xs: bool,
 }
 
+/// AttrIndx of Normal memory, inner and outer Write-Back, Read- and Write-Allocate, in [`MAIR`].
+pub const WRITE_BACK: u8 = 0;
+/// AttrIndx of Device-nGnRE memory in [`MAIR`].
+pub const DEVICE_NGNRE: u8 = 1;
+/// AttrIndx of Device-nGnRnE memory in [`MAIR`].
+pub const DEVICE_NGNRNE: u8 = 2;
+/// AttrIndx of Normal memory, inner and outer Non-cacheable, in [`MAIR`].
+pub const NON_CACHEABLE: u8 = 3;
+/// AttrIndx of Normal memory, inner and outer Write-Through, in [`MAIR`].
+pub const WRITE_THROUGH: u8 = 4;
+/// AttrIndx of Normal memory, inner Write-Back and outer Non-cacheable, in [`MAIR`].
+pub const OUTER_NON_CACHEABLE: u8 = 5;
+
+/// MAIR_EL1 of every payload.
+pub const MAIR: u64 = 0xff << (8 * WRITE_BACK)
+    | 0x04 << (8 * DEVICE_NGNRE)
+    | 0x00 << (8 * DEVICE_NGNRNE)
+    | 0x44 << (8 * NON_CACHEABLE)
+    | 0xbb << (8 * WRITE_THROUGH)
+    | 0x4f << (8 * OUTER_NON_CACHEABLE);
+
 impl Memory {
     /// The memory of an 8-bit field of MAIR_ELx; `None` if the encoding is UNPREDICTABLE.
     #[must_use]

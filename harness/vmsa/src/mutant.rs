@@ -52,12 +52,14 @@ impl fmt::Display for Mistake {
 const fn weaker(step: Step) -> &'static [Step] {
     use Step::{Dsb as D, Tlbi as T};
     use Tlbi::{
-        Vaae1, Vaae1is, Vaae1isOther, Vaae1isUnshifted, Vaale1, Vaale1is, Vae1isOtherAsid, Vae2is, Vmalle1, Vmalle1is,
+        Vaae1, Vaae1is, Vaae1isOther, Vaae1isUnshifted, Vaale1, Vaale1is, Vaale1isEach, Vae1isOtherAsid, Vae2is,
+        Vmalle1, Vmalle1is,
     };
     match step {
         D(Dsb::Ish) => &[D(Dsb::Nsh), D(Dsb::Ishst), D(Dsb::Ishld)],
         D(Dsb::Ishst) => &[D(Dsb::Nshst), D(Dsb::Ishld)],
         T(Vaae1is) => &[T(Vaae1), T(Vaale1is), T(Vaae1isOther), T(Vaae1isUnshifted), T(Vae1isOtherAsid), T(Vae2is)],
+        T(Vaale1isEach) => &[T(Vaale1is), T(Vaae1isOther), T(Vae2is)],
         T(Vaale1is) => &[T(Vaale1), T(Vaae1isOther), T(Vaae1isUnshifted), T(Vae1isOtherAsid), T(Vae2is)],
         T(Vmalle1is) => &[T(Vmalle1), T(Vaae1is), T(Vaale1is), T(Vae2is)],
         _ => &[],
@@ -95,8 +97,9 @@ mod tests {
 
     use super::*;
     use crate::{
+        change::{Change, What},
         geometry::{Granule, Level},
-        instance::{Change, Method},
+        instance::Method,
         testing,
     };
 
@@ -115,7 +118,7 @@ mod tests {
 
     #[test]
     fn every_barrier_and_tlbi_is_left_out_weakened_and_moved() {
-        let split = Change::Split { block: Level::L2, leaf: Level::L3 };
+        let split = Change::new(What::Split, Level::L2);
         let mutants: Vec<_> = of(&Sequence::of(Method::Direct, split)).map(|(m, s)| format!("{s}: {m}")).collect();
         assert_eq!(
             mutants,

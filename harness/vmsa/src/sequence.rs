@@ -10,8 +10,9 @@
 use core::fmt::{self, Write as _};
 
 use crate::{
+    change::{Change, Group, Sides},
     descriptor::Descriptor,
-    instance::{Change, Method},
+    instance::Method,
 };
 
 /// An enumeration of instructions: how each is spelled in an id, and in a listing.
@@ -77,7 +78,7 @@ instructions! {
 }
 
 instructions! {
-    /// A TLBI. Those by ASID name ASID 0, which is the one in use.
+    /// A TLBI. Those by ASID name the one in use.
     Tlbi {
         /// All entries of the window's address, tables included, any ASID.
         Vaae1is = 'A', "tlbi vaae1is, va";
@@ -85,6 +86,8 @@ instructions! {
         Vaale1is = 'B', "tlbi vaale1is, va";
         /// Everything of this VMID's EL1&0 regime.
         Vmalle1is = 'M', "tlbi vmalle1is";
+        /// As VAALE1IS, once for each descriptor of the window's group (I_JQPNP).
+        Vaale1isEach = 'V', "tlbi vaale1is, va (of each entry)";
         /// As VAAE1IS, of one ASID and global entries.
         Vae1is = 'E', "tlbi vae1is, va";
         /// As VAALE1IS, of one ASID and global entries.
@@ -128,8 +131,20 @@ impl Tlbi {
     pub const fn reaches_leaves(self) -> bool {
         matches!(
             self,
-            Self::Vaae1is | Self::Vaale1is | Self::Vmalle1is | Self::Vae1is | Self::Vale1is | Self::Vae1isOtherAsid
+            Self::Vaae1is
+                | Self::Vaale1is
+                | Self::Vaale1isEach
+                | Self::Vmalle1is
+                | Self::Vae1is
+                | Self::Vale1is
+                | Self::Vae1isOtherAsid
         )
+    }
+
+    /// Whether it removes what was made from any descriptor of a Contiguous group.
+    #[must_use]
+    pub const fn reaches_groups(self) -> bool {
+        matches!(self, Self::Vmalle1is | Self::Vaale1isEach)
     }
 
     /// Whether it removes all that was made by way of a table: the table's descriptor and the entries of all its
@@ -196,6 +211,7 @@ impl Step {
             Self::Dsb(Dsb::Ish) => "the store or TLBI before it is complete on every PE (R_PSMWS, R_YNJCP)",
             Self::Dsb(Dsb::Ishld) => "orders loads only: completes neither a store nor a TLBI (R_PSMWS)",
             Self::Dsb(Dsb::Nshst | Dsb::Nsh) => "for this PE alone: nothing is complete on another (R_YNJCP)",
+            Self::Tlbi(Tlbi::Vaale1isEach) => "each entry of the group needs one of its own (I_JQPNP)",
             Self::Tlbi(Tlbi::Vaae1is | Tlbi::Vaale1is | Tlbi::Vae1is | Tlbi::Vale1is | Tlbi::Vae1isOtherAsid) => {
                 "nobody keeps the old translation of this address (R_LXHLD)"
             }
@@ -275,12 +291,14 @@ impl Sequence {
     /// The sequence of `method` for `change`.
     #[must_use]
     pub fn of(method: Method, change: Change) -> Self {
-        // A merge replaces many cached entries, which a TLBI by one address does not reach. A split leaves no
+        // What is below a table are many cached entries, which a TLBI by one address does not reach. A split leaves no
         // table behind, but its block may be cached as a table-level entry: the non-leaf form is the safe one.
-        let tlbi = match change {
-            Change::Merge { .. } => Tlbi::Vmalle1is,
-            Change::Split { .. } => Tlbi::Vaae1is,
-            Change::Remap { .. } | Change::Protect { .. } => Tlbi::Vaale1is,
+        let Sides { old, new, group, .. } = change.what().sides();
+        let tlbi = match (old.below, new.below, group) {
+            (true, ..) => Tlbi::Vmalle1is,
+            (false, true, _) => Tlbi::Vaae1is,
+            (false, false, Group::One) => Tlbi::Vaale1is,
+            (false, false, Group::All | Group::FirstHalf) => Tlbi::Vaale1isEach,
         };
         Self::with(method, tlbi)
     }
@@ -352,6 +370,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        change::What,
         geometry::{Granule, Level},
         testing,
     };
@@ -369,7 +388,7 @@ mod tests {
                 assert_eq!(Sequence::parse(&sequence.to_string()), Some(sequence));
             }
         }
-        let split = Change::Split { block: Level::L2, leaf: Level::L3 };
+        let split = Change::new(What::Split, Level::L2);
         assert_eq!(Sequence::of(Method::Bbm, split).to_string(), "0sAd1di");
         assert_eq!([Sequence::parse(""), Sequence::parse("0?"), Sequence::parse("00000000000")], [None; 3]);
     }

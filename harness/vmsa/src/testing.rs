@@ -3,27 +3,25 @@
 use std::vec::Vec;
 
 use crate::{
+    change::{Change, What},
     geometry::{BbmLevel, Granule, Level},
-    instance::{
-        Access, Case, Change, Instance, Method, Observer, Place, Protection, Regime, Remapping, Selftest, Stage2,
-    },
+    instance::{Access, Case, Instance, Method, Observer, Place, Regime, Selftest, Stage2},
 };
-
-const LEVELS: [Level; 4] = [Level::L0, Level::L1, Level::L2, Level::L3];
 
 /// Every change that `granule` has.
 pub(crate) fn changes(granule: Granule) -> Vec<Change> {
-    let mut changes = Vec::new();
-    for level in LEVELS {
-        for leaf in LEVELS {
-            changes.push(Change::Split { block: level, leaf });
-            changes.push(Change::Merge { block: level, leaf });
-        }
-        changes.extend(Remapping::ALL.iter().map(|kind| Change::Remap { level, kind: *kind }));
-        changes.extend(Protection::ALL.iter().map(|kind| Change::Protect { level, kind: *kind }));
-    }
-    changes.retain(|change| change.exists(granule));
-    changes
+    let levels = [Level::L0, Level::L1, Level::L2];
+    let at = |what: &What| {
+        let what = *what;
+        levels.into_iter().flat_map(move |level| {
+            let change = Change::new(what, level);
+            let deeper = [Level::L2, Level::L3].into_iter().filter(move |leaf| *leaf > change.leaf_level());
+            let deeper = deeper.filter(move |_| change.leaf_level() != level).map(move |leaf| change.down_to(leaf));
+            [change].into_iter().chain(deeper)
+        })
+    };
+    let pages = What::ALL.iter().filter(|what| !what.has_tables()).map(|what| Change::new(*what, Level::L3));
+    What::ALL.iter().flat_map(at).chain(pages).filter(|change| change.exists(granule)).collect()
 }
 
 /// Every case of `granule` that differs in change, method, access or place.
@@ -31,7 +29,7 @@ pub(crate) fn cases(granule: Granule) -> Vec<Case> {
     let mut cases = Vec::new();
     for change in changes(granule) {
         for &method in Method::ALL.iter().filter(|method| method.fits(change)) {
-            for &access in Access::ALL {
+            for &access in Access::ALL.iter().filter(|access| access.fits(change)) {
                 for &place in Place::ALL {
                     let observer = Observer { access, place };
                     let (regime, stage2) = (Regime::El1, Stage2::Blocks);

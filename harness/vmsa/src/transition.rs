@@ -1,168 +1,21 @@
-//! The changes of the catalogue as pairs of descriptors, and whether a sequence gives a change what it needs.
+//! Whether a sequence gives a change what it needs.
 //!
-//! What a change needs says [`rule`](crate::rule), for any two descriptors; a [`Change`] only supplies its pair. Since
+//! What that is says [`rule`](crate::rule), for any two descriptors; a [`Change`] only supplies its pair. Since
 //! the rules look at *descriptors*, they also judge the intermediate ones that a sequence writes: break-before-make is
 //! not a special case but two changes, valid to invalid (a TLBI) and invalid to valid (nothing), and the nT sequence
 //! is two as well. [`sufficient`] walks a [`Sequence`] in this way, write by write. A verdict holds a CPU to the rules
 //! exactly where it returns `Ok`; everything else is undefined by the architecture.
 
 use crate::{
-    descriptor::{Attributes, Descriptor, DescriptorKind},
-    geometry::{BbmLevel, Granule, Level},
-    instance::{Access, Change, Method, Protection, Remapping},
+    change::Change,
+    descriptor::{Descriptor, DescriptorKind},
+    geometry::{BbmLevel, Granule},
+    instance::Method,
     rule::{Asids, Invalidation, Reach, needed},
     sequence::{Sequence, Step, Tlbi},
 };
 
 pub use crate::rule::{Context, Need, Needed, Transition, needs};
-
-/// One side of a [`Change`]: the leaves through which the window is mapped.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Leaf {
-    /// Level at which they stand.
-    pub level: Level,
-    /// Their attributes.
-    pub attributes: Attributes,
-}
-
-impl Leaf {
-    /// The one of them that maps `oa`, in bytes.
-    #[must_use]
-    pub const fn descriptor(self, granule: Granule, oa: u64) -> Descriptor {
-        Descriptor::leaf(granule, self.level, oa, self.attributes)
-    }
-
-    /// Whether its permissions allow `access` at EL1.
-    #[must_use]
-    pub const fn permits(self, access: Access) -> bool {
-        match access {
-            Access::Load => true,
-            Access::Store => self.attributes.writable,
-            Access::Fetch => self.attributes.el1_execute,
-        }
-    }
-}
-
-/// The one descriptor that a [`Change`] replaces, before and after.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Descriptors {
-    /// What stands there before.
-    pub old: Descriptor,
-    /// What stands there in the end.
-    pub new: Descriptor,
-    /// The Block of the change, from which the nT sequence makes its intermediate descriptor; for a change
-    /// without a change of size, the old leaf.
-    pub block: Descriptor,
-}
-
-impl Change {
-    /// Whether the granule has such a change: blocks only where it has blocks. Levels that have blocks only
-    /// with FEAT_LPA2 are not among them yet.
-    #[must_use]
-    pub const fn exists(self, granule: Granule) -> bool {
-        match self {
-            Self::Split { block, leaf } | Self::Merge { block, leaf } => {
-                block.number() < leaf.number() && Self::has_leaf(granule, block) && Self::has_leaf(granule, leaf)
-            }
-            Self::Remap { level, .. } | Self::Protect { level, .. } => Self::has_leaf(granule, level),
-        }
-    }
-
-    const fn has_leaf(granule: Granule, level: Level) -> bool {
-        level.number() == 3 || level.allows_block(granule, false)
-    }
-
-    /// The leaves that map the window before the change.
-    #[must_use]
-    pub const fn old_leaf(self) -> Leaf {
-        match self {
-            Self::Split { block, .. } => Leaf { level: block, attributes: Attributes::NORMAL_RW },
-            Self::Merge { leaf, .. } => Leaf { level: leaf, attributes: Attributes::NORMAL_RW },
-            Self::Remap { level, kind } => Leaf { level, attributes: remapped(kind) },
-            Self::Protect { level, kind } => Leaf { level, attributes: protected(kind).0 },
-        }
-    }
-
-    /// The leaves that map the window after it.
-    #[must_use]
-    pub const fn new_leaf(self) -> Leaf {
-        match self {
-            Self::Split { block, leaf } => Self::Merge { block, leaf }.old_leaf(),
-            Self::Merge { block, leaf } => Self::Split { block, leaf }.old_leaf(),
-            Self::Remap { .. } => self.old_leaf(),
-            Self::Protect { level, kind } => Leaf { level, attributes: protected(kind).1 },
-        }
-    }
-
-    /// Whether the window's output address changes, from the first frame to the second.
-    #[must_use]
-    pub const fn moves(self) -> bool {
-        matches!(self, Self::Remap { .. })
-    }
-
-    /// Whether old and new mapping lead to the same contents: the same frame, or a copy of it.
-    #[must_use]
-    pub const fn contents_equal(self) -> bool {
-        matches!(self, Self::Remap { kind: Remapping::ReadOnlySame, .. }) || !self.moves()
-    }
-
-    /// The descriptors of the change. `old_oa` and `new_oa` are the output addresses in bytes, the same unless
-    /// it [moves](Self::moves); `table` is the address of the first table below a split or merged block,
-    /// unused otherwise. The leaves below such a table are [`new_leaf`](Self::new_leaf)s of a split and
-    /// [`old_leaf`](Self::old_leaf)s of a merge.
-    #[must_use]
-    pub const fn descriptors(self, granule: Granule, old_oa: u64, new_oa: u64, table: u64) -> Descriptors {
-        let old = self.old_leaf().descriptor(granule, old_oa);
-        let new = self.new_leaf().descriptor(granule, new_oa);
-        match self {
-            Self::Split { .. } => Descriptors { old, new: Descriptor::table(table), block: old },
-            Self::Merge { .. } => Descriptors { old: Descriptor::table(table), new, block: new },
-            Self::Remap { .. } | Self::Protect { .. } => Descriptors { old, new, block: old },
-        }
-    }
-
-    /// The pair of descriptors that the rules judge. `descriptors` are those of the change. The harness runs without
-    /// hardware updates of descriptors, and the two memory types it uses have an AttrIndx each.
-    #[must_use]
-    pub const fn transition(self, granule: Granule, descriptors: Descriptors) -> Transition {
-        Transition { old: descriptors.old, new: descriptors.new, context: self.context(granule) }
-    }
-
-    /// What must be known about it besides its descriptors.
-    #[must_use]
-    pub const fn context(self, granule: Granule) -> Context {
-        Context { contents_equal: self.contents_equal(), ..Context::new(granule, self.level()) }
-    }
-
-    /// What it needs at this BBM level.
-    #[must_use]
-    pub fn needs(self, granule: Granule, bbm: BbmLevel) -> Needed {
-        self.transition(granule, self.example(granule)).needs(bbm)
-    }
-
-    /// Its descriptors with addresses that stand for any others: no rule looks at more than their being different.
-    fn example(self, granule: Granule) -> Descriptors {
-        let size = self.level().size(granule);
-        let new_oa = if self.moves() { 2 * size } else { size };
-        self.descriptors(granule, size, new_oa, 3 * granule.page_size())
-    }
-}
-
-const fn remapped(kind: Remapping) -> Attributes {
-    match kind {
-        Remapping::Writable => Attributes::NORMAL_RW,
-        Remapping::ReadOnlySame | Remapping::ReadOnlyOther => Attributes::NORMAL_RO,
-    }
-}
-
-const fn protected(kind: Protection) -> (Attributes, Attributes) {
-    match kind {
-        Protection::RwRo => (Attributes::NORMAL_RW, Attributes::NORMAL_RO),
-        Protection::RoRw => (Attributes::NORMAL_RO, Attributes::NORMAL_RW),
-        Protection::XXn => (Attributes::NORMAL_RX, Attributes::NORMAL_RO),
-        Protection::XnX => (Attributes::NORMAL_RO, Attributes::NORMAL_RX),
-    }
-}
 
 impl Transition {
     fn kinds(&self) -> (DescriptorKind, DescriptorKind) {
@@ -190,6 +43,13 @@ impl Transition {
         }
     }
 
+    /// Whether both descriptors lead to the same address, as far as they lead anywhere.
+    #[must_use]
+    pub fn same_address(&self) -> bool {
+        let elsewhere = Context { contents_equal: false, ..self.context };
+        Self { context: elsewhere, ..*self }.same_contents()
+    }
+
     /// The steps of `method`, with the narrowest TLBI that the transition allows; `None` if it has not what the method
     /// writes.
     #[must_use]
@@ -202,7 +62,8 @@ impl Transition {
             Method::Bbm | Method::Direct | Method::DirectNotlbi => true,
         };
         let tlbi = match self.invalidation().reach {
-            Reach::Group | Reach::Tree => Tlbi::Vmalle1is,
+            Reach::Tree => Tlbi::Vmalle1is,
+            Reach::Group => Tlbi::Vaale1isEach,
             // The block may be cached as a table-level entry.
             Reach::Leaf if kinds.1 == Table => Tlbi::Vaae1is,
             Reach::Leaf | Reach::Nothing => Tlbi::Vaale1is,
@@ -324,12 +185,13 @@ const fn reaches(tlbi: Tlbi, owed: Invalidation) -> bool {
     let addresses = match owed.reach {
         Reach::Nothing => true,
         Reach::Leaf => tlbi.reaches_leaves(),
-        Reach::Group | Reach::Tree => tlbi.reaches_tables(),
+        Reach::Group => tlbi.reaches_groups(),
+        Reach::Tree => tlbi.reaches_tables(),
     };
     let asids = match owed.asids {
         Asids::Any => true,
         Asids::InUse => !matches!(tlbi, Tlbi::Vae1isOtherAsid),
-        Asids::Every => matches!(tlbi, Tlbi::Vaae1is | Tlbi::Vaale1is | Tlbi::Vmalle1is),
+        Asids::Every => matches!(tlbi, Tlbi::Vaae1is | Tlbi::Vaale1is | Tlbi::Vaale1isEach | Tlbi::Vmalle1is),
     };
     addresses && asids
 }
@@ -339,29 +201,7 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-    use crate::{sequence::Write, testing};
-
-    #[test]
-    fn changes_are_what_their_names_say() {
-        for granule in Granule::ALL {
-            for change in testing::changes(granule) {
-                let Descriptors { old, new, block } = change.descriptors(granule, 1 << 40, 1 << 41, 1 << 16);
-                let (from, to) = (change.old_leaf(), change.new_leaf());
-                let sizes = old.kind(granule, change.level()) != new.kind(granule, change.level());
-                assert_eq!(sizes, from.level != to.level, "{change}");
-                assert!(!change.moves() || from == to, "{change}");
-                assert!(block.kind(granule, change.level()) != DescriptorKind::Table, "{change}");
-                match change {
-                    Change::Split { .. } => assert_eq!(block, old),
-                    Change::Merge { .. } => assert_eq!(block, new),
-                    Change::Remap { .. } => {
-                        assert_eq!((old.oa(granule, from.level), new.oa(granule, to.level)), (1 << 40, 1 << 41));
-                    }
-                    Change::Protect { .. } => assert_ne!(old.attributes(), new.attributes()),
-                }
-            }
-        }
-    }
+    use crate::{change::What, geometry::Level, sequence::Write, testing};
 
     /// The general choice of steps is the catalogue's.
     #[test]
@@ -374,7 +214,8 @@ mod tests {
                 assert_eq!(transition.same_contents(), change.contents_equal(), "{change}");
                 for &method in Method::ALL {
                     let expected = method.fits(change).then(|| Sequence::of(method, change));
-                    assert_eq!(transition.sequence(method), expected, "{method} of {change}");
+                    let got = transition.sequence(method);
+                    assert_eq!(got, expected, "{method} of {change}");
                 }
             }
         }
@@ -389,7 +230,7 @@ mod tests {
                 assert!(sufficient(&Sequence::restore(), change, granule, BbmLevel::L0).is_ok(), "{change}");
                 // A table has no Access flag, so nothing is broken.
                 let by_af = guarantee(Method::BbmAf, change, granule, BbmLevel::L0);
-                assert_eq!(by_af.is_ok(), !matches!(change, Change::Merge { .. }), "{change}");
+                assert_eq!(by_af.is_ok(), Method::BbmAf.fits(change), "{change}");
             }
         }
     }
@@ -420,7 +261,7 @@ mod tests {
                     let made = sequence.steps().iter().position(|step| *step == Step::Write(Write::New));
                     for (left_out, step) in sequence.steps().iter().enumerate() {
                         // What is kept of the Block with nT set is right without it too.
-                        let merges = matches!(change, Change::Merge { .. });
+                        let merges = change.frees_table();
                         let too_late = merges && Some(left_out) > made && *step != Step::Isb;
                         let mut rest: Vec<Step> = sequence.steps().to_vec();
                         rest.remove(left_out);
@@ -443,8 +284,8 @@ mod tests {
 
     #[test]
     fn weak_maintenance_is_not_enough() {
-        let split = Change::Split { block: Level::L2, leaf: Level::L3 };
-        let merge = Change::Merge { block: Level::L2, leaf: Level::L3 };
+        let split = Change::new(What::Split, Level::L2);
+        let merge = Change::new(What::Merge, Level::L2);
         let ok = |change, steps: &str| {
             let sequence = Sequence::parse(steps).expect("letters");
             sufficient(&sequence, change, Granule::K4, BbmLevel::L2).is_ok()

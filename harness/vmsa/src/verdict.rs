@@ -27,13 +27,13 @@
 use core::fmt;
 
 use crate::{
+    change::Leaf,
     descriptor::{Descriptor, DescriptorKind},
     geometry::{BbmLevel, Level},
-    instance::{Access, Case, Instance, Method, Place, Selftest, Stage2},
+    instance::{Access, Case, Instance, Method, Selftest, Stage2, Tells},
     outcome::{Count, End, Fault, Kind, Phase},
-    rule::HardwareUpdates,
     sequence::{Sequence, Write},
-    transition::{Context, Leaf, Need, Needed, Transition, gives, guarantee, sufficient},
+    transition::{Context, Need, Needed, Transition, gives, guarantee, sufficient},
 };
 
 /// Whether an outcome may be seen, and why.
@@ -64,13 +64,19 @@ struct Effects {
 
 impl Effects {
     /// Of an access through either leaf or, where there is none, through a descriptor at `level` that maps nothing.
-    fn of([old, new]: [Option<Leaf>; 2], access: Access, level: Level, context: &Context) -> Self {
-        let fault = |leaf| match leaf {
-            Some(leaf) => fault(leaf, access, context.hardware),
+    /// `moves` says that the two lead to different addresses.
+    fn of([old, new]: [Option<Leaf>; 2], access: Access, level: Level, context: &Context, moves: bool) -> Self {
+        let fault = |leaf: Option<Leaf>| match leaf {
+            Some(leaf) => leaf.fault(access, context.hardware),
             None => Some(Kind::Fault(Fault::Translation, level)),
         };
         let (old, new) = (fault(old), fault(new));
-        let same = context.contents_equal && old.is_none() && new.is_none();
+        let alike = match access.tells() {
+            Tells::Contents => context.contents_equal,
+            Tells::Address => !moves,
+            Tells::Nothing => true,
+        };
+        let same = alike && old.is_none() && new.is_none();
         Self {
             old: old.unwrap_or(if same { Kind::Same } else { Kind::Old }),
             new: new.unwrap_or(if same { Kind::Same } else { Kind::New }),
@@ -80,18 +86,7 @@ impl Effects {
     fn of_case(case: &Case) -> Self {
         let Case { change, granule, .. } = *case;
         let leaves = [change.old_leaf(), change.new_leaf()].map(Some);
-        Self::of(leaves, case.observer.access, change.level(), &change.context(granule))
-    }
-}
-
-/// The fault that `access`, made at EL1 through `leaf`, takes. An Access flag fault comes before a Permission fault.
-fn fault(leaf: Leaf, access: Access, hardware: HardwareUpdates) -> Option<Kind> {
-    let permits =
-        leaf.permits(access) || access == Access::Store && leaf.attributes.dbm && hardware == HardwareUpdates::Dirty;
-    match (leaf.attributes.access_flag || hardware != HardwareUpdates::Off, permits) {
-        (false, _) => Some(Kind::Fault(Fault::AccessFlag, leaf.level)),
-        (true, false) => Some(Kind::Fault(Fault::Permission, leaf.level)),
-        (true, true) => None,
+        Self::of(leaves, case.observer.access, change.level(), &change.context(granule), change.moves())
     }
 }
 
@@ -103,6 +98,13 @@ fn effective(case: &Case, level: BbmLevel) -> BbmLevel {
 /// Whether the case's steps are a defined way of making its change; see [`guarantee`].
 fn defined(case: &Case, level: BbmLevel) -> Result<Needed, Needed> {
     let level = effective(case, level);
+    if case.change.misprograms() && level == BbmLevel::L0 {
+        return Err(Needed {
+            need: Need::Bbm,
+            rule: "R_NGLXZ",
+            why: "the Contiguous group is left misprogrammed, and that is not defined without FEAT_BBM",
+        });
+    }
     match case.script {
         Some(script) => sufficient(&script, case.change, case.granule, level),
         None => guarantee(case.method, case.change, case.granule, level),
@@ -139,6 +141,8 @@ pub struct Situation {
     stage2: bool,
     /// Whether the steps are a defined way of making the change.
     given: Result<Needed, Needed>,
+    /// Whether the change leaves a Contiguous group misprogrammed.
+    misprograms: bool,
 }
 
 impl Situation {
@@ -162,14 +166,16 @@ impl Situation {
             DescriptorKind::Block | DescriptorKind::Page => Some(Leaf { level, attributes: descriptor.attributes() }),
         };
         let context = Context { contents_equal: transition.same_contents(), ..transition.context };
+        let moves = !transition.same_address();
         Some(Self {
-            effects: Effects::of([transition.old, transition.new].map(leaf), access, level, &context),
+            effects: Effects::of([transition.old, transition.new].map(leaf), access, level, &context, moves),
             level,
             method,
             sequence,
             scripted: false,
             stage2: stage2 != Stage2::Off,
             given: gives(&sequence, transition, transition.block(), bbm),
+            misprograms: false,
         })
     }
 
@@ -182,6 +188,7 @@ impl Situation {
             scripted: case.script.is_some(),
             stage2: case.stage2 != Stage2::Off,
             given: defined(case, level),
+            misprograms: case.change.misprograms(),
         }
     }
 
@@ -212,11 +219,19 @@ impl Situation {
                     allow("R_XCLRD", "the access met the break by the Access flag")
                 } else if meets(Write::BlockNt, Fault::Translation) {
                     allow("R_MRRPW", "whether an access through a Block with nT set faults is the CPU's choice")
+                } else if kind == Kind::Conflict && self.misprograms {
+                    allow("R_FCPSG", "the group is misprogrammed, and its entries may conflict")
                 } else if kind == Kind::Conflict && met.need == Need::DirectTlbi {
                     allow(met.rule, "until the TLBI completes old and new entries may conflict (I_HYQMB)")
                 } else {
                     forbidden(kind)
                 }
+            }
+            (Phase::After, Ok(_)) if self.misprograms && (kind == effects.old || kind == effects.new) => {
+                allow("R_JQQTC", "the group is misprogrammed: any of its descriptors may be used")
+            }
+            (Phase::After, Ok(_)) if self.misprograms && kind == Kind::Conflict => {
+                allow("R_FCPSG", "the group is misprogrammed, and its entries may conflict")
             }
             (Phase::After, Ok(_)) if kind == effects.new => {
                 allow("R_YNJCP", "the change is complete on every PE: the new mapping alone is in force")
@@ -532,7 +547,7 @@ fn judge_case(instance: &Instance, case: &Case, level: BbmLevel, seen: &Seen<'_>
     if seen.rounds == 0 {
         return (Class::Error, Reason::NoRounds);
     }
-    if case.observer.place == Place::Remote && seen.overlap == 0 {
+    if case.observer.place.is_remote() && seen.overlap == 0 {
         return (Class::Error, Reason::NoOverlap);
     }
     if let Some(phase) = Phase::ALL.into_iter().find(|phase| !seen.has(*phase)) {
@@ -651,7 +666,10 @@ pub fn control(instance: &Instance) -> Option<Control> {
     match instance {
         Instance::Case(case) if case.method == Method::DirectNotlbi && case.script.is_none() => {
             let Effects { old, new } = Effects::of_case(case);
-            (old != new).then_some(Control::MustShow(Phase::After, old))
+            // An observer that drops its own entries first sees nothing stale, and whether AT looks into the TLB is the CPU's
+            // choice.
+            let looks = !matches!(case.observer.access, Access::Walk | Access::At);
+            (old != new && looks).then_some(Control::MustShow(Phase::After, old))
         }
         Instance::Selftest(Selftest::Quiet | Selftest::Clean) => Some(Control::MustNotShow),
         _ => None,
@@ -686,7 +704,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{geometry::Granule, instance::Change, testing};
+    use crate::{geometry::Granule, instance::Place, testing};
 
     fn instance(id: &str) -> Instance {
         id.parse().expect(id)
@@ -854,7 +872,7 @@ mod tests {
     /// What is forbidden fails wherever it is added; what is allowed changes no class, but for controls that it shows.
     #[test]
     fn one_outcome_decides() {
-        for case in testing::cases(Granule::K4).into_iter().filter(|case| case.observer.place == Place::Remote) {
+        for case in testing::cases(Granule::K4).into_iter().filter(|case| case.observer.place.is_remote()) {
             let instance = Instance::Case(case);
             for level in BbmLevel::ALL {
                 let usual = usual(&instance, level);
@@ -1124,7 +1142,7 @@ mod tests {
             let undefined = defined(&case, BbmLevel::L3).is_err();
             let expected = match case.method {
                 Method::DirectNotlbi => true,
-                Method::Direct => matches!(case.change, Change::Remap { .. }) && !case.change.contents_equal(),
+                Method::Direct => case.change.moves() && (case.change.resizes() || !case.change.contents_equal()),
                 _ => false,
             };
             assert_eq!(undefined, expected, "{}", Instance::Case(case));

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use vmsa::{
     BbmLevel, Descriptor, Granule, Level,
+    change::Leaf,
     descriptor::Attributes,
     instance::{Access, Method, Stage2},
     outcome::{Fault, Kind, Phase},
     rule::{Context, HardwareUpdates, Need, Transition},
-    transition::Leaf,
     verdict::{Allowance, Situation},
 };
 

@@ -13,7 +13,8 @@ use std::{
 
 use model::mmu::Profile;
 use vmsa::{
-    instance::{Case, Change, Instance, Method, Stage2},
+    change::Change,
+    instance::{Case, Instance, Method, Stage2},
     mutant::{self, Mistake},
     sequence::{Dsb, Sequence, Step, Tlbi, Write},
     transition::{guarantee, sufficient},
@@ -80,8 +81,8 @@ struct Seen {
 fn mutants(cases: &[Case]) -> Vec<Mutant> {
     let mut groups: BTreeMap<(Method, Sequence, bool), Vec<Case>> = BTreeMap::new();
     for case in cases {
-        // A merge leaves tables behind and nothing else does: the same steps may be enough elsewhere.
-        let merges = matches!(case.change, Change::Merge { .. });
+        // Where tables are left behind the same steps may not be enough.
+        let merges = case.change.frees_table();
         groups.entry((case.method, case.sequence(), merges)).or_default().push(*case);
     }
     let levels = |case: &Case, wanted: &dyn Fn(&Profile) -> bool| -> Vec<Profile> {
@@ -112,7 +113,7 @@ fn mutants(cases: &[Case]) -> Vec<Mutant> {
 /// `sequence` with an ISB behind it, if that could make no difference to anybody: old and new descriptor translate
 /// alike, and the one that the last write replaces faults nowhere, or is synchronised with.
 fn synchronisation_cannot_show(case: &Case, sequence: &Sequence) -> Option<Sequence> {
-    let resizes = matches!(case.change, Change::Split { .. } | Change::Merge { .. });
+    let resizes = case.change.resizes() && !case.change.moves();
     let steps = sequence.steps();
     let made = steps.iter().position(|step| *step == Step::Write(Write::New))?;
     let shown = steps[made..].iter().position(|step| matches!(step, Step::Dsb(dsb) if dsb.shows_stores()));
@@ -138,7 +139,7 @@ const fn why_harmless(change: Change, method: Method, mistake: &Mistake) -> Opti
         }
         // Behind the make of such a merge.
         Mistake::LeftOut { at, .. } | Mistake::Replaced { at, .. } | Mistake::Swapped { at, .. }
-            if matches!((change, method), (Change::Merge { .. }, Method::Nt)) && *at >= NT_MAKE =>
+            if change.frees_table() && matches!(method, Method::Nt) && *at >= NT_MAKE =>
         {
             Some("what is kept of the Block with nT set translates as the Block that follows, and nothing else is left")
         }

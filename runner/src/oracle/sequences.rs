@@ -14,8 +14,9 @@ use std::{collections::BTreeMap, io, num::NonZeroU64};
 
 use model::mmu::Profile;
 use vmsa::{
+    change::{Change, What},
     geometry::{Granule, Level},
-    instance::{Access, Case, Change, Instance, Method, Observer, Place, Regime, Remapping, Stage2},
+    instance::{Access, Case, Instance, Method, Observer, Place, Regime, Stage2},
     outcome::{Kind, Phase},
     sequence::{Dsb, MAX_STEPS, Sequence, Step, Tlbi, Write},
     verdict::Class,
@@ -64,8 +65,7 @@ impl Steps {
         let [change, broken, shown, tlbi, completed, bbm_expected, new_then_old] = values else {
             return Err(format!("it has {} values instead of {}", values.len(), COLUMNS.len()));
         };
-        let kind =
-            named("change", change, &[("oa-rw", Remapping::Writable), ("oa-ro-diff", Remapping::ReadOnlyOther)])?;
+        let what = named("change", change, &[("oa-rw", What::RemapRw), ("oa-ro-diff", What::RemapRoDiff)])?;
         let (method, broken) = named(
             "break",
             broken,
@@ -98,7 +98,7 @@ impl Steps {
             let case = Case {
                 regime: Regime::El1,
                 granule: Granule::K4,
-                change: Change::Remap { level: Level::L3, kind },
+                change: Change::new(what, Level::L3),
                 method,
                 script: Some(sequence),
                 observer: Observer { access: Access::Load, place },
@@ -120,7 +120,9 @@ fn shows(case: &CaseResult, place: Place) -> bool {
         Place::Local => {
             case.conflicts.el1 + case.conflicts.el2_for_el1 > 0 || case.outcomes.iter().any(|o| mixed(o.kind))
         }
-        Place::Remote => case.outcomes.iter().any(|o| (o.phase, o.kind) == (Phase::During, Kind::Reordered)),
+        Place::Remote | Place::All => {
+            case.outcomes.iter().any(|o| (o.phase, o.kind) == (Phase::During, Kind::Reordered))
+        }
     }
 }
 

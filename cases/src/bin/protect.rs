@@ -1,9 +1,0 @@
-//! Payload of the family `protect`.
-#![cfg_attr(target_os = "none", no_std, no_main)]
-#![forbid(unsafe_code)]
-
-#[cfg(target_os = "none")]
-payload::family!(Protect, payload::round::run);
-
-#[cfg(not(target_os = "none"))]
-fn main() {}

@@ -1,0 +1,643 @@
+//! The changes of the catalogue, each a row of one table.
+//!
+//! A change is two *sides*, and each side says how the window is mapped: by which attributes, to which of two frames,
+//! and whether by the descriptor that changes itself or by leaves below a table to which it points. A split is a side
+//! at the descriptor and one below it; a remap is two sides that differ in the frame; a permission change two that
+//! differ in their attributes. With [`Group`] it is not one descriptor that changes but those of a Contiguous group.
+//! Everything else (the descriptors, what an access sees, what the rules ask for, the tables that a payload builds)
+//! follows from the sides, so that a new change is a new row of [`What`] and nothing besides.
+
+use core::fmt;
+
+use crate::{
+    descriptor::{Attributes, Descriptor, Shareability, contiguous_group},
+    geometry::{BbmLevel, Granule, Level},
+    instance::{Access, Family},
+    memory,
+    outcome::{Fault, Kind},
+    rule::{Context, HardwareUpdates, Needed, Transition},
+};
+
+/// Leaves that map the window: where they stand, and their attributes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Leaf {
+    /// Level at which they stand.
+    pub level: Level,
+    /// Their attributes.
+    pub attributes: Attributes,
+}
+
+impl Leaf {
+    /// The one of them that maps `oa`, in bytes.
+    #[must_use]
+    pub const fn descriptor(self, granule: Granule, oa: u64) -> Descriptor {
+        Descriptor::leaf(granule, self.level, oa, self.attributes)
+    }
+
+    /// Whether its permissions allow `access`, made at EL1.
+    #[must_use]
+    pub const fn permits(self, access: Access) -> bool {
+        let Attributes { writable, el0, el1_execute, .. } = self.attributes;
+        match access {
+            // A cache operation to the PoC asks for no permission at EL1.
+            Access::Load | Access::Unaligned | Access::Walk | Access::At | Access::Dc => true,
+            Access::Store | Access::Atomic | Access::Exclusive => writable,
+            Access::Fetch => el1_execute,
+            Access::UserLoad => el0,
+            Access::UserStore => el0 && writable,
+        }
+    }
+
+    /// The fault that `access`, made at EL1, takes. An Access flag fault comes before a Permission fault.
+    #[must_use]
+    pub fn fault(self, access: Access, hardware: HardwareUpdates) -> Option<Kind> {
+        let dirties = self.attributes.dbm && hardware == HardwareUpdates::Dirty;
+        let writable = self.attributes.writable || dirties;
+        let permits = Self { attributes: Attributes { writable, ..self.attributes }, ..self }.permits(access);
+        match (self.attributes.access_flag || hardware != HardwareUpdates::Off, permits) {
+            (false, _) => Some(Kind::Fault(Fault::AccessFlag, self.level)),
+            (true, false) => Some(Kind::Fault(Fault::Permission, self.level)),
+            (true, true) => None,
+        }
+    }
+}
+
+/// One side of a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Side {
+    /// Attributes of its leaves.
+    pub attributes: Attributes,
+    /// Whether they stand below a table to which the descriptor points.
+    pub below: bool,
+    /// Whether they map the second frame.
+    pub second: bool,
+}
+
+const fn at(attributes: Attributes) -> Side {
+    Side { attributes, below: false, second: false }
+}
+
+const fn below(attributes: Attributes) -> Side {
+    Side { attributes, below: true, second: false }
+}
+
+impl Side {
+    const fn second(self) -> Self {
+        Self { second: true, ..self }
+    }
+}
+
+/// Which descriptors change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Group {
+    /// One.
+    One,
+    /// All of an aligned group that may be Contiguous.
+    All,
+    /// The first half of such a group. It leaves the group misprogrammed if one side has the Contiguous bit.
+    FirstHalf,
+}
+
+/// All that a kind of change is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sides {
+    /// Before.
+    pub old: Side,
+    /// After.
+    pub new: Side,
+    /// Whether the second frame, where there is one, holds what the first holds.
+    pub same_contents: bool,
+    /// Which descriptors change.
+    pub group: Group,
+    /// What hardware writes into descriptors while the change is made.
+    pub hardware: HardwareUpdates,
+}
+
+const fn sides(old: Side, new: Side) -> Sides {
+    Sides { old, new, same_contents: false, group: Group::One, hardware: HardwareUpdates::Off }
+}
+
+impl Sides {
+    const fn same_contents(self) -> Self {
+        Self { same_contents: true, ..self }
+    }
+
+    const fn group(self, group: Group) -> Self {
+        Self { group, ..self }
+    }
+}
+
+const RW: Attributes = Attributes::NORMAL_RW;
+const RO: Attributes = Attributes::NORMAL_RO;
+const RX: Attributes = Attributes::NORMAL_RX;
+/// Read-write, and so at EL0.
+const USER_RW: Attributes = Attributes { el0: true, ..RW };
+/// Read-only, and so at EL0.
+const USER_RO: Attributes = Attributes { el0: true, ..RO };
+const CONTIG: Attributes = Attributes { contiguous: true, ..RW };
+const CONTIG_RO: Attributes = Attributes { contiguous: true, ..RO };
+const NO_AF: Attributes = Attributes { access_flag: false, ..RW };
+const NOT_GLOBAL: Attributes = Attributes { not_global: true, ..RW };
+
+/// `attributes` with another memory type.
+const fn typed(attr_index: u8, attributes: Attributes) -> Attributes {
+    Attributes { attr_index, ..attributes }
+}
+
+/// `attributes` with another Shareability.
+const fn shared(shareability: Shareability, attributes: Attributes) -> Attributes {
+    Attributes { shareability, ..attributes }
+}
+
+macro_rules! whats {
+    ($($(#[doc = $doc:literal])+ $name:ident: $family:ident, $word:literal = $sides:expr;)+) => {
+        /// A kind of change: what it is, without its geometry.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum What {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl What {
+            /// All of them, family by family.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// Its family.
+            #[must_use]
+            pub const fn family(self) -> Family {
+                match self {
+                    $(Self::$name => Family::$family,)+
+                }
+            }
+
+            /// Its word in an id, behind the levels; may be empty.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)+
+                }
+            }
+
+            /// What it is, in a sentence that begins with "the" window.
+            #[must_use]
+            pub fn describe(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),+).trim(),)+
+                }
+            }
+
+            /// Its sides.
+            #[must_use]
+            pub const fn sides(self) -> Sides {
+                match self {
+                    $(Self::$name => $sides,)+
+                }
+            }
+        }
+    };
+}
+
+whats! {
+    /// A block becomes tables whose leaves map the same.
+    Split: Split, "" = sides(at(RW), below(RW));
+    /// Tables become a block that maps the same.
+    Merge: Merge, "" = sides(below(RW), at(RW));
+    /// A leaf gets another output address, writable before and after.
+    RemapRw: Remap, "rw" = sides(at(RW), at(RW).second());
+    /// A leaf gets another output address, read-only, where the same contents are.
+    RemapRoSame: Remap, "ro-same" = sides(at(RO), at(RO).second()).same_contents();
+    /// A leaf gets another output address, read-only, where other contents are.
+    RemapRoDiff: Remap, "ro-diff" = sides(at(RO), at(RO).second());
+    /// A block becomes tables whose leaves map another frame, writable before and after.
+    RemapOutRw: RemapOut, "rw" = sides(at(RW), below(RW).second());
+    /// A block becomes tables whose leaves map a copy of it, read-only.
+    RemapOutRoSame: RemapOut, "ro-same" = sides(at(RO), below(RO).second()).same_contents();
+    /// Tables become a block that maps another frame, writable before and after.
+    RemapInRw: RemapIn, "rw" = sides(below(RW), at(RW).second());
+    /// Tables become a block that maps a copy of what they mapped, read-only.
+    RemapInRoSame: RemapIn, "ro-same" = sides(below(RO), at(RO).second()).same_contents();
+    /// A table is replaced by another one that maps the same.
+    TableSame: Table, "same" = sides(below(RW), below(RW));
+    /// A table is replaced by another one that maps another frame.
+    TableOther: Table, "other" = sides(below(RW), below(RW).second());
+    /// A leaf becomes read-only.
+    ProtectRwRo: Protect, "rw-ro" = sides(at(RW), at(RO));
+    /// A leaf becomes writable.
+    ProtectRoRw: Protect, "ro-rw" = sides(at(RO), at(RW));
+    /// A leaf becomes not executable (PXN).
+    ProtectXXn: Protect, "x-xn" = sides(at(RX), at(RO));
+    /// A leaf becomes executable (PXN).
+    ProtectXnX: Protect, "xn-x" = sides(at(RO), at(RX));
+    /// EL0 gets access to a leaf (`AP[1]`).
+    UserGrant: User, "grant" = sides(at(RW), at(USER_RW));
+    /// EL0 loses its access to a leaf (`AP[1]`).
+    UserRevoke: User, "revoke" = sides(at(USER_RW), at(RW));
+    /// A leaf of EL0 becomes read-only.
+    UserRwRo: User, "rw-ro" = sides(at(USER_RW), at(USER_RO));
+    /// A leaf of EL0 becomes writable.
+    UserRoRw: User, "ro-rw" = sides(at(USER_RO), at(USER_RW));
+    /// The leaves of a group get the Contiguous bit.
+    Fold: Fold, "" = sides(at(RW), at(CONTIG)).group(Group::All);
+    /// The leaves of a Contiguous group lose the bit.
+    Unfold: Unfold, "" = sides(at(CONTIG), at(RW)).group(Group::All);
+    /// A Contiguous group becomes read-only.
+    ContigRwRo: Contig, "rw-ro" = sides(at(CONTIG), at(CONTIG_RO)).group(Group::All);
+    /// A Contiguous group becomes writable.
+    ContigRoRw: Contig, "ro-rw" = sides(at(CONTIG_RO), at(CONTIG)).group(Group::All);
+    /// A Contiguous group gets another output address, writable before and after.
+    ContigRemap: Contig, "rw" = sides(at(CONTIG), at(CONTIG).second()).group(Group::All);
+    /// The first half of a group gets the Contiguous bit: the group is misprogrammed.
+    HalfFold: Misprogram, "fold" = sides(at(RW), at(CONTIG)).group(Group::FirstHalf);
+    /// The first half of a Contiguous group loses the bit: the group is misprogrammed.
+    HalfUnfold: Misprogram, "unfold" = sides(at(CONTIG), at(RW)).group(Group::FirstHalf);
+    /// The first half of a Contiguous group becomes read-only: the group is misprogrammed.
+    HalfRwRo: Misprogram, "rw-ro" = sides(at(CONTIG), at(CONTIG_RO)).group(Group::FirstHalf);
+    /// Normal Write-Back memory becomes Device-nGnRE.
+    RetypeWbDevice: Retype, "wb-device" = sides(at(RW), at(typed(memory::DEVICE_NGNRE, RW)));
+    /// Device-nGnRE memory becomes Normal Write-Back.
+    RetypeDeviceWb: Retype, "device-wb" = sides(at(typed(memory::DEVICE_NGNRE, RW)), at(RW));
+    /// Device-nGnRE memory becomes Device-nGnRnE.
+    RetypeDevice: Retype, "device" = sides(at(typed(memory::DEVICE_NGNRE, RW)), at(typed(memory::DEVICE_NGNRNE, RW)));
+    /// Normal memory becomes Non-cacheable.
+    CacheWbNc: Cacheability, "wb-nc" = sides(at(RW), at(typed(memory::NON_CACHEABLE, RW)));
+    /// Normal Non-cacheable memory becomes Write-Back.
+    CacheNcWb: Cacheability, "nc-wb" = sides(at(typed(memory::NON_CACHEABLE, RW)), at(RW));
+    /// Normal Write-Back memory becomes Write-Through.
+    CacheWbWt: Cacheability, "wb-wt" = sides(at(RW), at(typed(memory::WRITE_THROUGH, RW)));
+    /// Normal Write-Back memory becomes outer Non-cacheable.
+    CacheOuter: Cacheability, "outer" = sides(at(RW), at(typed(memory::OUTER_NON_CACHEABLE, RW)));
+    /// Inner Shareable memory becomes Outer Shareable.
+    ShareOuter: Shareability, "is-os" = sides(at(RW), at(shared(Shareability::Outer, RW)));
+    /// Outer Shareable memory becomes Inner Shareable.
+    ShareInner: Shareability, "os-is" = sides(at(shared(Shareability::Outer, RW)), at(RW));
+    /// The Access flag is set.
+    AgeSet: Age, "set" = sides(at(NO_AF), at(RW));
+    /// The Access flag is cleared.
+    AgeClear: Age, "clear" = sides(at(RW), at(NO_AF));
+    /// A global leaf becomes non-global.
+    GlobalClear: Globalise, "g-ng" = sides(at(RW), at(NOT_GLOBAL));
+    /// A non-global leaf becomes global.
+    GlobalSet: Globalise, "ng-g" = sides(at(NOT_GLOBAL), at(RW));
+    /// A non-global leaf gets another output address, writable before and after.
+    RemapNg: Asid, "rw" = sides(at(NOT_GLOBAL), at(NOT_GLOBAL).second());
+}
+
+impl What {
+    /// The kind of change of this family and word.
+    #[must_use]
+    pub fn named(family: Family, word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|what| what.family() == family && what.word() == word)
+    }
+
+    /// Whether a side of it has tables.
+    pub(crate) const fn has_tables(self) -> bool {
+        let Sides { old, new, .. } = self.sides();
+        old.below || new.below
+    }
+}
+
+/// The transition of a case, with its geometry.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Change {
+    what: What,
+    level: Level,
+    leaf: Level,
+}
+
+/// The one descriptor that a [`Change`] replaces, or the first of several, before and after.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Descriptors {
+    /// What stands there before.
+    pub old: Descriptor,
+    /// What stands there in the end.
+    pub new: Descriptor,
+    /// The Block of the change, from which the nT sequence makes its intermediate descriptor; for a change
+    /// without a change of size, the old leaf.
+    pub block: Descriptor,
+}
+
+impl Change {
+    /// `what` at the descriptor of this level, the leaves below a table one level deeper.
+    ///
+    /// # Panics
+    /// It needs tables and there is no deeper level.
+    #[must_use]
+    pub const fn new(what: What, level: Level) -> Self {
+        let leaf = match (what.has_tables(), level.next()) {
+            (false, _) => level,
+            (true, Some(next)) => next,
+            (true, None) => panic!("no level below"),
+        };
+        Self { what, level, leaf }
+    }
+
+    /// The same with leaves below a table at `leaf`.
+    #[must_use]
+    pub const fn down_to(self, leaf: Level) -> Self {
+        Self { leaf, ..self }
+    }
+
+    /// What it is.
+    #[must_use]
+    pub const fn what(self) -> What {
+        self.what
+    }
+
+    /// The family that it belongs to.
+    #[must_use]
+    pub const fn family(self) -> Family {
+        self.what.family()
+    }
+
+    /// The level of the descriptors that are changed live.
+    #[must_use]
+    pub const fn level(self) -> Level {
+        self.level
+    }
+
+    /// The level of the leaves below a table, if a side has one; otherwise [`level`](Self::level).
+    #[must_use]
+    pub const fn leaf_level(self) -> Level {
+        self.leaf
+    }
+
+    /// What its levels and word say in an id, if they say a change.
+    #[must_use]
+    pub fn parse(family: Family, text: &str) -> Option<Self> {
+        let (first, rest) = text.split_once('-').unwrap_or((text, ""));
+        let level = Level::parse(first)?;
+        let (second, behind) = rest.split_once('-').unwrap_or((rest, ""));
+        let (leaf, word) = match Level::parse(second) {
+            // "l1-l2" would be a second spelling of "l1".
+            Some(leaf) if leaf > level && Some(leaf) != level.next() => (Some(leaf), behind),
+            Some(_) => return None,
+            None => (None, rest),
+        };
+        let what = What::named(family, word)?;
+        // A '-' with nothing behind it.
+        if text.ends_with('-') || what.has_tables() && level.next().is_none() {
+            return None;
+        }
+        let change = Self::new(what, level);
+        match leaf {
+            Some(leaf) if what.has_tables() => Some(change.down_to(leaf)),
+            Some(_) => None,
+            None => Some(change),
+        }
+    }
+
+    /// Whether the granule has such a change: blocks only where it has blocks, and groups of a size that can be had.
+    /// Levels that have blocks only with FEAT_LPA2 are not among them yet.
+    #[must_use]
+    pub const fn exists(self, granule: Granule) -> bool {
+        /// The largest window for which a machine is expected to have memory, in bytes.
+        const LARGEST: u64 = 1 << 30;
+        let Sides { old, new, group, .. } = self.what.sides();
+        let geometry = if old.below && new.below {
+            self.leaf.number() > self.level.number() && self.level.exists(granule)
+        } else {
+            Self::has_leaf(granule, self.level) && (!self.what.has_tables() || self.leaf.number() > self.level.number())
+        };
+        geometry
+            && Self::has_leaf(granule, self.leaf)
+            && (matches!(group, Group::One) || contiguous_group(granule, self.level).is_some())
+            && self.window_size(granule) <= LARGEST
+    }
+
+    const fn has_leaf(granule: Granule, level: Level) -> bool {
+        level.number() == 3 || level.allows_block(granule, false)
+    }
+
+    /// How many descriptors the window has, at the level of the change.
+    #[must_use]
+    pub const fn entries(self, granule: Granule) -> usize {
+        match self.what.sides().group {
+            Group::One => 1,
+            Group::All | Group::FirstHalf => match contiguous_group(granule, self.level) {
+                Some(entries) => entries,
+                None => 1,
+            },
+        }
+    }
+
+    /// How many of them change, the first ones.
+    #[must_use]
+    pub const fn changed(self, granule: Granule) -> usize {
+        match self.what.sides().group {
+            Group::FirstHalf => self.entries(granule) / 2,
+            Group::One | Group::All => self.entries(granule),
+        }
+    }
+
+    /// Bytes of address that its descriptors map.
+    #[must_use]
+    pub const fn window_size(self, granule: Granule) -> u64 {
+        self.entries(granule) as u64 * self.level.size(granule)
+    }
+
+    const fn leaf_of(self, side: Side) -> Leaf {
+        Leaf { level: if side.below { self.leaf } else { self.level }, attributes: side.attributes }
+    }
+
+    /// The leaves that map the window before the change.
+    #[must_use]
+    pub const fn old_leaf(self) -> Leaf {
+        self.leaf_of(self.what.sides().old)
+    }
+
+    /// The leaves that map the window after it.
+    #[must_use]
+    pub const fn new_leaf(self) -> Leaf {
+        self.leaf_of(self.what.sides().new)
+    }
+
+    /// Whether a block becomes a table, or a table a block.
+    #[must_use]
+    pub const fn resizes(self) -> bool {
+        let Sides { old, new, .. } = self.what.sides();
+        old.below != new.below
+    }
+
+    /// Whether a table is taken out of use.
+    #[must_use]
+    pub const fn frees_table(self) -> bool {
+        self.what.sides().old.below
+    }
+
+    /// Whether the window's output address changes, from the first frame to the second.
+    #[must_use]
+    pub const fn moves(self) -> bool {
+        self.what.sides().new.second
+    }
+
+    /// Whether old and new mapping lead to the same contents: the same frame, or a copy of it.
+    #[must_use]
+    pub const fn contents_equal(self) -> bool {
+        !self.moves() || self.what.sides().same_contents
+    }
+
+    /// Whether the group is left misprogrammed.
+    #[must_use]
+    pub const fn misprograms(self) -> bool {
+        let Sides { old, new, group, .. } = self.what.sides();
+        matches!(group, Group::FirstHalf) && (old.attributes.contiguous || new.attributes.contiguous)
+    }
+
+    /// Whether one of its leaves belongs to an ASID.
+    #[must_use]
+    pub const fn uses_asids(self) -> bool {
+        let Sides { old, new, .. } = self.what.sides();
+        old.attributes.not_global || new.attributes.not_global
+    }
+
+    /// Whether both mappings are the memory that observers of the ordinary kind expect: Normal, Write-Back, Inner
+    /// Shareable. Otherwise what is written by one mapping is seen by another only behind cache maintenance.
+    #[must_use]
+    pub const fn is_ordinary_memory(self) -> bool {
+        let Sides { old, new, .. } = self.what.sides();
+        Self::ordinary(old.attributes) && Self::ordinary(new.attributes)
+    }
+
+    const fn ordinary(attributes: Attributes) -> bool {
+        attributes.attr_index == RW.attr_index && matches!(attributes.shareability, Shareability::Inner)
+    }
+
+    /// The first of its descriptors. `old_oa` and `new_oa` are the output addresses in bytes, the same unless
+    /// it [moves](Self::moves); `tables` are the addresses of the first tables below either side, unused where there
+    /// is none. The leaves below them are [`old_leaf`](Self::old_leaf)s and [`new_leaf`](Self::new_leaf)s.
+    #[must_use]
+    pub const fn descriptors(self, granule: Granule, old_oa: u64, new_oa: u64, tables: [u64; 2]) -> Descriptors {
+        let Sides { old: old_side, new: new_side, .. } = self.what.sides();
+        let old =
+            if old_side.below { Descriptor::table(tables[0]) } else { self.old_leaf().descriptor(granule, old_oa) };
+        let new =
+            if new_side.below { Descriptor::table(tables[1]) } else { self.new_leaf().descriptor(granule, new_oa) };
+        let block = if old_side.below && !new_side.below { new } else { old };
+        Descriptors { old, new, block }
+    }
+
+    /// The pair of descriptors that the rules judge. `descriptors` are those of the change. The harness runs without
+    /// hardware updates of descriptors, and the two memory types it uses have an AttrIndx each.
+    #[must_use]
+    pub const fn transition(self, granule: Granule, descriptors: Descriptors) -> Transition {
+        Transition { old: descriptors.old, new: descriptors.new, context: self.context(granule) }
+    }
+
+    /// What must be known about it besides its descriptors.
+    #[must_use]
+    pub const fn context(self, granule: Granule) -> Context {
+        Context {
+            mair: Some(memory::MAIR),
+            contents_equal: self.contents_equal(),
+            same_mapping: !self.moves(),
+            hardware: self.what.sides().hardware,
+            ..Context::new(granule, self.level())
+        }
+    }
+
+    /// What it needs at this BBM level.
+    #[must_use]
+    pub fn needs(self, granule: Granule, bbm: BbmLevel) -> Needed {
+        self.transition(granule, self.example(granule)).needs(bbm)
+    }
+
+    /// Its descriptors with addresses that stand for any others: no rule looks at more than their being different.
+    pub(crate) fn example(self, granule: Granule) -> Descriptors {
+        let size = self.window_size(granule);
+        let new_oa = if self.moves() { 2 * size } else { size };
+        self.descriptors(granule, size, new_oa, [3, 5].map(|page| page * granule.page_size()))
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.level)?;
+        // The step to the next level is the usual one and not spelled out.
+        if self.what.has_tables() && self.level.next() != Some(self.leaf) {
+            write!(f, "-{}", self.leaf)?;
+        }
+        match self.what.word() {
+            "" => Ok(()),
+            word => write!(f, "-{word}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, format, string::ToString};
+
+    use super::*;
+    use crate::{descriptor::DescriptorKind, testing};
+
+    #[test]
+    fn sides_are_what_descriptors_say() {
+        for granule in Granule::ALL {
+            for change in testing::changes(granule) {
+                let id = format!("{} {change}", change.family());
+                let Descriptors { old, new, block } = change.descriptors(granule, 1 << 40, 1 << 41, [1 << 16, 1 << 17]);
+                let (level, sides) = (change.level(), change.what().sides());
+                let kinds = [old, new, block].map(|descriptor| descriptor.kind(granule, level));
+                assert_eq!(kinds[0] == DescriptorKind::Table, sides.old.below, "{id}");
+                assert_eq!(kinds[1] == DescriptorKind::Table, sides.new.below, "{id}");
+                assert_eq!(kinds[2] == DescriptorKind::Table, sides.old.below && sides.new.below, "{id}");
+                for (side, leaf, descriptor) in
+                    [(sides.old, change.old_leaf(), old), (sides.new, change.new_leaf(), new)]
+                {
+                    assert_eq!(leaf.level, if side.below { change.leaf_level() } else { level }, "{id}");
+                    if !side.below {
+                        assert_eq!(descriptor.attributes(), leaf.attributes, "{id}");
+                        assert_eq!(descriptor.oa(granule, level), if side.second { 1 << 41 } else { 1 << 40 }, "{id}");
+                    }
+                }
+                // The first frame is where a change starts; else nothing could be seen to move.
+                assert!(!sides.old.second, "{id}");
+                assert!(old != new || sides.old.below, "{id}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_tell_changes_apart() {
+        let names: BTreeSet<_> = What::ALL.iter().map(|what| (what.family(), what.word())).collect();
+        assert_eq!(names.len(), What::ALL.len());
+        for &what in What::ALL {
+            assert_eq!(What::named(what.family(), what.word()), Some(what));
+            assert!(what.describe().ends_with('.') && Level::parse(what.word()).is_none(), "{what:?}");
+        }
+    }
+
+    #[test]
+    fn a_change_reads_back() {
+        for granule in Granule::ALL {
+            for change in testing::changes(granule) {
+                assert_eq!(Change::parse(change.family(), &change.to_string()), Some(change), "{change:?}");
+            }
+        }
+        for (family, text) in [
+            (Family::Split, ""),
+            (Family::Split, "l2-"),
+            (Family::Split, "l1-l2"),
+            (Family::Split, "l3"),
+            (Family::Split, "l2-rw"),
+            (Family::Remap, "l3"),
+            (Family::Remap, "l2-l3-rw"),
+            (Family::Remap, "l3-rw-"),
+            (Family::Table, "l2-l3-same"),
+        ] {
+            assert_eq!(Change::parse(family, text), None, "{family} {text}");
+        }
+    }
+
+    #[test]
+    fn groups_are_whole_or_half() {
+        let at = |what, level, granule| {
+            let change = Change::new(what, level);
+            (change.entries(granule), change.changed(granule), change.window_size(granule))
+        };
+        assert_eq!(at(What::Fold, Level::L3, Granule::K4), (16, 16, 64 << 10));
+        assert_eq!(at(What::HalfFold, Level::L3, Granule::K16), (128, 64, 2 << 20));
+        assert_eq!(at(What::Fold, Level::L2, Granule::K16), (32, 32, 1 << 30));
+        assert_eq!(at(What::RemapRw, Level::L2, Granule::K64), (1, 1, 512 << 20));
+        assert!(!Change::new(What::Fold, Level::L2).exists(Granule::K64), "16 GiB");
+    }
+}

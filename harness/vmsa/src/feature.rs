@@ -1,0 +1,160 @@
+//! What an instance asks of a CPU, and the ID register field that says whether it is there.
+
+use crate::{
+    change::Change,
+    geometry::Granule,
+    instance::{Access, Instance},
+    rule::HardwareUpdates,
+};
+
+/// The ID registers by which [`Feature::is_in`] goes, as a CPU shows them to EL2.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct IdRegisters {
+    /// ID_AA64ISAR0_EL1.
+    pub isar0: u64,
+    /// ID_AA64ISAR1_EL1.
+    pub isar1: u64,
+    /// ID_AA64MMFR0_EL1.
+    pub mmfr0: u64,
+    /// ID_AA64MMFR1_EL1.
+    pub mmfr1: u64,
+    /// ID_AA64MMFR2_EL1.
+    pub mmfr2: u64,
+}
+
+/// Something that a CPU may lack.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Feature {
+    /// Stage 1 has the granule.
+    Granule(Granule),
+    /// FEAT_LSE: atomic instructions.
+    Atomics,
+    /// FEAT_HAFDBS: hardware sets the Access flag.
+    AccessFlag,
+    /// FEAT_HAFDBS: hardware manages the dirty state too.
+    Dirty,
+    /// FEAT_TLBIOS: TLBIs of the Outer Shareable domain.
+    TlbiOs,
+    /// FEAT_TLBIRANGE: TLBIs by range.
+    TlbiRange,
+    /// FEAT_TTL: the level hint of TLBIs.
+    Ttl,
+    /// FEAT_XS: TLBIs and DSBs with the nXS qualifier.
+    Xs,
+}
+
+/// The 4-bit field whose lowest bit is `low`.
+const fn field(register: u64, low: u32) -> u64 {
+    register >> low & 0xf
+}
+
+impl Feature {
+    /// The field that says whether it is there, by its full name.
+    #[must_use]
+    pub const fn field(self) -> &'static str {
+        match self {
+            Self::Granule(Granule::K4) => "ID_AA64MMFR0_EL1.TGran4",
+            Self::Granule(Granule::K16) => "ID_AA64MMFR0_EL1.TGran16",
+            Self::Granule(Granule::K64) => "ID_AA64MMFR0_EL1.TGran64",
+            Self::Atomics => "ID_AA64ISAR0_EL1.Atomic",
+            Self::AccessFlag | Self::Dirty => "ID_AA64MMFR1_EL1.HAFDBS",
+            Self::TlbiOs | Self::TlbiRange => "ID_AA64ISAR0_EL1.TLB",
+            Self::Ttl => "ID_AA64MMFR2_EL1.TTL",
+            Self::Xs => "ID_AA64ISAR1_EL1.XS",
+        }
+    }
+
+    /// What it is, in a few words.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Granule(Granule::K4) => "the 4K granule",
+            Self::Granule(Granule::K16) => "the 16K granule",
+            Self::Granule(Granule::K64) => "the 64K granule",
+            Self::Atomics => "atomic instructions",
+            Self::AccessFlag => "hardware update of the Access flag",
+            Self::Dirty => "hardware update of the dirty state",
+            Self::TlbiOs => "Outer Shareable TLBIs",
+            Self::TlbiRange => "range TLBIs",
+            Self::Ttl => "the TTL hint",
+            Self::Xs => "nXS TLBIs",
+        }
+    }
+
+    /// Whether a CPU with these registers has it.
+    #[must_use]
+    pub const fn is_in(self, registers: &IdRegisters) -> bool {
+        /// TGran4 and TGran64 of a CPU without it; TGran16 is 0 then.
+        const NONE: u64 = 0xf;
+        let IdRegisters { isar0, isar1, mmfr0, mmfr1, mmfr2 } = *registers;
+        match self {
+            Self::Granule(Granule::K4) => field(mmfr0, 28) != NONE,
+            Self::Granule(Granule::K16) => field(mmfr0, 20) != 0,
+            Self::Granule(Granule::K64) => field(mmfr0, 24) != NONE,
+            Self::Atomics => field(isar0, 20) >= 2,
+            Self::AccessFlag => field(mmfr1, 0) >= 1,
+            Self::Dirty => field(mmfr1, 0) >= 2,
+            Self::TlbiOs => field(isar0, 56) >= 1,
+            Self::TlbiRange => field(isar0, 56) >= 2,
+            Self::Ttl => field(mmfr2, 48) >= 1,
+            Self::Xs => field(isar1, 56) >= 1,
+        }
+    }
+}
+
+impl Instance {
+    /// What it asks of each CPU that it runs on.
+    pub fn features(&self) -> impl Iterator<Item = Feature> {
+        let case = match self {
+            Self::Case(case) => Some(case),
+            Self::Selftest(_) => None,
+        };
+        let granule = case.map(|case| Feature::Granule(case.granule));
+        let access = case.and_then(|case| of_access(case.observer.access));
+        let hardware = case.and_then(|case| of_change(case.change));
+        [granule, access, hardware].into_iter().flatten()
+    }
+}
+
+const fn of_access(access: Access) -> Option<Feature> {
+    match access {
+        Access::Atomic => Some(Feature::Atomics),
+        _ => None,
+    }
+}
+
+const fn of_change(change: Change) -> Option<Feature> {
+    match change.what().sides().hardware {
+        HardwareUpdates::Off => None,
+        HardwareUpdates::AccessFlag => Some(Feature::AccessFlag),
+        HardwareUpdates::Dirty => Some(Feature::Dirty),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_read_where_they_are() {
+        let none = IdRegisters { mmfr0: 0xf << 28 | 0xf << 24, ..IdRegisters::default() };
+        let all = IdRegisters { isar0: 2 << 56 | 2 << 20, isar1: 1 << 56, mmfr0: 1 << 20, mmfr1: 2, mmfr2: 1 << 48 };
+        for feature in [
+            Feature::Granule(Granule::K4),
+            Feature::Granule(Granule::K16),
+            Feature::Granule(Granule::K64),
+            Feature::Atomics,
+            Feature::AccessFlag,
+            Feature::Dirty,
+            Feature::TlbiOs,
+            Feature::TlbiRange,
+            Feature::Ttl,
+            Feature::Xs,
+        ] {
+            assert!(feature.is_in(&all) && !feature.is_in(&none), "{feature:?}");
+            assert!(feature.field().starts_with("ID_AA64"));
+        }
+        assert!(!Feature::Dirty.is_in(&IdRegisters { mmfr1: 1, ..none }));
+        assert!(!Feature::TlbiRange.is_in(&IdRegisters { isar0: 1 << 56, ..none }));
+    }
+}

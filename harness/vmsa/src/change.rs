@@ -574,7 +574,8 @@ mod tests {
         for granule in Granule::ALL {
             for change in testing::changes(granule) {
                 let id = format!("{} {change}", change.family());
-                let Descriptors { old, new, block } = change.descriptors(granule, 1 << 40, 1 << 41, [1 << 16, 1 << 17]);
+                let new_oa = if change.moves() { 1 << 41 } else { 1 << 40 };
+                let Descriptors { old, new, block } = change.descriptors(granule, 1 << 40, new_oa, [1 << 16, 1 << 17]);
                 let (level, sides) = (change.level(), change.what().sides());
                 let kinds = [old, new, block].map(|descriptor| descriptor.kind(granule, level));
                 assert_eq!(kinds[0] == DescriptorKind::Table, sides.old.below, "{id}");

@@ -18,14 +18,14 @@
 use core::{fmt, str::FromStr};
 
 use crate::{
-    change::Change,
+    change::{Change, Sides},
     geometry::{BbmLevel, Granule},
     sequence::Sequence,
     words,
 };
 
 /// Longest id in bytes; buffers for ids have this size.
-pub const MAX_ID: usize = 72;
+pub const MAX_ID: usize = 88;
 
 words! {
     /// Whose translation is changed.
@@ -117,14 +117,14 @@ words! {
 }
 
 impl Method {
-    /// Whether the method can be carried out for `change` at all: only a Block has an nT bit, and a Table
-    /// descriptor has no Access flag to break it by.
+    /// Whether the method can be carried out for `change` at all: only a Block has an nT bit, a Table descriptor has no
+    /// Access flag to break it by, and where that is what changes there is nothing in between.
     #[must_use]
     pub const fn fits(self, change: Change) -> bool {
-        let old = change.what().sides().old;
+        let Sides { old, new, .. } = change.what().sides();
         match self {
             Self::Nt => change.resizes(),
-            Self::BbmAf => !old.below && old.attributes.access_flag,
+            Self::BbmAf => !old.below && old.attributes.access_flag && new.attributes.access_flag,
             Self::Bbm | Self::Direct | Self::DirectNotlbi => true,
         }
     }
@@ -590,7 +590,10 @@ mod tests {
             ("el1.split.4k-l2.bbm.load-local.cap+", IdError::Unknown("modifier")),
             ("el1.split.4k-l2.bbm.load-local.cap0.s2off", IdError::Trailing),
             ("selftest.quiet.cap0", IdError::Trailing),
-            ("el1.protect.16k-l3-rw-ro.direct-notlbi~0000000000.store-remote.s2pages.cap0", IdError::Trailing),
+            (
+                "el1.protect.16k-l3-rw-ro.direct-notlbi~0000000000.store-remote.s2pages.cap0.and.more.than.an.id.has",
+                IdError::Trailing,
+            ),
         ] {
             assert_eq!(id.parse::<Instance>(), Err(error), "{id}");
         }

@@ -12,6 +12,7 @@
 //! * [`rule`]: what the change of one descriptor to any other needs: the table of rules;
 //! * [`transition`]: the changes of the catalogue as such pairs, and whether a sequence gives them what they need;
 //! * [`oracle`]: rows of another model's verdicts, held against the rules;
+//! * [`permission`]: what a leaf allows to EL1 and to EL0;
 //! * [`outcome`]: what one access can see;
 //! * [`verdict`]: what may be seen in each phase, and the judgement of a finished instance.
 #![no_std]
@@ -27,6 +28,7 @@ pub mod memory;
 pub mod mutant;
 pub mod oracle;
 pub mod outcome;
+pub mod permission;
 pub mod rule;
 pub mod sequence;
 #[cfg(test)]

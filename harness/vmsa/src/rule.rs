@@ -36,7 +36,7 @@ use core::fmt;
 use bitflags::bitflags;
 
 use crate::{
-    descriptor::{Attributes, BadDescriptor, Descriptor, DescriptorKind, Side},
+    descriptor::{BadDescriptor, Descriptor, DescriptorKind, Side},
     geometry::{BbmLevel, Granule, Level},
     memory::Memory,
 };
@@ -159,11 +159,6 @@ impl Context {
             None => None,
         }
     }
-
-    /// Whether an access through a leaf with these attributes may write.
-    const fn writes(&self, attributes: Attributes) -> bool {
-        attributes.writable || attributes.dbm && matches!(self.hardware, HardwareUpdates::Dirty)
-    }
 }
 
 bitflags! {
@@ -273,7 +268,7 @@ impl Comparison {
             (a.contiguous != b.contiguous, Self::CONTIGUOUS),
             (moves, Self::OA),
             (space, Self::OA_SPACE),
-            (moves && (context.writes(a) || context.writes(b)), Self::WRITABLE),
+            (moves && (a.writes(context.hardware) || b.writes(context.hardware)), Self::WRITABLE),
             (moves && !context.contents_equal, Self::CONTENTS),
         ];
         differences.into_iter().fold(Self::empty(), |set, (differs, flag)| set | flag.only_if(differs))
@@ -528,7 +523,7 @@ pub fn needs(old: Descriptor, new: Descriptor, context: &Context, bbm: BbmLevel)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::descriptor::Shareability;
+    use crate::descriptor::{Attributes, Shareability};
 
     const CONTEXT: Context = Context::new(Granule::K4, Level::L2);
     const RW: Attributes = Attributes::NORMAL_RW;

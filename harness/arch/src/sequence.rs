@@ -6,8 +6,10 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use vmsa::{
+    descriptor::Descriptor,
     sequence::{Dsb, Step, Tlbi},
     transition::Descriptors,
+    update,
 };
 
 use crate::{barrier, tlbi};
@@ -54,6 +56,13 @@ impl<'a> Live<'a> {
             Step::Write(write) => {
                 let Descriptors { old, new, block } = self.descriptors;
                 self.pte.store(write.value(old, new, block).raw(), Ordering::Relaxed);
+            }
+            Step::Swap(write) => {
+                let Descriptors { old, new, block } = self.descriptors;
+                let new = write.value(old, new, block);
+                // Nobody but this PE and hardware writes it: what has changed since the load is hardware's.
+                let swap = |found| Some(update::carried(old, Descriptor::from_raw(found), new).raw());
+                let _ = self.pte.fetch_update(Ordering::Relaxed, Ordering::Relaxed, swap);
             }
             Step::Dsb(Dsb::Ishst) => barrier::dsb_ishst(),
             Step::Dsb(Dsb::Ish) => barrier::dsb_ish(),

@@ -154,12 +154,14 @@ impl Situation {
         stage2: Stage2,
         bbm: BbmLevel,
     ) -> Option<Self> {
-        let Context { granule, level, .. } = transition.context;
+        let (layout, level) = (transition.context.layout(), transition.context.level);
         let sequence = transition.sequence(method)?;
-        let leaf = |descriptor: Descriptor| match descriptor.kind(granule, level) {
+        let leaf = |descriptor: Descriptor| match layout.kind(descriptor) {
             DescriptorKind::Invalid => None,
             DescriptorKind::Table => Some(below),
-            DescriptorKind::Block | DescriptorKind::Page => Some(Leaf { level, attributes: descriptor.attributes() }),
+            DescriptorKind::Block | DescriptorKind::Page => {
+                Some(Leaf { level, attributes: layout.attributes(descriptor) })
+            }
         };
         let context = Context { contents_equal: transition.same_contents(), ..transition.context };
         Some(Self {

@@ -9,6 +9,7 @@ use vmsa::{
     change::Descriptors,
     descriptor::Descriptor,
     sequence::{Dsb, Step, Tlbi},
+    update,
 };
 
 use crate::{barrier, tlbi};
@@ -29,8 +30,6 @@ pub struct Live<'a> {
     va: u64,
     /// The first one's; the others differ in the output address.
     descriptors: Descriptors,
-    /// By which the raw values of two neighbours differ, where they map something.
-    stride: u64,
 }
 
 impl<'a> Live<'a> {
@@ -40,7 +39,7 @@ impl<'a> Live<'a> {
     /// # Safety
     /// Nothing that the program relies on, code, stack and statics included, is translated by `ptes`.
     pub const unsafe fn new(ptes: &'a [AtomicU64], base: u64, size: u64, descriptors: Descriptors) -> Self {
-        Self { ptes, size, base, va: base, descriptors, stride: size }
+        Self { ptes, size, base, va: base, descriptors }
     }
 
     /// The same with TLBIs by VA that name `va`, another address that a descriptor translates.
@@ -60,12 +59,15 @@ impl<'a> Live<'a> {
     /// Stores `value` into the first descriptor, and what follows from it into the others.
     #[inline]
     fn write(&self, value: Descriptor) {
-        let stride = if value.is_valid() { self.stride } else { 0 };
-        let mut raw = value.raw();
-        for pte in self.ptes {
-            pte.store(raw, Ordering::Relaxed);
-            raw += stride;
+        for (pte, n) in self.ptes.iter().zip(0..) {
+            pte.store(self.nth(value, n).raw(), Ordering::Relaxed);
         }
+    }
+
+    /// What stands in the descriptor with this number, from 0, where `first` stands in the first.
+    #[inline]
+    const fn nth(&self, first: Descriptor, n: u64) -> Descriptor {
+        if first.is_valid() { Descriptor::from_raw(first.raw() + n * self.size) } else { first }
     }
 
     /// Executes one step.
@@ -75,6 +77,16 @@ impl<'a> Live<'a> {
             Step::Write(write) => {
                 let Descriptors { old, new, block } = self.descriptors;
                 self.write(write.value(old, new, block));
+            }
+            Step::Swap(write) => {
+                let Descriptors { old, new, block } = self.descriptors;
+                let new = write.value(old, new, block);
+                for (pte, n) in self.ptes.iter().zip(0..) {
+                    let [old, new] = [old, new].map(|descriptor| self.nth(descriptor, n));
+                    // Nobody but this PE and hardware writes it: what has changed since the load is hardware's.
+                    let swap = |found| Some(update::carried(old, Descriptor::from_raw(found), new).raw());
+                    let _ = pte.fetch_update(Ordering::Relaxed, Ordering::Relaxed, swap);
+                }
             }
             Step::Dsb(Dsb::Ishst) => barrier::dsb_ishst(),
             Step::Dsb(Dsb::Ish) => barrier::dsb_ish(),

@@ -56,8 +56,7 @@
 //!
 //! # What is not modelled
 //!
-//! EL2&0 (E2H=1), EL3's own translation, Secure and Realm spaces, 52-bit addresses, FEAT_LPA2, small translation
-//! tables, PIE, POE, GCS, MTE, FWB, CnP, and HCR_EL2.PTW. Walks are atomic: a walk does not begin before a TLBI and
+//! EL2&0 (E2H=1), EL3's own translation, Secure and Realm spaces, 56-bit addresses, small translation tables, PIE, POE, GCS, MTE, FWB, CnP, and HCR_EL2.PTW. Walks are atomic: a walk does not begin before a TLBI and
 //! end after its DSB, which R_LXHLD and I_BWGVK forbid to matter. A register that was written twice without
 //! synchronisation has two values, not three. TxSZ, EPD and SCTLR.M are not cached: entries made before a change of
 //! them match again after. Two cached Table descriptors for one address are used one or the other, without a conflict.
@@ -136,8 +135,11 @@ pub enum Kind {
         /// AT S12E…
         both_stages: bool,
     },
-    /// DC and IC by VA: translated, and no permission asked.
-    CacheMaintenance,
+    /// DC and IC by VA.
+    CacheMaintenance {
+        /// DC IVAC, which asks for permission to write; EL1's others ask for none.
+        writable: bool,
+    },
 }
 
 impl fmt::Display for Fault {
@@ -145,6 +147,9 @@ impl fmt::Display for Fault {
         let name = match self.fsc {
             _ if self.stall => return f.write_str("no end: it is tried again"),
             CONFLICT => "TLB conflict abort",
+            0b01_0011 => "External abort",
+            0b10_1001 => "Address size fault",
+            0b10_1011 => "Translation fault",
             fsc => match fsc & !3 {
                 walk::ADDRESS_SIZE => "Address size fault",
                 TRANSLATION => "Translation fault",
@@ -165,7 +170,8 @@ impl Kind {
             Self::Store | Self::At { write: true, .. } => Permissions::WRITE,
             Self::Atomic => Permissions::READ | Permissions::WRITE,
             Self::Fetch => Permissions::EXECUTE,
-            Self::CacheMaintenance => 0,
+            Self::CacheMaintenance { writable: true } => Permissions::WRITE,
+            Self::CacheMaintenance { writable: false } => 0,
         }
     }
 
@@ -228,7 +234,7 @@ pub struct Translated {
     pub attr: u8,
     /// SH as descriptors have it.
     pub shareability: u8,
-    /// [`Defect::Torn`]: where the upper half of the access goes instead.
+    /// [`Defect::Torn`]: where the upper half of the access goes instead. [`Defect::AtomicSplit`]: where an atomic reads.
     pub torn: Option<u64>,
     /// What the machine may keep.
     pub page: Option<MicroEntry>,
@@ -268,14 +274,13 @@ pub struct Fault {
     pub ipa: Option<u64>,
     /// For FAR_ELx.
     pub va: u64,
+    /// ISS.WnR: the access writes, and for an atomic, a read would not have had this fault.
+    pub write: bool,
     /// The EL that takes it.
     pub taken_to: u8,
     /// [`Defect::NoProgress`]: nothing is taken, the instruction does not end; it is tried again.
     pub stall: bool,
 }
-
-/// ID_AA64MMFR0_EL1.PARange of the machine, as a number of bits.
-pub const PHYSICAL_BITS: u32 = 48;
 
 /// FSC of a TLB conflict abort.
 pub const CONFLICT: u8 = 0b11_0000;
@@ -354,7 +359,7 @@ pub struct Mmu<T: Lookaside = Tlb> {
     stuck: Option<u64>,
     /// Whether the TLB may hold entries that [linger](Entry::lingers).
     lingering: bool,
-    /// [`Defect::Reordered`] and [`Defect::Torn`]: an entry that a TLBI removed.
+    /// For defects that [use](Defect::uses_removed) it: an entry that a TLBI removed.
     ghost: Option<Entry>,
 }
 
@@ -451,13 +456,13 @@ impl<T: Lookaside> Mmu<T> {
         let (stage1, stage2) = (context.stage1_on(regime), context.stage2_on(regime));
         if !stage1 {
             // With stage 1 off, an address beyond the PA size is an Address size fault at level 0.
-            if request.va >> PHYSICAL_BITS != 0 {
+            if request.va >> self.profile.physical_bits() != 0 {
                 return Err(self.fault(&request, regime, WalkFault::new(walk::ADDRESS_SIZE, 0, None)));
             }
             if !stage2 {
                 return Ok(Self::untranslated(&request, settled));
             }
-        } else if context.stage1(regime, request.va).is_none() {
+        } else if context.stage1(regime, request.va, self.profile.lpa2).is_none() {
             return Err(self.fault(&request, regime, WalkFault::new(TRANSLATION, 0, None)));
         }
         // TBI: what is above bit 55 does not take part.
@@ -467,15 +472,27 @@ impl<T: Lookaside> Mmu<T> {
             let fault = self.fault(&request, regime, WalkFault::new(TRANSLATION, 0, None));
             return Err(Fault { stall: true, ..fault });
         }
-        let tags = Tags { regime, asid: context.asid(regime), vmid: context.vmid(), flat: !stage1 };
+        let tags = self.tags(regime, context);
+        let cached =
+            self.profile.has(Defect::UnprivilegedIgnored) && self.tlb.matching(&tags, va).any(|e| !e.is_table());
         let (hit, torn, kept) = self.resolve(&request, va, tags, context, memory, choices)?;
         let one_stage = matches!(request.kind, Kind::At { both_stages: false, .. });
         let second = if one_stage { None } else { hit.two };
         let pan = request.pan && stage1;
-        let request = Request { pan, ..request };
+        let unprivileged = request.el == 1 && !request.privileged && matches!(request.kind, Kind::Load | Kind::Store);
+        let ignored = self.profile.has(Defect::UnprivilegedIgnored) && unprivileged && cached;
+        let request = Request { pan, privileged: request.privileged || ignored, ..request };
         let permitted = Self::permitted(&hit.one, second.as_ref(), &request);
         if permitted & request.kind.needs() != request.kind.needs() {
-            return Err(self.permission_fault(&request, regime, va, &hit));
+            let mut fault = self.permission_fault(&request, regime, va, &hit);
+            if self.profile.has(Defect::ExecuteFar)
+                && request.kind == Kind::Fetch
+                && self.ghost.is_some_and(|ghost| ghost.executable() && ghost.matches(&tags, va))
+            {
+                self.ghost = None;
+                fault.va = fault.va.wrapping_sub(0x1000);
+            }
+            return Err(fault);
         }
         let attr = Self::attr(&hit, second.as_ref(), request.kind == Kind::Fetch && !stage1);
         let pa = if one_stage { hit.ipa(va) } else { hit.pa(va) };
@@ -493,6 +510,17 @@ impl<T: Lookaside> Mmu<T> {
             cacheable,
         });
         Ok(Translated { pa, device, cacheable, attr, shareability: hit.one.shareability, torn, page })
+    }
+
+    /// Whose entries a lookup wants.
+    fn tags(&self, regime: Regime, context: &Context) -> Tags {
+        Tags {
+            regime,
+            asid: context.asid(regime),
+            vmid: context.vmid(),
+            flat: !context.stage1_on(regime),
+            any_asid: self.profile.has(Defect::AsidIgnored),
+        }
     }
 
     /// No translation at all: Device-nGnRnE for data and Normal for fetches. `keep`: it is certain.
@@ -532,7 +560,9 @@ impl<T: Lookaside> Mmu<T> {
             (false, Some(two)) => (two.level, Some(hit.ipa(va))),
             _ => (hit.one.level, None),
         };
-        self.fault(request, regime, WalkFault::new(PERMISSION, level.number(), ipa))
+        let readable = Self::permitted(&hit.one, hit.two.as_ref(), request) & Permissions::READ != 0;
+        let fault = self.fault(request, regime, WalkFault::new(PERMISSION, level.number(), ipa));
+        Fault { write: fault.write || request.kind == Kind::Atomic && readable, ..fault }
     }
 
     fn fault(&self, request: &Request, regime: Regime, fault: WalkFault) -> Fault {
@@ -543,6 +573,7 @@ impl<T: Lookaside> Mmu<T> {
             level: fault.level,
             ipa: fault.ipa,
             va: request.va,
+            write: request.kind == Kind::Store,
             taken_to: if fault.stage2 || regime == Regime::El2 { 2 } else { 1 },
             stall: false,
         }
@@ -613,6 +644,14 @@ impl<T: Lookaside> Mmu<T> {
     ) -> Result<(Hit, Option<u64>, bool), Fault> {
         let regime = tags.regime;
         let fetch = request.kind == Kind::Fetch;
+        let maintains = self.profile.has(Defect::MaintenanceStale)
+            && matches!(request.kind, Kind::CacheMaintenance { .. })
+            || self.profile.has(Defect::AtStale) && matches!(request.kind, Kind::At { .. });
+        if let Some(ghost) = self.ghost.filter(|ghost| maintains && ghost.matches(&tags, va)) {
+            self.ghost = None;
+            choices.tell_of((va, 1), "use", || format!("{ghost}, which a TLBI removed"));
+            return Ok((Hit { one: ghost.one, two: ghost.two }, None, false));
+        }
         if let Some(ghost) = self.ghost
             && self.profile.has(Defect::Reordered)
             && request.kind == Kind::Load
@@ -642,7 +681,8 @@ impl<T: Lookaside> Mmu<T> {
                 return Err(self.fault(request, regime, fault));
             }
             if let Some(entry) = self.tlb.matching(&tags, va).find(|entry| entry.kind == EntryKind::Invalid) {
-                return Err(self.fault(request, regime, WalkFault::new(TRANSLATION, entry.one.level.number(), None)));
+                let fault = WalkFault::new(entry.restrictions, entry.one.level.number(), None);
+                return Err(self.fault(request, regime, fault));
             }
             return self.demand(request, va, tags, context, memory, choices);
         }
@@ -678,7 +718,10 @@ impl<T: Lookaside> Mmu<T> {
                 return Err(Fault { stall: true, ..self.fault(request, regime, fault) });
             }
         };
-        if hit.clean() && request.kind.stores() {
+        if hit.clean() && request.kind.stores() && self.profile.has(Defect::CleanFaults) {
+            return Err(self.permission_fault(request, regime, va, &hit));
+        }
+        if hit.clean() && request.kind.stores() && !self.profile.has(Defect::DirtyLost) {
             // The update is the walk's to make: without the entries that could serve the access as it is.
             self.tlb.retain(|entry| entry.is_table() || !entry.matches(&tags, va));
             self.generation += 1;
@@ -687,12 +730,16 @@ impl<T: Lookaside> Mmu<T> {
         let torn = self
             .ghost
             .filter(|ghost| {
-                self.profile.has(Defect::Torn)
-                    && matches!(request.kind, Kind::Load | Kind::Store)
-                    && ghost.matches(&tags, va)
-                    && choices.chance(Point::Defect, Odds::one_in(2))
+                let tears = match request.kind {
+                    Kind::Load | Kind::Store => self.profile.has(Defect::Torn),
+                    Kind::Atomic => self.profile.has(Defect::AtomicSplit),
+                    _ => false,
+                };
+                tears && ghost.matches(&tags, va) && choices.chance(Point::Defect, Odds::one_in(2))
             })
-            .map(|ghost| Hit { one: ghost.one, two: ghost.two }.pa(va) + 4);
+            .map(|ghost| {
+                Hit { one: ghost.one, two: ghost.two }.pa(va) + if request.kind == Kind::Atomic { 0 } else { 4 }
+            });
         if torn.is_some() {
             self.ghost = None;
         }
@@ -710,7 +757,8 @@ impl<T: Lookaside> Mmu<T> {
         choices: &mut Choices,
     ) -> Result<(Hit, Option<u64>, bool), Fault> {
         let regime = tags.regime;
-        let store = request.kind.stores().then_some(request.privileged);
+        let stores = request.kind.stores() || request.kind == Kind::Load && self.profile.has(Defect::DirtyByLoad);
+        let store = stores.then_some(request.privileged);
         let stage1_only = matches!(request.kind, Kind::At { both_stages: false, .. });
         let mut walker = self.walker(Walk { tags, context, memory, choices, store });
         let walked = walker.stage1(va).and_then(|(one, slot)| {
@@ -807,7 +855,8 @@ impl<T: Lookaside> Mmu<T> {
             Disagreement::Size if hits.iter().any(Hit::nt) => Answers::OR_ABORT,
             _ => self.answers(cause),
         };
-        if self.profile.has(Defect::NoProgress) && sizes {
+        let mixed = i != j && a.one.contiguous != b.one.contiguous;
+        if self.profile.has(Defect::NoProgress) && sizes || self.profile.has(Defect::ContiguousNoProgress) && mixed {
             return Decision::Stall;
         }
         if self.profile.has(Defect::Stage2Escape) && chosen.two.is_some() {
@@ -920,7 +969,7 @@ impl<T: Lookaside> Mmu<T> {
             1 => recent.wrapping_sub(0x1000),
             _ => recent,
         } & ((1 << 56) - 1);
-        let tags = Tags { regime, asid: context.asid(regime), vmid: context.vmid(), flat: !stage1 };
+        let tags = self.tags(regime, context);
         choices.tell_of((va, 1), "unasked", || format!("a walk for {va:#x}"));
         let mut walker = self.walker(Walk { tags, context, memory, choices, store: None });
         let walked = walker.stage1(va).and_then(|(one, slot)| match context.stage2_on(regime) {
@@ -962,7 +1011,7 @@ impl<T: Lookaside> Mmu<T> {
             if !issued.must_remove(entry, profile) {
                 return true;
             }
-            if (profile.has(Defect::Reordered) || profile.has(Defect::Torn)) && entry.kind == EntryKind::Combined {
+            if profile.defect.is_some_and(Defect::uses_removed) && entry.kind == EntryKind::Combined {
                 *ghost = Some(*entry);
             }
             if profile.has(Defect::ExecuteKept) && issued.by_va() && !entry.is_table() && entry.executable() {
@@ -1010,7 +1059,8 @@ pub fn tlbi<T: Lookaside>(
     let last = mmus.len() - 1;
     for (pe, mmu) in mmus.iter_mut().enumerate() {
         choices.on(pe);
-        let deaf = pe == last && mmu.profile.has(Defect::BroadcastMissesPe);
+        let deaf = pe == last && mmu.profile.has(Defect::BroadcastMissesPe)
+            || issued.scope == Scope::Outer && mmu.profile.has(Defect::OuterIsLocal);
         if pe != issuer && (issued.scope == Scope::NonShareable || deaf) {
             continue;
         }
@@ -1081,7 +1131,7 @@ fn amalgam(a: &Hit, b: &Hit, va: u64, sizes: bool, choices: &mut Choices) -> Hit
     let attr = if coin() { a.one.attr } else { b.one.attr };
     let permissions = if coin() { a.one.permissions } else { b.one.permissions };
     let (x, y) = (a.ipa(va) & !0xfff, b.ipa(va) & !0xfff);
-    let page = (12..48)
+    let page = (12..52)
         .fold(0, |page, bit| page | if (x ^ y) >> bit & 1 == 0 || coin() { x & 1 << bit } else { y & 1 << bit });
     let one = Leaf { attr, permissions, delta: (page | va & 0xfff).wrapping_sub(va), ..a.one };
     Hit { one, two: None }

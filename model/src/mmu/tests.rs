@@ -9,6 +9,7 @@ use vmsa::{
 };
 
 use super::*;
+use crate::machine;
 
 const WINDOW: u64 = 0x80_0000_0000;
 const OLD: u64 = 0x40_0000_0000;
@@ -69,6 +70,8 @@ enum Step {
     DsbLoads,
     /// op1, CRm, op2, operand.
     Tlbi(u8, u8, u8, u64),
+    /// Its nXS form.
+    Nxs(u8, u8, u8, u64),
 }
 
 struct World<T: Lookaside = Tlb> {
@@ -183,6 +186,12 @@ impl<T: Lookaside> World<T> {
         seen
     }
 
+    fn tlbi(&mut self, encoding: (u8, u8, u8, u8), operand: u64) {
+        let lpa2 = self.mmus[0].profile().lpa2;
+        let op = TlbiOp::decode(encoding, operand, &self.context, lpa2).expect("a TLBI");
+        tlbi(&mut self.mmus, 0, op, encoding.0 == 0, &self.context, &mut self.choices);
+    }
+
     fn step(&mut self, step: Step) {
         let dsb = |scope, loads_and_stores| Dsb { scope, loads_and_stores, nxs: false };
         match step {
@@ -198,10 +207,8 @@ impl<T: Lookaside> World<T> {
             }
             Step::DsbAlone => complete(&mut self.mmus, 0, dsb(Scope::Inner, true), &mut self.choices),
             Step::DsbLoads => complete(&mut self.mmus, 0, dsb(Scope::Inner, false), &mut self.choices),
-            Step::Tlbi(op1, crm, op2, operand) => {
-                let op = TlbiOp::decode(op1, 8, crm, op2, operand).expect("a TLBI");
-                tlbi(&mut self.mmus, 0, op, op1 == 0, &self.context, &mut self.choices);
-            }
+            Step::Tlbi(op1, crm, op2, operand) => self.tlbi((op1, 8, crm, op2), operand),
+            Step::Nxs(op1, crm, op2, operand) => self.tlbi((op1, 9, crm, op2), operand),
         }
     }
 }
@@ -391,7 +398,8 @@ fn direct_split(profile: Profile, seed: u64, stage2: bool) -> [Vec<(u64, Result<
             world.mmus[pe].step(1, &world.context, &mut world.memory, &mut world.choices);
             let result = world.access(pe, SPLIT_VAS[va], Kind::Store);
             if result.is_err_and(|fault| fault.fsc == CONFLICT) {
-                let tags = Tags { regime: Regime::El10, asid: ASID as u16, vmid: VMID as u16, flat: false };
+                let (asid, vmid) = (ASID as u16, VMID as u16);
+                let tags = Tags { regime: Regime::El10, asid, vmid, flat: false, any_asid: false };
                 let matching: Vec<_> = world.mmus[pe].tlb.matching(&tags, SPLIT_VAS[va]).collect();
                 assert!(
                     matching.iter().any(|a| matching.iter().any(|b| (a.kind, a.one.level) != (b.kind, b.one.level))),
@@ -911,13 +919,140 @@ fn shows(defect: Defect, world: &mut World) -> bool {
             }
             stale(world, &[Step::Store(slot, 0), ISH, vae1is(WINDOW), ISH, Step::Store(slot, new), ISH], &[WINDOW])
         }
-        Defect::FaultCached => {
+        Defect::FaultCached | Defect::AccessFlagCached => {
             let slot = page(world);
             let raw = leaf(Granule::K4, Level::L3, NEW);
-            world.memory.words.insert(slot, 0);
+            let af = if defect == Defect::AccessFlagCached { raw & !(1 << 10) } else { 0 };
+            world.memory.words.insert(slot, af);
             world.churn(&[WINDOW], 1);
             world.run(&[Step::Store(slot, raw), ISH], &[]);
             world.load(1, WINDOW).is_err()
+        }
+        Defect::NxsIgnored | Defect::OuterIsLocal | Defect::AsideIgnored => {
+            let slot = page(world);
+            let (tlbi, dsb) = match defect {
+                Defect::NxsIgnored => (Step::Nxs(0, 3, 1, WINDOW >> 12 | ASID << 48), ISH),
+                Defect::OuterIsLocal => (Step::Tlbi(0, 1, 1, WINDOW >> 12 | ASID << 48), Step::Dsb(Scope::Outer)),
+                _ => (Step::Tlbi(0, 3, 2, ASID << 48), ISH),
+            };
+            stale(world, &[Step::Store(slot, 0), ISH, tlbi, dsb], &[WINDOW])
+        }
+        Defect::RangeScaleIgnored => {
+            page(world);
+            let far = WINDOW + 63 * 0x1000;
+            world.place(Level::L3, far, leaf(Granule::K4, Level::L3, OLD + 63 * 0x1000));
+            let slot = world.slot(Level::L3, far);
+            // RVAE1IS, 4K, scale 1: 64 pages.
+            let range = Step::Tlbi(0, 2, 1, WINDOW >> 12 | 1 << 46 | 1 << 44 | ASID << 48);
+            stale(world, &[Step::Store(slot, 0), ISH, range, ISH], &[far])
+        }
+        Defect::RangeIn4K | Defect::PageByFirst4K => {
+            world.place(Level::L3, WINDOW, leaf(Granule::K16, Level::L3, OLD));
+            let slot = world.slot(Level::L3, WINDOW);
+            let range = Step::Tlbi(0, 2, 1, WINDOW >> 14 | 2 << 46 | ASID << 48);
+            let tlbi = if defect == Defect::RangeIn4K { range } else { vae1is(WINDOW + 0x3000) };
+            stale(world, &[Step::Store(slot, 0), ISH, tlbi, ISH], &[WINDOW])
+        }
+        Defect::RangeUnsigned => {
+            let slot = page(world);
+            let upper = 0xffff << 48 | WINDOW;
+            world.context.tcr_el1 = world.context.tcr_el1 & !(1 << 23) | 2 << 30 | 16 << 16;
+            world.context.ttbr1_el1 = table(1, Level::L0);
+            world.sync();
+            world.churn(&[upper], 2);
+            let range = Step::Tlbi(0, 2, 1, upper >> 12 & ((1 << 37) - 1) | 1 << 46 | ASID << 48);
+            world.run(&[Step::Store(slot, 0), ISH, range, ISH], &[upper]);
+            world.churn(&[upper], 2).contains(&(upper, Ok(OLD)))
+        }
+        Defect::RangeKeepsTables => {
+            page(world);
+            let slot = world.slot(Level::L2, WINDOW);
+            let range = Step::Tlbi(0, 2, 1, WINDOW >> 12 | 1 << 46 | ASID << 48);
+            stale(world, &[Step::Store(slot, 0), ISH, range, ISH], &[WINDOW])
+        }
+        Defect::TtlKeepsBlocks => {
+            world.place(Level::L2, WINDOW, leaf(Granule::K4, Level::L2, OLD));
+            let slot = world.slot(Level::L2, WINDOW);
+            let tlbi = Step::Tlbi(0, 3, 1, WINDOW >> 12 | 0b0110 << 44 | ASID << 48);
+            stale(world, &[Step::Store(slot, 0), ISH, tlbi, ISH], &[WINDOW])
+        }
+        Defect::VaKeepsGlobal => {
+            let slot = page(world);
+            world.memory.words.insert(slot, with_attributes(Attributes::NORMAL_RW));
+            stale(world, &[Step::Store(slot, 0), ISH, vae1is(WINDOW), ISH], &[WINDOW])
+        }
+        Defect::DeviceKept => {
+            let slot = page(world);
+            world.memory.words.insert(slot, with_attributes(Attributes { attr_index: 1, ..RW }));
+            let make = Step::Store(slot, with_attributes(RW));
+            stale(world, &[Step::Store(slot, 0), ISH, vae1is(WINDOW), ISH, make, ISH], &[WINDOW]);
+            world.access(1, WINDOW, Kind::Load).is_ok_and(|t| t.device)
+        }
+        Defect::AsidIgnored => {
+            page(world);
+            world.churn(&[WINDOW], 2);
+            // Another address space, with nothing there.
+            world.context.ttbr0_el1 = table(3, Level::L0) | (ASID + 1) << 48;
+            world.sync();
+            world.load(1, WINDOW).is_ok()
+        }
+        Defect::AtStale | Defect::MaintenanceStale => {
+            let slot = page(world);
+            stale(world, &[Step::Store(slot, 0), ISH, vae1is(WINDOW), ISH], &[WINDOW]);
+            let at = Kind::At { write: false, both_stages: false };
+            let kind = if defect == Defect::AtStale { at } else { Kind::CacheMaintenance { writable: false } };
+            world.access(1, WINDOW, kind).is_ok()
+        }
+        Defect::UnprivilegedIgnored => {
+            page(world);
+            world.churn(&[WINDOW], 1);
+            let request = Request { va: WINDOW, kind: Kind::Store, el: 1, privileged: false, pan: false };
+            world.mmus[1].translate(request, &world.context, &mut world.memory, &mut world.choices).is_ok()
+        }
+        Defect::DirtyByLoad | Defect::DirtyLost | Defect::CleanFaults => {
+            let slot = page(world);
+            world.context.tcr_el1 |= 3 << 39;
+            world.sync();
+            let clean = with_attributes(Attributes { writable: false, dbm: true, ..RW });
+            world.memory.words.insert(slot, clean);
+            world.churn(&[WINDOW], 2);
+            if defect == Defect::DirtyByLoad {
+                return world.memory.words[&slot] != clean;
+            }
+            let stored = world.access(1, WINDOW, Kind::Store);
+            stored.is_err() || world.memory.words[&slot] == clean
+        }
+        Defect::ExecuteFar => {
+            let slot = page(world);
+            world.memory.words.insert(slot, with_attributes(Attributes { el1_execute: true, ..RW }));
+            assert!(world.access(1, WINDOW, Kind::Fetch).is_ok());
+            stale(world, &[Step::Store(slot, with_attributes(RW)), ISH, vae1is(WINDOW), ISH], &[WINDOW]);
+            world.access(1, WINDOW, Kind::Fetch).expect_err("not executable").va != WINDOW
+        }
+        Defect::ContiguousNoProgress => {
+            group(world);
+            world.churn(&[WINDOW], 2);
+            let slot = world.slot(Level::L3, WINDOW);
+            [Step::Store(slot, with_attributes(RW)), ISH].into_iter().any(|step| {
+                world.step(step);
+                (0..8).any(|_| {
+                    world.mmus[1].step(1, &world.context, &mut world.memory, &mut world.choices);
+                    world.access(1, WINDOW, Kind::Store).is_err_and(|fault| fault.stall)
+                })
+            })
+        }
+        Defect::ContiguousOverInvalid => {
+            group(world);
+            let slot = world.slot(Level::L3, WINDOW + 0x3000);
+            world.memory.words.insert(slot, 0);
+            world.churn(&[WINDOW, WINDOW + 0x3000], 3).iter().any(|(va, seen)| *va != WINDOW && seen.is_ok())
+        }
+        Defect::TableFaultLevel => {
+            page(world);
+            world.churn(&[WINDOW, WINDOW + 0x1000], 3).iter().any(|(_, seen)| seen.is_err_and(|fsc| fsc & 3 != 3))
+        }
+        Defect::MonitorByVa | Defect::AtomicSplit | Defect::SeamByFirst | Defect::UpdateKeepsMonitors => {
+            unreachable!("the machine's, which the MMU alone cannot show")
         }
     }
 }
@@ -930,7 +1065,14 @@ fn each_defect_shows_and_a_sound_profile_does_not_show_it() {
             defect,
             Defect::Stage2Escape | Defect::IpaKeepsTables | Defect::IpaKeepsBlocks | Defect::CombinedKept
         );
-        let seen = |profile, seed| shows(defect, &mut World::new(profile, seed, Granule::K4, stage2));
+        let granule = match defect {
+            Defect::RangeIn4K | Defect::PageByFirst4K => Granule::K16,
+            _ => Granule::K4,
+        };
+        let seen = |profile, seed| {
+            machine::tests::shows(defect, profile, seed)
+                .unwrap_or_else(|| shows(defect, &mut World::new(profile, seed, granule, stage2)))
+        };
         assert!((0..300).any(|seed| seen(sound.with(defect), seed)), "{defect} does not show");
         assert!(!(0..300).any(|seed| seen(sound, seed)), "{defect} shows on a sound profile");
     }
@@ -1000,7 +1142,7 @@ fn every_form_of_tlbi_removes_what_it_must_and_no_more() {
     let check = |op1: u8, crms: [u8; 3], op2s: [u8; 3], operand: u64, go: &[Entry], stay: &[Entry]| {
         for (crm, op2) in crms.into_iter().zip(op2s) {
             for crn in [8, 9] {
-                let op = TlbiOp::decode(op1, crn, crm, op2, operand).expect("a TLBI");
+                let op = TlbiOp::decode((op1, crn, crm, op2), operand, &context, false).expect("a TLBI");
                 let issued = op.issue(&context, false);
                 let removes = |entry: &Entry| issued.must_remove(entry, &Profile::ALL[1]);
                 for entry in go {

@@ -113,7 +113,8 @@ pub(super) enum Kind {
     Table1,
     /// A Table descriptor of stage 2.
     Table2,
-    /// An invalid descriptor of stage 1; only [`Defect::FaultCached`](super::Defect::FaultCached) makes such entries.
+    /// A descriptor of stage 1 that faults; only [`Defect::FaultCached`](super::Defect::FaultCached) and
+    /// [`Defect::AccessFlagCached`](super::Defect::AccessFlagCached) make such entries.
     Invalid,
 }
 
@@ -135,7 +136,8 @@ pub struct Entry {
     pub(super) one: Leaf,
     /// Stage 2 of a combined entry, or of a Table descriptor's next table.
     pub(super) two: Option<Leaf>,
-    /// Next table, and what its Table descriptor forbids below; 0 in other entries.
+    /// Next table, and what its Table descriptor forbids below; 0 in other entries, but for the class of fault of one
+    /// that faults, in the latter.
     pub(super) table: u64,
     pub(super) restrictions: u8,
     /// Only instruction fetches match; only [`Defect::ExecuteKept`](super::Defect::ExecuteKept) makes such entries.
@@ -152,6 +154,8 @@ pub struct Tags {
     pub(super) asid: u16,
     pub(super) vmid: u16,
     pub(super) flat: bool,
+    /// [`Defect::AsidIgnored`](super::Defect::AsidIgnored): leaves of every ASID match.
+    pub(super) any_asid: bool,
 }
 
 impl Entry {
@@ -160,7 +164,8 @@ impl Entry {
         self.regime == tags.regime
             && (tags.regime == Regime::El2 || self.vmid == tags.vmid)
             && (matches!(self.kind, Kind::Stage2 | Kind::Table2)
-                || self.flat == tags.flat && (self.global || self.asid == tags.asid))
+                || self.flat == tags.flat
+                    && (self.global || self.asid == tags.asid || tags.any_asid && !self.is_table()))
     }
 
     fn covers(&self, input: u64) -> bool {
@@ -201,6 +206,11 @@ impl Entry {
     /// Whether a by-VA TLBI that leaves executable entries to fetches would leave this one.
     pub(super) fn executable(&self) -> bool {
         self.one.permissions.executable()
+    }
+
+    /// Whether it says that the memory is Device.
+    pub(super) fn is_device(&self) -> bool {
+        self.one.attr >> 4 == 0
     }
 
     /// Whether nobody may write through it, and no update of dirty state would change that.

@@ -19,7 +19,12 @@ const VMID: u64 = 9;
 
 /// Tables of stage 1 and stage 2, one a level, and a second one for the last two levels.
 const fn table(stage: u64, level: Level) -> u64 {
-    0x100_0000 * stage + 0x10_0000 * (level.number() as u64 + 1)
+    0x100_0000 * stage + 0x10_0000 * (level.number() + 1) as u64
+}
+
+/// Level of the first table for 48 bits.
+fn start(granule: Granule) -> Level {
+    if granule == Granule::K64 { Level::L1 } else { Level::L0 }
 }
 
 fn slot2(level: Level, ipa: u64) -> u64 {
@@ -97,7 +102,7 @@ impl<T: Lookaside> World<T> {
             Granule::K16 => 2,
             Granule::K64 => 1,
         };
-        let start = if granule == Granule::K64 { Level::L1 } else { Level::L0 };
+        let start = start(granule);
         let context = Context {
             sctlr_el1: 1,
             ttbr0_el1: table(1, start) | ASID << 48,
@@ -131,14 +136,17 @@ impl<T: Lookaside> World<T> {
         }
     }
 
+    fn start(&self) -> Level {
+        start(self.granule)
+    }
+
     fn slot(&self, level: Level, va: u64) -> u64 {
         table(1, level) + level.index(self.granule, va) as u64 * 8
     }
 
     /// Table descriptors down to `level`, and `leaf` there.
     fn place(&mut self, level: Level, va: u64, leaf: u64) {
-        let start = if self.granule == Granule::K64 { 1 } else { 0 };
-        for above in (start..level.number()).filter_map(Level::new) {
+        for above in (self.start().number()..level.number()).filter_map(Level::new) {
             let next = above.next().expect("above a leaf");
             self.memory.words.insert(self.slot(above, va), Descriptor::table(table(1, next)).raw());
         }
@@ -692,7 +700,7 @@ fn a_kept_page_is_what_the_tlb_gives() {
 
 /// The walk of DDI 0487 once more, for stage 1 and 48 bits, as plainly as can be.
 fn plain(world: &World, va: u64, write: bool) -> Result<u64, u8> {
-    let mut level = if world.granule == Granule::K64 { Level::L1 } else { Level::L0 };
+    let mut level = world.start();
     loop {
         let descriptor = Descriptor::from_raw(world.memory.read64(world.slot(level, va)).expect("memory"));
         let number = level.number() as u8;
@@ -1464,4 +1472,191 @@ fn how_entries_are_kept_makes_no_difference() {
             assert_eq!(episode::<Tlb>(profile, seed), episode::<Plain>(profile, seed), "{} {seed}", profile.name);
         }
     }
+}
+
+/// The forms by address, for leaves of every granule and level: which operands name a leaf, with TTL, TG and SCALE.
+#[test]
+fn operands_name_leaves_of_every_granule_and_level() {
+    let context = Context { vttbr_el2: VMID << 48, ..Context::default() };
+    let tg = |granule| match granule {
+        Granule::K4 => 1,
+        Granule::K16 => 2,
+        Granule::K64 => 3,
+    };
+    let leaves = |granule: Granule| {
+        (0..4).filter_map(Level::new).filter(move |level| level.number() == 3 || level.allows_block(granule, true))
+    };
+    for (granule, level) in Granule::ALL.into_iter().flat_map(|granule| leaves(granule).map(move |l| (granule, l))) {
+        let (size, page, shift) = (level.size(granule), granule.page_size(), granule.page_shift());
+        // High enough for the longest range below it.
+        let base = size * (1u64 << 40).div_ceil(size);
+        let entry = |start| Entry {
+            kind: EntryKind::Combined,
+            regime: Regime::El10,
+            global: false,
+            asid: ASID as u16,
+            vmid: VMID as u16,
+            flat: false,
+            start,
+            size,
+            one: Leaf {
+                start,
+                shift: level.shift(granule),
+                delta: 0,
+                level,
+                granule,
+                contiguous: false,
+                nt: false,
+                not_global: true,
+                permissions: Permissions::new(3, 0),
+                clean: false,
+                attr: 0xff,
+                shareability: 3,
+            },
+            two: None,
+            table: 0,
+            restrictions: 0,
+            fetch_only: false,
+            lingers: false,
+        };
+        let removes = |crm, op2, operand: u64, start| {
+            let [plain, nxs] = [8, 9].map(|crn| {
+                let op = TlbiOp::decode((0, crn, crm, op2), operand | ASID << 48, &context, true).expect("a TLBI");
+                op.issue(&context, true).must_remove(&entry(start), &Profile::ALL[1])
+            });
+            assert_eq!(plain, nxs);
+            plain
+        };
+        // VAE1, VAAE1, VALE1 and VAALE1: local, IS, OS.
+        let forms = |crms: [u8; 3]| crms.into_iter().flat_map(|crm| [1, 3, 5, 7].map(|op2| (crm, op2)));
+        for ((crm, op2), va) in forms([7, 3, 1]).flat_map(|form| [base, base + size - 0x1000].map(|va| (form, va))) {
+            for ttl in 0..16 {
+                let hint = (ttl >> 2, ttl & 3);
+                let none = hint.0 == 0 || hint.0 != 1 && hint.1 == 0;
+                let right = none || hint == (tg(granule), level.number() as u64);
+                let operand = va >> 12 | ttl << 44;
+                assert_eq!(removes(crm, op2, operand, base), right, "{granule} {level} TTL {ttl:#06b}");
+                assert!(!removes(crm, op2, operand, base + size) && !removes(crm, op2, operand, base - size));
+            }
+        }
+        for ((crm, op2), scale) in forms([6, 2, 5]).flat_map(|form| [0, 1, 2, 3].map(|scale| (form, scale))) {
+            for (num, ttl) in [(0, 0), (31, 1), (7, 2), (1, 3)] {
+                let bytes = (num + 1) << (5 * scale + 1) << shift;
+                let right = ttl == 0 || ttl == level.number() as u64;
+                let of = |granule: Granule, start: u64| {
+                    start >> granule.page_shift() | ttl << 37 | num << 39 | scale << 44 | tg(granule) << 46
+                };
+                let ends = [(base + page - bytes, true), (base - bytes, false)];
+                for (start, within) in [(base + size - page, true), (base + size, false)].into_iter().chain(ends) {
+                    let removed = removes(crm, op2, of(granule, start), base);
+                    assert_eq!(removed, within && right, "{granule} {level} {start:#x}+{bytes:#x} TTL {ttl}");
+                }
+                for other in Granule::ALL.into_iter().filter(|other| *other != granule) {
+                    assert!(!removes(crm, op2, of(other, base), base), "R_XKMMX");
+                }
+            }
+        }
+    }
+}
+
+/// FEAT_LPA2 for 4K and 16K, 52-bit addresses of 64K: leaves of every level at output addresses beyond 48 bits.
+#[test]
+fn output_and_input_addresses_have_52_bits() {
+    const HIGH: u64 = 0b1011 << 48;
+    const M1: Level = Level::new(-1).expect("a level");
+    let (wide, narrow) = (profile("ideal-l3"), profile("ideal-l2-abort"));
+    let world = |profile, granule: Granule| {
+        let mut world = World::new(profile, 1, granule, false);
+        let tcr = world.context.tcr_el1 & !(0x3f | 7 << 32);
+        // T0SZ 12, IPS 6, DS, SH0 Outer.
+        world.context.tcr_el1 = tcr | 12 | 6 << 32 | 1 << 59 | 2 << 12;
+        let start = if granule == Granule::K4 { M1 } else { world.start() };
+        world.context.ttbr0_el1 = table(1, start) | ASID << 48;
+        world.sync();
+        if granule == Granule::K4 {
+            let slot = world.slot(M1, WINDOW | 1 << 51);
+            world.memory.words.insert(slot, Descriptor::table(table(1, Level::L0)).raw());
+        }
+        world
+    };
+    let leaves = [(Granule::K4, 0), (Granule::K16, 1), (Granule::K64, 1)]
+        .into_iter()
+        .flat_map(|(granule, first)| (first..=3).filter_map(Level::new).map(move |level| (granule, level)));
+    for (granule, level) in leaves {
+        let mut w = world(wide, granule);
+        let va = WINDOW | 1 << 51;
+        let size = level.size(granule);
+        let (start, oa) = (va & !(size - 1), HIGH | OLD & !(size - 1));
+        let raw = leaf(granule, level, oa) & ((1 << 48) - 1) | if level.number() == 3 { 3 } else { 1 };
+        let raw = match granule {
+            Granule::K64 => raw | oa >> 48 << 12,
+            _ => raw & !(3 << 8) | oa & 3 << 48 | (oa >> 50) << 8,
+        };
+        // The first table of 16K and 64K has more entries than with 48 bits.
+        let index = |level: Level| (start & ((1 << 52) - 1)) >> level.shift(granule) & (granule.entries() as u64 - 1);
+        for above in (w.start().number()..level.number()).filter_map(Level::new) {
+            let next = table(1, above.next().expect("above a leaf"));
+            w.memory.words.insert(table(1, above) + 8 * index(above), Descriptor::table(next).raw());
+        }
+        w.memory.words.insert(table(1, level) + 8 * index(level), raw);
+        for offset in [0, size - 8] {
+            let seen = w.access(0, start + offset, Kind::Load).expect("mapped");
+            assert_eq!((seen.pa, seen.shareability), (oa + offset, if granule == Granule::K64 { 3 } else { 2 }));
+        }
+        // IPS of 48 bits, and the address is too large.
+        w.context.tcr_el1 = w.context.tcr_el1 & !(7 << 32) | 5 << 32;
+        w.sync();
+        w.step(VMALLE1IS);
+        w.step(ISH);
+        assert_eq!(w.load(0, start), Err(walk::ADDRESS_SIZE | level.number() as u8));
+    }
+    // Faults at level -1 have a status of their own.
+    let mut w = world(wide, Granule::K4);
+    assert_eq!(w.load(0, WINDOW), Err(0b10_1011));
+    let slot = w.slot(M1, WINDOW);
+    w.memory.words.insert(slot, Descriptor::table(table(1, Level::L0)).raw() | 1 << 9);
+    w.context.tcr_el1 = w.context.tcr_el1 & !(7 << 32) | 5 << 32;
+    w.sync();
+    assert_eq!(w.load(0, WINDOW), Err(0b10_1001));
+    // A table of the TTBR beyond 48 bits, where there is no memory here.
+    w.context.tcr_el1 = w.context.tcr_el1 & !(7 << 32) | 6 << 32;
+    w.context.ttbr0_el1 |= 0xf << 2;
+    w.sync();
+    assert_eq!(w.load(0, WINDOW), Err(0b01_0011));
+    // A CPU without them has 48 bits of VA, and no block at level 0.
+    let mut w = World::new(narrow, 1, Granule::K4, false);
+    w.place(Level::L0, WINDOW, leaf(Granule::K4, Level::L0, 0) & !2 | 1);
+    assert_eq!(w.load(0, WINDOW), Err(TRANSLATION));
+    assert_eq!(w.load(0, WINDOW | 1 << 51), Err(TRANSLATION));
+}
+
+/// What a walk marks accessed is what stands there, not what it read from before a store.
+#[test]
+fn a_hardware_update_never_brings_an_old_descriptor_back() {
+    for profile in Profile::ALL {
+        for seed in 0..100 {
+            let mut world = World::new(profile, seed, Granule::K4, false);
+            let slot = page(&mut world);
+            let clean = |oa| {
+                let attributes = Attributes { access_flag: false, writable: false, dbm: true, ..RW };
+                Descriptor::leaf(Granule::K4, Level::L3, oa, attributes).raw()
+            };
+            world.memory.words.insert(slot, clean(OLD));
+            world.context.tcr_el1 |= 3 << 39;
+            world.sync();
+            world.step(Step::Store(slot, clean(NEW)));
+            assert!(world.access(1, WINDOW, if seed % 2 == 0 { Kind::Store } else { Kind::Load }).is_ok());
+            let stands = world.memory.words[&slot];
+            assert_eq!(stands & !(1 << 10 | 1 << 7), clean(NEW) & !(1 << 7), "{} {seed}", profile.name);
+            assert_eq!((stands >> 10 & 1, stands >> 7 & 1), (1, seed % 2), "{} {seed}", profile.name);
+        }
+    }
+}
+
+/// TCR_EL1.A1 says whose ASID tags what is walked for, in both ranges, and AS how many bits of it there are.
+#[test]
+fn the_asid_is_that_of_the_ttbr_that_a1_names() {
+    let context = |tcr_el1| Context { ttbr0_el1: 0x1234 << 48, ttbr1_el1: 0x5678 << 48, tcr_el1, ..Context::default() };
+    let asid = |a1: u64, wide: u64| context(a1 << 22 | wide << 36).asid(Regime::El10);
+    assert_eq!([asid(0, 0), asid(0, 1), asid(1, 0), asid(1, 1)], [0x34, 0x1234, 0x78, 0x5678]);
 }

@@ -650,12 +650,15 @@ impl Core<'_> {
         let shared = &mut *self.shared;
         if shared.watches_stores {
             shared.watch_store(self.pe.number, pa, size);
-            self.trace_store(pa, size, value);
+            if shared.choices.log().is_some() {
+                self.trace_store(pa, size, value);
+            }
         }
         self.shared.memory.write(pa, size, value)
     }
 
     /// Logs a store to a descriptor that a walk has read.
+    #[cold]
     fn trace_store(&mut self, pa: u64, size: Size, value: u64) {
         let is_descriptor = |log: &mut Log| size == Size::B8 && log.is_descriptor(pa);
         if self.shared.choices.log().is_some_and(is_descriptor) {

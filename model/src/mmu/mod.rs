@@ -315,6 +315,31 @@ impl Hit {
 
 type Hits = ArrayVec<Hit, 8>;
 
+/// The levels and granules of the Table descriptors of stage 1 that match an address. Where one stands at the level of
+/// a Block that matches too, they contradict each other.
+#[derive(Clone, Copy, Default)]
+struct TableLevels(u16);
+
+impl TableLevels {
+    const fn bit(leaf: &Leaf) -> u16 {
+        1 << ((leaf.level.number() + 1) * 3 + leaf.granule as i8)
+    }
+
+    const fn add(&mut self, table: &Leaf) {
+        self.0 |= Self::bit(table);
+    }
+
+    const fn contradict(self, leaf: &Leaf) -> bool {
+        self.0 & Self::bit(leaf) != 0
+    }
+}
+
+/// What a TLB has for an address.
+struct Found {
+    hits: Hits,
+    tables: TableLevels,
+}
+
 /// How matching entries were decided.
 enum Decision {
     Use(Hit),
@@ -586,12 +611,13 @@ impl<T: Lookaside> Mmu<T> {
         }
     }
 
-    /// Everything in the TLB that translates `va`, stage 2 walked for where only stage 1 is cached.
-    fn hits<M: TableMemory>(&mut self, va: u64, fetch: bool, walker: Walk<'_, M>) -> (Hits, Option<WalkFault>) {
+    /// Everything in the TLB that translates `va`, stage 2 walked for where only stage 1 is cached; and the tables there.
+    fn hits<M: TableMemory>(&mut self, va: u64, fetch: bool, walker: Walk<'_, M>) -> (Found, Option<WalkFault>) {
         let Walk { tags, context, memory, choices, .. } = walker;
         let nested = context.stage2_on(tags.regime);
         let mut hits = Hits::new();
         let mut refused = None;
+        let mut tables = TableLevels::default();
         let add = |hit: Hit, hits: &mut Hits| {
             if !hits.contains(&hit) {
                 // More than eight ways are as ambiguous as eight.
@@ -603,6 +629,7 @@ impl<T: Lookaside> Mmu<T> {
             match entry.kind {
                 EntryKind::Combined => add(Hit { one: entry.one, two: entry.two }, &mut hits),
                 EntryKind::Stage1 => _ = stage1.try_push(entry.one),
+                EntryKind::Table1 => tables.add(&entry.one),
                 _ => {}
             }
         }
@@ -628,7 +655,7 @@ impl<T: Lookaside> Mmu<T> {
                 }
             }
         }
-        (hits, refused)
+        (Found { hits, tables }, refused)
     }
 
     /// Translates by TLB or walk: the translation, where the other half of a torn access goes, and whether an entry
@@ -675,8 +702,9 @@ impl<T: Lookaside> Mmu<T> {
         if matches!(request.kind, Kind::At { both_stages: false, .. }) && context.stage2_on(regime) {
             return self.demand(request, va, tags, context, memory, choices);
         }
-        let (mut hits, refused) = self.hits(va, fetch, Walk { tags, context, memory, choices, store: None });
-        if hits.is_empty() {
+        let (found, refused) = self.hits(va, fetch, Walk { tags, context, memory, choices, store: None });
+        let matching = &found.hits;
+        if matching.is_empty() {
             if let Some(fault) = refused {
                 return Err(self.fault(request, regime, fault));
             }
@@ -686,17 +714,16 @@ impl<T: Lookaside> Mmu<T> {
             }
             return self.demand(request, va, tags, context, memory, choices);
         }
-        let matching = hits.clone();
-        let hit = match self.decide(va, &mut hits, &tags, context, memory, choices) {
+        let hit = match self.decide(va, &found, &tags, context, memory, choices) {
             Decision::Use(hit) => {
                 if matching.len() > 1 {
                     choices
-                        .tell_of((va, 1), "several", || several(&matching, va, &format!("{:#x} is used", hit.pa(va))));
+                        .tell_of((va, 1), "several", || several(matching, va, &format!("{:#x} is used", hit.pa(va))));
                 }
                 hit
             }
             Decision::Afresh(mut hit) => {
-                choices.tell_of((va, 1), "several", || several(&matching, va, "an amalgamation is used"));
+                choices.tell_of((va, 1), "several", || several(matching, va, "an amalgamation is used"));
                 if context.stage2_on(regime) {
                     let store = None;
                     let two =
@@ -709,8 +736,8 @@ impl<T: Lookaside> Mmu<T> {
                 return Ok((hit, None, false));
             }
             Decision::Abort { stage2 } => {
-                choices.tell_of((va, 1), "several", || several(&matching, va, "a conflict abort is raised"));
-                return Err(self.conflict(request, regime, va, &matching, stage2));
+                choices.tell_of((va, 1), "several", || several(matching, va, "a conflict abort is raised"));
+                return Err(self.conflict(request, regime, va, matching, stage2));
             }
             Decision::Stall => {
                 self.stuck = Some(va);
@@ -783,12 +810,14 @@ impl<T: Lookaside> Mmu<T> {
     /// Whether `hit` is the one way through the TLB from `va`, and no Table descriptor in it contradicts that.
     fn unique(&self, tags: &Tags, va: u64, hit: &Hit) -> bool {
         let (mut combined, mut apart) = (false, false);
+        let mut tables = TableLevels::default();
         for entry in self.tlb.matching(tags, va) {
             match entry.kind {
                 _ if entry.fetch_only => return false,
                 EntryKind::Combined if (entry.one, entry.two) == (hit.one, hit.two) => combined = true,
                 EntryKind::Stage1 if entry.one == hit.one => apart = true,
                 EntryKind::Combined | EntryKind::Stage1 => return false,
+                EntryKind::Table1 => tables.add(&entry.one),
                 _ => {}
             }
         }
@@ -805,21 +834,14 @@ impl<T: Lookaside> Mmu<T> {
                 return false;
             }
         }
-        (combined || apart) && !hit.nt() && !self.contradicted(tags, va, &hit.one)
+        (combined || apart) && !hit.nt() && !tables.contradict(&hit.one)
     }
 
-    /// Whether a cached Table descriptor stands where `leaf` has its Block.
-    fn contradicted(&self, tags: &Tags, va: u64, leaf: &Leaf) -> bool {
-        self.tlb
-            .matching(tags, va)
-            .any(|e| e.kind == EntryKind::Table1 && (e.one.level, e.one.granule) == (leaf.level, leaf.granule))
-    }
-
-    /// What matching entries give. `hits` has at least one.
+    /// What matching entries give, of which there is at least one.
     fn decide<M: TableMemory>(
         &self,
         va: u64,
-        hits: &mut Hits,
+        Found { hits, tables }: &Found,
         tags: &Tags,
         context: &Context,
         memory: &M,
@@ -843,7 +865,7 @@ impl<T: Lookaside> Mmu<T> {
         }
         let (mut cause, stage2, i, j) = worst;
         let (a, b) = (hits[i], hits[j]);
-        if cause == Disagreement::Harmless && hits.iter().any(|hit| self.contradicted(tags, va, &hit.one)) {
+        if cause == Disagreement::Harmless && hits.iter().any(|hit| tables.contradict(&hit.one)) {
             cause = Disagreement::Size;
         }
         let chosen = hits[choices.pick(Point::Several, hits.len() as u32) as usize];

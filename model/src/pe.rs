@@ -542,10 +542,21 @@ impl Core<'_> {
 
     /// Where `bytes` at `va`, all in one page, are.
     fn locate(&mut self, va: u64, bytes: u64, kind: mmu::Kind, access: Access) -> Result<Located, Stop> {
+        self.locate_part(va, bytes, va.is_multiple_of(bytes), kind, access)
+    }
+
+    /// The same, of a part of an access, which is as a whole `aligned` or not.
+    fn locate_part(
+        &mut self,
+        va: u64,
+        bytes: u64,
+        aligned: bool,
+        kind: mmu::Kind,
+        access: Access,
+    ) -> Result<Located, Stop> {
         self.check_sp(access)?;
         // An atomic's fault is a read's where a read would have it too; see [`mmu::Fault::write`] for where not.
         let what = if kind == mmu::Kind::Store { Kind::Store } else { Kind::Load };
-        let aligned = va.is_multiple_of(bytes);
         let must_be_aligned = access.needs_alignment() || kind == mmu::Kind::Atomic || self.sctlr() & SCTLR_A != 0;
         if !aligned && must_be_aligned {
             return Err(self.abort_with(va, what, ALIGNMENT));
@@ -602,7 +613,10 @@ impl Core<'_> {
             }
             // Each byte is an access of its own.
             return (0..size.bytes()).try_fold(0, |value, n| {
-                Ok(value | self.load_slowly(va.wrapping_add(n), Size::B1, access)? << (8 * n))
+                let va = va.wrapping_add(n);
+                let pa = self.locate_part(va, 1, false, mmu::Kind::Load, access)?.pa;
+                let byte = self.shared.memory.read(pa, Size::B1);
+                Ok(value | byte.ok_or_else(|| self.abort_with(va, Kind::Load, EXTERNAL))? << (8 * n))
             });
         }
         let Located { pa, torn } = self.locate(va, size.bytes(), mmu::Kind::Load, access)?;
@@ -630,8 +644,12 @@ impl Core<'_> {
                 let stored = (0..size.bytes()).try_for_each(|n| self.put(pa + n, Size::B1, value >> (8 * n) & 0xff));
                 return stored.ok_or_else(|| self.abort_with(va, Kind::Store, EXTERNAL));
             }
-            return (0..size.bytes())
-                .try_for_each(|n| self.store_slowly(va.wrapping_add(n), Size::B1, value >> (8 * n) & 0xff, access));
+            return (0..size.bytes()).try_for_each(|n| {
+                let va = va.wrapping_add(n);
+                let pa = self.locate_part(va, 1, false, mmu::Kind::Store, access)?.pa;
+                let stored = self.put(pa, Size::B1, value >> (8 * n) & 0xff);
+                stored.ok_or_else(|| self.abort_with(va, Kind::Store, EXTERNAL))
+            });
         }
         let Located { pa, torn } = self.locate(va, size.bytes(), mmu::Kind::Store, access)?;
         if let Some(upper) = torn.filter(|_| size == Size::B8) {

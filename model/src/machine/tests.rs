@@ -251,6 +251,22 @@ fn each_page_of_an_access_across_a_seam_has_its_own_fault() {
     }
 }
 
+/// Bytes are aligned each, but the access is not.
+#[test]
+fn an_access_across_a_seam_does_not_reach_device_memory() {
+    const ALIGNMENT: u64 = 0b10_0001;
+    for (device, far) in [(WINDOW, WINDOW + 0xffd), (WINDOW + 0x1000, WINDOW + 0x1000)] {
+        let mut lab = Lab::new(mmu::Profile::ALL[0], 3);
+        for (va, oa) in [(WINDOW, OLD), (WINDOW + 0x1000, NEW)] {
+            lab.map(va, page(oa, Attributes { attr_index: u8::from(va == device), ..RW }));
+        }
+        let seen = lab.fault(|pe| pe.load(WINDOW + 0xffd, Size::B8, PLAIN));
+        assert_eq!(seen, (ABORT | ALIGNMENT, far));
+        let seen = lab.fault(|pe| pe.store(WINDOW + 0xffd, Size::B8, 0, PLAIN));
+        assert_eq!(seen, (ABORT | WNR | ALIGNMENT, far));
+    }
+}
+
 #[test]
 fn syndromes_of_atomics_and_maintenance_are_those_of_the_manual() {
     const CIVAC: SysOp = SysOp::new(3, 7, 14, 1);

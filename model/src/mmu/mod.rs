@@ -137,7 +137,7 @@ pub enum Kind {
     },
     /// DC and IC by VA.
     CacheMaintenance {
-        /// DC IVAC, which asks for permission to write; EL1's others ask for none.
+        /// DC IVAC, which asks for permission to write; the others for none, or at EL0 to read.
         writable: bool,
     },
 }
@@ -164,17 +164,6 @@ impl fmt::Display for Fault {
 }
 
 impl Kind {
-    const fn needs(self) -> u8 {
-        match self {
-            Self::Load | Self::At { write: false, .. } => Permissions::READ,
-            Self::Store | Self::At { write: true, .. } => Permissions::WRITE,
-            Self::Atomic => Permissions::READ | Permissions::WRITE,
-            Self::Fetch => Permissions::EXECUTE,
-            Self::CacheMaintenance { writable: true } => Permissions::WRITE,
-            Self::CacheMaintenance { writable: false } => 0,
-        }
-    }
-
     /// Makes clean descriptors dirty; an AT does not.
     const fn stores(self) -> bool {
         matches!(self, Self::Store | Self::Atomic)
@@ -194,6 +183,20 @@ pub struct Request {
     pub privileged: bool,
     /// PSTATE.PAN.
     pub pan: bool,
+}
+
+impl Request {
+    const fn needs(&self) -> u8 {
+        match self.kind {
+            Kind::Load | Kind::At { write: false, .. } => Permissions::READ,
+            Kind::Store | Kind::At { write: true, .. } => Permissions::WRITE,
+            Kind::Atomic => Permissions::READ | Permissions::WRITE,
+            Kind::Fetch => Permissions::EXECUTE,
+            Kind::CacheMaintenance { writable: true } => Permissions::WRITE,
+            Kind::CacheMaintenance { writable: false } if self.el == 0 => Permissions::READ,
+            Kind::CacheMaintenance { writable: false } => 0,
+        }
+    }
 }
 
 /// The subtype of Device memory, strictest first.
@@ -508,7 +511,7 @@ impl<T: Lookaside> Mmu<T> {
         let ignored = self.profile.has(Defect::UnprivilegedIgnored) && unprivileged && cached;
         let request = Request { pan, privileged: request.privileged || ignored, ..request };
         let permitted = Self::permitted(&hit.one, second.as_ref(), &request);
-        if permitted & request.kind.needs() != request.kind.needs() {
+        if permitted & request.needs() != request.needs() {
             let mut fault = self.permission_fault(&request, regime, va, &hit);
             if self.profile.has(Defect::ExecuteFar)
                 && request.kind == Kind::Fetch
@@ -580,7 +583,7 @@ impl<T: Lookaside> Mmu<T> {
     }
 
     fn permission_fault(&self, request: &Request, regime: Regime, va: u64, hit: &Hit) -> Fault {
-        let first = Self::permitted(&hit.one, None, request) & request.kind.needs() != request.kind.needs();
+        let first = Self::permitted(&hit.one, None, request) & request.needs() != request.needs();
         let (level, ipa) = match (first, hit.two) {
             (false, Some(two)) => (two.level, Some(hit.ipa(va))),
             _ => (hit.one.level, None),

@@ -1660,3 +1660,52 @@ fn the_asid_is_that_of_the_ttbr_that_a1_names() {
     let asid = |a1: u64, wide: u64| context(a1 << 22 | wide << 36).asid(Regime::El10);
     assert_eq!([asid(0, 0), asid(0, 1), asid(1, 0), asid(1, 1)], [0x34, 0x1234, 0x78, 0x5678]);
 }
+
+/// DC by VA wants permission to read at EL0, DC IVAC to write, and the others at EL1 nothing.
+#[test]
+fn cache_maintenance_wants_the_permissions_of_the_manual() {
+    let rows = [(RW, [false, true, true]), (Attributes { el0: true, writable: false, ..RW }, [true, true, false])];
+    for (attributes, expected) in rows {
+        let mut world = World::new(profile("ideal-l3"), 3, Granule::K4, false);
+        let slot = page(&mut world);
+        world.memory.words.insert(slot, with_attributes(attributes));
+        let seen = [(0, false), (1, false), (1, true)].map(|(el, writable)| {
+            let kind = Kind::CacheMaintenance { writable };
+            let request = Request { va: WINDOW, kind, el, privileged: el != 0, pan: true };
+            world.mmus[0].translate(request, &world.context, &mut world.memory, &mut world.choices).is_ok()
+        });
+        assert_eq!(seen, expected, "{attributes:?}");
+    }
+}
+
+/// R_NGLXZ, R_JQQTC: members of a group that disagree, in their OA or in the Contiguous bit itself, give what one of
+/// them says, or less: a conflict, or where the profile has it, an amalgamation.
+#[test]
+fn a_misprogrammed_contiguous_group_gives_what_one_of_its_members_says() {
+    for profile in ideals() {
+        for (granule, level) in places() {
+            let (size, group) = (level.size(granule), contiguous_group(granule, level).expect("a group") as u64);
+            let va = WINDOW & !(size * group - 1);
+            let mut others = 0;
+            for seed in 0..30 {
+                let mut world = World::new(profile, seed, granule, false);
+                // The first member maps elsewhere; the last, where they should agree, is not Contiguous.
+                for member in 0..group {
+                    let oa = if member == 0 { NEW } else { OLD + member * size };
+                    let attributes = Attributes { contiguous: member != group - 1, ..RW };
+                    let raw = Descriptor::leaf(granule, level, oa, attributes).raw();
+                    world.place(level, va + member * size, raw);
+                }
+                for (va_seen, seen) in world.churn(&[va, va + size, va + (group - 1) * size], 6) {
+                    let offset = va_seen - va;
+                    // By the first member, the group lies at NEW.
+                    let by_one = [Ok(OLD + offset), Ok(NEW + offset)].contains(&seen);
+                    assert!(by_one || seen.is_ok() || seen == Err(CONFLICT), "{} {seen:x?}", profile.name);
+                    others += u32::from(!by_one);
+                }
+            }
+            let more = profile.size.abort || profile.other.abort || profile.other.amalgam;
+            assert!(more || others == 0, "{} {granule} {level}", profile.name);
+        }
+    }
+}

@@ -20,7 +20,8 @@
 //!
 //! *Several matches.* Entries that disagree only in permissions, or in the OA of read-only memory of equal contents,
 //! need no break-before-make (R_WHZWS, R_GPPYH): any one of them is used, never a conflict. A pure size change is what
-//! FEAT_BBM is about (R_KFLJB), the Contiguous bit likewise (R_KHRBC, R_FCPSG), and an old Table descriptor beside a
+//! FEAT_BBM is about (R_KFLJB), the Contiguous bit likewise (R_KHRBC, R_FCPSG) and members of a
+//! misprogrammed group (R_NGLXZ; never an amalgamation if all have the bit, R_JQQTC), and an old Table descriptor beside a
 //! Block counts as one (I_HYQMB): [`Profile::size`] decides. For anything else [`Profile::other`] does (R_FVQCK): a
 //! conflict abort, any one of them, or an amalgamation. An amalgamated stage 1 goes through stage 2 afresh, which is
 //! the containment that R_FVQCK asks for; two entries of stage 2 are never amalgamated. A conflict abort has FSC
@@ -917,6 +918,7 @@ impl<T: Lookaside> Mmu<T> {
             Disagreement::Contiguous if self.profile.bbm != BbmLevel::L0 => {
                 Answers { amalgam: false, ..self.profile.size }
             }
+            Disagreement::Member => Answers { amalgam: false, ..self.profile.size },
             Disagreement::Contiguous | Disagreement::Size => self.profile.size,
             Disagreement::Break | Disagreement::Harmless => self.profile.other,
         };

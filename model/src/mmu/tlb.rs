@@ -72,7 +72,10 @@ pub(super) enum Disagreement {
     /// In nothing, or in what may be changed without break-before-make: permissions, and the OA of read-only memory
     /// of equal contents (R_GPPYH, R_WHZWS).
     Harmless,
-    /// In the Contiguous bit alone (R_KHRBC).
+    /// As members of one group do that have the Contiguous bit all, and otherwise differ: any one of them may be used
+    /// for the group (R_JQQTC).
+    Member,
+    /// In the Contiguous bit alone, or as members of one group of which only some have it (R_NGLXZ) (R_KHRBC).
     Contiguous,
     /// In block size alone (R_KFLJB, R_PVTFW).
     Size,
@@ -82,6 +85,16 @@ pub(super) enum Disagreement {
 
 /// Compares two translations of one address by one stage. `same_contents`: the memory at both OAs holds the same.
 pub(super) fn disagreement(a: &Leaf, b: &Leaf, same_contents: impl FnOnce() -> bool) -> Disagreement {
+    let found = difference(a, b, same_contents);
+    let members = a.start != b.start && (a.level, a.granule) == (b.level, b.granule);
+    match (members, a.contiguous, b.contiguous) {
+        (true, true, true) => found.min(Disagreement::Member),
+        (true, true, false) | (true, false, true) => found.min(Disagreement::Contiguous),
+        _ => found,
+    }
+}
+
+fn difference(a: &Leaf, b: &Leaf, same_contents: impl FnOnce() -> bool) -> Disagreement {
     if (a.attr, a.shareability, a.not_global) != (b.attr, b.shareability, b.not_global) {
         return Disagreement::Break;
     }

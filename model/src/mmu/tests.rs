@@ -1623,6 +1623,17 @@ fn output_and_input_addresses_have_52_bits() {
     w.context.ttbr0_el1 |= 0xf << 2;
     w.sync();
     assert_eq!(w.load(0, WINDOW), Err(0b01_0011));
+    // Stage 2 from level -1 (SL2), of 52 bits; SH is VTCR's.
+    let mut w = World::new(wide, 1, Granule::K4, true);
+    w.memory.words.insert(table(4, M1), Descriptor::table(table(4, Level::L0)).raw());
+    for (ipa, high) in [(0, 0), (NEW, 1 << 9)] {
+        w.place2(Level::L1, ipa, (ipa | 0x7fd) & !(3 << 8) | high);
+    }
+    w.place(Level::L3, WINDOW, leaf(Granule::K4, Level::L3, NEW));
+    w.context.vtcr_el2 = 12 | 1 << 33 | 1 << 32 | 6 << 16;
+    w.context.vttbr_el2 = table(4, M1) | VMID << 48;
+    w.sync();
+    assert_eq!(w.load(0, WINDOW), Ok(NEW | 1 << 51));
     // A CPU without them has 48 bits of VA, and no block at level 0.
     let mut w = World::new(narrow, 1, Granule::K4, false);
     w.place(Level::L0, WINDOW, leaf(Granule::K4, Level::L0, 0) & !2 | 1);

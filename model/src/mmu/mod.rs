@@ -52,8 +52,12 @@
 //! choice a register and use; that goes for the VMID of a TLBI as well.
 //!
 //! *Hardware update.* AF (also by speculative walks) and dirty state (only by stores that are permitted) are
-//! compare-and-swap of the descriptor that was walked, in stage 1 and stage 2 (D8.5). A store through an entry that is
-//! still clean walks again.
+//! compare-and-swap of the descriptor that was walked, in stage 1 and stage 2 (D8.5), which clears every exclusive monitor
+//! that marks it. A store through an entry that is still clean walks again. Of a Contiguous group only the descriptor
+//! that was walked is updated: an entry made from a dirty member lets stores to clean ones through.
+//!
+//! *Addresses* have 48 bits, or on profiles with [`Profile::lpa2`] 52: in descriptors, TTBRs, TTL hints and BaseADDR of
+//! range TLBIs as FEAT_LPA2 (with DS) and FEAT_LPA have them, and with level -1 and larger blocks.
 //!
 //! # What is not modelled
 //!

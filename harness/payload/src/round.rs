@@ -409,6 +409,12 @@ impl<'a> Observer<'a> {
         self.spot = self.work.window.spot((hash >> (u64::BITS - SPOT_BITS)) + self.number);
         self.access = self.work.accesses[(round & 1) as usize];
         self.seen_new = false;
+        // A store through a mixture of entries may have landed at any spot, which is no outcome of this round; where
+        // no mixture can be, whatever has landed here since the last round at this spot came too late.
+        let window = self.work.window;
+        if self.access.stores() && !window.refresh(self.spot) && window.discards {
+            self.count(Phase::Before, Kind::Late, probe::Probed { value: 0, esr: 0 });
+        }
     }
 
     /// Counts the round if it overlapped the change.

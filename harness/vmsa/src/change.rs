@@ -274,7 +274,8 @@ impl What {
     }
 
     /// Whether a side of it has tables.
-    pub(crate) const fn has_tables(self) -> bool {
+    #[must_use]
+    pub const fn has_tables(self) -> bool {
         let Sides { old, new, .. } = self.sides();
         old.below || new.below
     }

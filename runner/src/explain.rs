@@ -270,6 +270,9 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
         Method::Nt => "by way of a Block with nT set",
         Method::Direct => "the new descriptor over the old one, then the TLBI",
         Method::DirectNotlbi => "the new descriptor over the old one, and no TLBI",
+        Method::BbmCas => "break-before-make, where the break is a compare-and-swap",
+        Method::NtCas => "by way of a Block with nT set, by compare-and-swap",
+        Method::DirectCas => "the new descriptor over the old one by compare-and-swap, then the TLBI",
     };
     let access = match case.observer.access {
         Access::Load => "loads",

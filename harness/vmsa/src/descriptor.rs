@@ -235,6 +235,12 @@ impl Descriptor {
         if af { Self(self.0 | AF) } else { Self(self.0 & !AF) }
     }
 
+    /// The same leaf with another `AP[2]`.
+    #[must_use]
+    pub const fn with_write(self, writable: bool) -> Self {
+        if writable { Self(self.0 & !AP_RO) } else { Self(self.0 | AP_RO) }
+    }
+
     /// SH, both bits: 0b01 is reserved.
     #[must_use]
     pub const fn sh(self) -> u8 {

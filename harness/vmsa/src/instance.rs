@@ -18,8 +18,9 @@
 use core::{fmt, str::FromStr};
 
 use crate::{
-    change::Change,
+    change::{Change, Sides},
     geometry::{BbmLevel, Granule},
+    rule::HardwareUpdates,
     sequence::Sequence,
     words,
 };
@@ -70,6 +71,14 @@ words! {
         Shareability = "shareability",
         /// The Access flag by software.
         Age = "age",
+        /// The Access flag, which hardware sets.
+        HwAge = "hw-age",
+        /// Dirty state, which hardware manages.
+        Dirty = "dirty",
+        /// Access flag and dirty state, set by hardware and carried over a change of size.
+        Carry = "carry",
+        /// The permission to execute.
+        Exec = "exec",
         /// The nG bit.
         Globalise = "globalise",
         /// Non-global mappings and their ASIDs.
@@ -113,6 +122,12 @@ words! {
         Direct = "direct",
         /// The new descriptor over the old one and no TLBI: a control.
         DirectNotlbi = "direct-notlbi",
+        /// As `bbm`, where the break is a compare-and-swap: what hardware has set in the old descriptor is carried over.
+        BbmCas = "bbm-cas",
+        /// As `nt`, by compare-and-swap.
+        NtCas = "nt-cas",
+        /// As `direct`, by compare-and-swap.
+        DirectCas = "direct-cas",
     }
 }
 
@@ -121,9 +136,12 @@ impl Method {
     /// descriptor has no Access flag to break it by.
     #[must_use]
     pub const fn fits(self, change: Change) -> bool {
-        let old = change.what().sides().old;
+        let Sides { old, hardware, .. } = change.what().sides();
+        let swaps = !matches!(hardware, HardwareUpdates::Off);
         match self {
             Self::Nt => change.resizes(),
+            Self::NtCas => swaps && change.resizes(),
+            Self::BbmCas | Self::DirectCas => swaps,
             Self::BbmAf => !old.below && old.attributes.access_flag,
             Self::Bbm | Self::Direct | Self::DirectNotlbi => true,
         }

@@ -13,6 +13,7 @@
 //! * [`memory`]: memory types, as MAIR gives them;
 //! * [`rule`]: what the change of one descriptor to any other needs: the table of rules;
 //! * [`transition`]: whether a sequence gives a change what it needs;
+//! * [`mark`]: what hardware writes into descriptors, and what becomes of it;
 //! * [`oracle`]: rows of another model's verdicts, held against the rules;
 //! * [`outcome`]: what one access can see;
 //! * [`verdict`]: what may be seen in each phase, and the judgement of a finished instance.
@@ -27,6 +28,7 @@ pub mod descriptor;
 pub mod feature;
 pub mod geometry;
 pub mod instance;
+pub mod mark;
 pub mod memory;
 pub mod mutant;
 pub mod oracle;

@@ -160,6 +160,9 @@ impl Tlbi {
 pub enum Step {
     /// Store a descriptor, 64 bits, single-copy atomic.
     Write(Write),
+    /// Replace the descriptor by a compare-and-swap that expects what the steps before have left there. What hardware
+    /// has set in it since (AF, dirty state) is carried over and not lost.
+    Swap(Write),
     /// Data synchronisation barrier.
     Dsb(Dsb),
     /// TLB maintenance.
@@ -174,6 +177,10 @@ impl Step {
     pub const fn asm(self) -> &'static str {
         match self {
             Self::Write(write) => write.asm(),
+            Self::Swap(Write::Invalid) => "cas old, xzr, [pte]",
+            Self::Swap(Write::OldNoAf) => "cas old, old & ~AF, [pte]",
+            Self::Swap(Write::BlockNt) => "cas old, block | nT, [pte]",
+            Self::Swap(Write::New) => "cas old, new, [pte]",
             Self::Dsb(dsb) => dsb.asm(),
             Self::Tlbi(tlbi) => tlbi.asm(),
             Self::Isb => "isb",
@@ -185,6 +192,10 @@ impl Step {
     pub const fn letter(self) -> char {
         match self {
             Self::Write(write) => write.letter(),
+            Self::Swap(Write::Invalid) => 'z',
+            Self::Swap(Write::OldNoAf) => 'g',
+            Self::Swap(Write::BlockNt) => 'w',
+            Self::Swap(Write::New) => 'c',
             Self::Dsb(dsb) => dsb.letter(),
             Self::Tlbi(tlbi) => tlbi.letter(),
             Self::Isb => 'i',
@@ -196,7 +207,18 @@ impl Step {
         let writes = Write::ALL.iter().copied().map(Self::Write);
         let dsbs = Dsb::ALL.iter().copied().map(Self::Dsb);
         let tlbis = Tlbi::ALL.iter().copied().map(Self::Tlbi);
-        writes.chain(dsbs).chain(tlbis).chain([Self::Isb])
+        let swaps = Write::ALL.iter().copied().map(Self::Swap);
+        writes.chain(dsbs).chain(tlbis).chain([Self::Isb]).chain(swaps)
+    }
+
+    /// What it writes, and whether by a compare-and-swap.
+    #[must_use]
+    pub const fn write(self) -> Option<(Write, bool)> {
+        match self {
+            Self::Write(write) => Some((write, false)),
+            Self::Swap(write) => Some((write, true)),
+            Self::Dsb(_) | Self::Tlbi(_) | Self::Isb => None,
+        }
     }
 
     /// Why the step is there.
@@ -207,6 +229,7 @@ impl Step {
             Self::Write(Write::OldNoAf) => "break by the Access flag: what faults is never cached (R_XCLRD)",
             Self::Write(Write::BlockNt) => "the block with nT: a walk faults or does not cache it as before (R_MRRPW)",
             Self::Write(Write::New) => "make: the new descriptor, one single-copy atomic store",
+            Self::Swap(_) => "as a store, but no update by hardware is overwritten (I_GXGZY, R_RTBRL)",
             Self::Dsb(Dsb::Ishst) => "the store is visible to every walker before the TLBI (R_DDMVT)",
             Self::Dsb(Dsb::Ish) => "the store or TLBI before it is complete on every PE (R_PSMWS, R_YNJCP)",
             Self::Dsb(Dsb::Ishld) => "orders loads only: completes neither a store nor a TLBI (R_PSMWS)",
@@ -285,7 +308,7 @@ impl Sequence {
     /// Whether one of the steps writes this.
     #[must_use]
     pub fn writes(&self, write: Write) -> bool {
-        self.steps().contains(&Step::Write(write))
+        self.steps().iter().any(|step| step.write().is_some_and(|(written, _)| written == write))
     }
 
     /// The sequence of `method` for `change`.
@@ -316,7 +339,36 @@ impl Sequence {
             Method::Nt => Self::build(&[&[W(Write::BlockNt)], &flush, &make_flush]),
             Method::Direct => Self::build(&[&make_flush]),
             Method::DirectNotlbi => Self::build(&[&make]),
+            Method::BbmCas => Self::with(Method::Bbm, tlbi).swapping(),
+            Method::NtCas => Self::with(Method::Nt, tlbi).swapping(),
+            Method::DirectCas => Self::with(Method::Direct, tlbi).swapping(),
         }
+    }
+
+    /// The same steps with a compare-and-swap wherever the descriptor may be live: for every write that does not follow
+    /// a break.
+    #[must_use]
+    pub fn swapping(&self) -> Self {
+        let mut broken = false;
+        let swap = |step: &Step| {
+            let after_break = broken;
+            broken = matches!(step, Step::Write(Write::Invalid)) || broken && step.write().is_none();
+            match *step {
+                Step::Write(write) if !after_break => Step::Swap(write),
+                step => step,
+            }
+        };
+        self.steps().iter().map(swap).collect()
+    }
+
+    /// Whether a plain store replaces a descriptor that was live: what hardware has set there is then overwritten.
+    #[must_use]
+    pub fn overwrites(&self) -> bool {
+        let mut broken = false;
+        self.steps().iter().filter_map(|step| step.write()).any(|(write, swap)| {
+            let after_break = core::mem::replace(&mut broken, write == Write::Invalid);
+            !swap && !after_break
+        })
     }
 
     /// The full break-before-make by which the harness takes a change back between rounds. Its TLBI is the widest,
@@ -398,9 +450,9 @@ mod tests {
         for change in testing::changes(Granule::K4) {
             for &method in Method::ALL {
                 let sequence = Sequence::of(method, change);
-                let last = sequence.steps().iter().rposition(|step| matches!(step, Step::Write(_)));
+                let last = sequence.steps().iter().rposition(|step| step.write().is_some());
                 let (writes, tail) = sequence.steps().split_at(last.expect("a sequence writes") + 1);
-                assert_eq!(writes.last(), Some(&Step::Write(Write::New)));
+                assert_eq!(writes.last().and_then(|step| step.write()).map(|(write, _)| write), Some(Write::New));
                 assert!(tail.ends_with(&[Step::Dsb(Dsb::Ish), Step::Isb]), "{method} of {change}");
                 // Only the control has no TLBI at all.
                 let tlbis = sequence.steps().iter().filter(|step| matches!(step, Step::Tlbi(_))).count();

@@ -286,6 +286,8 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
         Access::Walk => "loads behind a TLBI of the observer's own",
         Access::UserLoad => "loads with EL0's permissions (LDTR)",
         Access::UserStore => "stores with EL0's permissions (STTR)",
+        Access::OtherLoad => "loads with the other ASID, each behind one with the ASID that TLBIs name",
+        Access::OtherStore => "stores with the other ASID, each behind a load with the ASID that TLBIs name",
     };
     let place = match case.observer.place {
         Place::Local => "the changing PE does so between the steps",
@@ -328,16 +330,21 @@ fn describe(descriptor: Descriptor, granule: Granule, level: Level) -> String {
         DescriptorKind::Block => "Block",
         DescriptorKind::Page => "Page",
     };
-    let Attributes { attr_index, shareability, writable, el1_execute, access_flag, not_global, contiguous, .. } =
-        descriptor.attributes();
+    let attributes = descriptor.attributes();
+    let Attributes { attr_index, shareability, writable, access_flag, not_global, contiguous, dbm, .. } = attributes;
     let mut text = format!(
         "{kind} to {oa:#x}: AttrIndx {attr_index}, {shareability:?} shareable, {}, {}",
         if writable { "read-write" } else { "read-only" },
-        if el1_execute { "executable" } else { "PXN" },
+        match (attributes.el1_execute, attributes.el0_execute) {
+            (true, true) => "executable, at EL0 too",
+            (true, false) => "executable",
+            (false, true) => "PXN",
+            (false, false) => "PXN and UXN",
+        },
     );
     // In a Page, nT's bit is one of the OA.
     let nt = descriptor.nt() && descriptor.kind(granule, level) == DescriptorKind::Block;
-    for (set, name) in [(access_flag, "AF"), (not_global, "nG"), (contiguous, "Contiguous"), (nt, "nT")] {
+    for (set, name) in [(access_flag, "AF"), (not_global, "nG"), (contiguous, "Contiguous"), (nt, "nT"), (dbm, "DBM")] {
         if set {
             text += &format!(", {name}");
         }

@@ -32,6 +32,7 @@ use arch::{barrier, counter, probe, tlbi};
 use vmsa::{
     geometry::BbmLevel,
     instance::{Access, Instance, Place},
+    mark::Marks,
     outcome::{Kind, Phase},
     sequence::{Sequence, Step},
     verdict::is_defined,
@@ -46,7 +47,7 @@ use crate::{
     boot::Vm,
     cpu::{self, Cpu},
     hypercall, tally,
-    window::{SPOT_BITS, Spot, Window, token},
+    window::{SPOT_BITS, Side, Spot, Window, token},
 };
 
 /// Accesses of an observer in a round's `before` and in its `after`.
@@ -55,6 +56,8 @@ const STILL_ACCESSES: u64 = 2;
 const PAUSE_MASK: u64 = 1;
 /// Every round whose number has these bits clear is one in which a local observer looks between the steps.
 const LOOK_MASK: u64 = 2;
+/// Every round whose number has one of these bits set is one in which an observer leaves no mark before the change begins.
+const LAZY_MASK: u64 = 4;
 /// Accesses for which the changer pauses.
 const PAUSE_ACCESSES: u64 = 2;
 /// Longest pause in milliseconds.
@@ -231,8 +234,10 @@ impl<'a> Work<'a> {
                 Place::Remote | Place::All => trouble = self.round_remotely(&observer, &mut random, &limits).err(),
             }
             self.window.recover(observer.spot);
-            let undo = self.window.live_at(observer.spot).reversed();
+            self.window.forget(Side::Old);
+            let mut undo = self.window.live_at(observer.spot).reversed();
             self.restore.iter().for_each(|step| undo.step(*step));
+            self.window.forget(Side::New);
             rounds += u64::from(trouble.is_none());
             if counter::now() - start > vm.info.budget_ticks {
                 break;
@@ -290,7 +295,7 @@ impl<'a> Work<'a> {
         observer.still(Phase::Before);
         observer.cpu.enter(Phase::During);
         let looks = observer.round & LOOK_MASK == 0;
-        let live = self.window.live_at(observer.spot);
+        let mut live = self.window.live_at(observer.spot);
         let mut steps = self.steps.iter().peekable();
         while let Some(step) = steps.next() {
             live.step(*step);
@@ -299,14 +304,19 @@ impl<'a> Work<'a> {
                 observer.access(Phase::During);
             }
         }
+        live.finish();
         self.window.discard(observer.spot);
+        observer.check(Phase::During);
         observer.overlapped(looks && self.steps.len() > 1);
         observer.still(Phase::After);
     }
 
     fn round_remotely(&self, changer: &Observer<'_>, random: &mut Random, limits: &Limits) -> Result<(), Trouble> {
         let round = changer.round;
-        changer.prime();
+        // Where hardware writes marks, the changer leaves none: they are to be the observers'.
+        if self.window.marking().is_none() {
+            changer.prime();
+        }
         self.go.publish(round);
         let silent = |ok: bool| if ok { Ok(()) } else { Err(Trouble::ObserverSilent) };
         silent(self.all_in(limits.silence, |seat| seat.armed.read() == round))?;
@@ -316,7 +326,7 @@ impl<'a> Work<'a> {
             barrier::pass();
         }
         changer.cpu.enter(Phase::During);
-        let live = self.window.live_at(changer.spot);
+        let mut live = self.window.live_at(changer.spot);
         self.stage.publish(round);
         for (number, step) in self.steps.iter().enumerate() {
             if pauses >> number & 1 != 0 {
@@ -324,6 +334,7 @@ impl<'a> Work<'a> {
             }
             live.step(*step);
         }
+        live.finish();
         self.window.discard(changer.spot);
         self.done.publish(round);
         changer.cpu.enter(Phase::Before);
@@ -363,7 +374,12 @@ impl<'a> Work<'a> {
             cpu.enter(Phase::During);
             seat.armed.publish(round);
             let mut overlapped = false;
+            let lazy = observer.is_lazy();
             while self.done.read() != round {
+                if lazy && self.stage.read() != round {
+                    barrier::spin();
+                    continue;
+                }
                 observer.access(Phase::During);
                 overlapped |= self.stage.read() == round;
                 during += 1;
@@ -372,6 +388,7 @@ impl<'a> Work<'a> {
             }
             barrier::dsb_sy();
             barrier::isb();
+            observer.check(Phase::During);
             observer.still(Phase::After);
             observer.overlapped(overlapped);
             seat.ack.publish(round);
@@ -394,12 +411,14 @@ struct Observer<'a> {
     seen_new: bool,
     /// Accesses so far: no two stores of a vCPU store the same.
     made: u64,
+    /// Marks of this round's accesses that went through, where hardware writes them.
+    left: Marks,
 }
 
 impl<'a> Observer<'a> {
     fn new(work: &'a Work<'a>, cpu: &'a Cpu, number: u64) -> Self {
         let (spot, [access, _]) = (work.window.spot(0), work.accesses);
-        Self { work, cpu, number, round: 0, spot, access, seen_new: false, made: 0 }
+        Self { work, cpu, number, round: 0, spot, access, seen_new: false, made: 0, left: Marks::empty() }
     }
 
     fn begin(&mut self, round: u64) {
@@ -409,6 +428,13 @@ impl<'a> Observer<'a> {
         self.spot = self.work.window.spot((hash >> (u64::BITS - SPOT_BITS)) + self.number);
         self.access = self.work.accesses[(round & 1) as usize];
         self.seen_new = false;
+        self.left = Marks::empty();
+    }
+
+    /// Whether nothing is accessed in this round before the change begins, so that hardware writes its marks, if it does,
+    /// while software replaces the descriptor.
+    const fn is_lazy(&self) -> bool {
+        self.work.window.marking().is_some() && self.round & LAZY_MASK != 0
     }
 
     /// Counts the round if it overlapped the change.
@@ -419,8 +445,25 @@ impl<'a> Observer<'a> {
     /// The accesses of a phase in which nothing changes.
     fn still(&mut self, phase: Phase) {
         self.cpu.enter(phase);
+        if phase == Phase::After {
+            self.left = Marks::empty();
+        }
+        if phase == Phase::Before && self.is_lazy() {
+            return;
+        }
         for _ in 0..STILL_ACCESSES {
             self.access(phase);
+        }
+        self.check(phase);
+    }
+
+    /// Looks for the marks that accesses must have left in the descriptor. In `During` once the change is complete.
+    fn check(&self, phase: Phase) {
+        let Some(marking) = self.work.window.marking() else { return };
+        // What hardware writes for an access is complete with it, and that behind a DSB.
+        barrier::dsb_sy();
+        if let Some((kind, descriptor)) = marking.look(self.spot, phase, self.left) {
+            self.count(phase, kind, probe::Probed { value: descriptor, esr: 0 });
         }
     }
 
@@ -490,6 +533,15 @@ impl<'a> Observer<'a> {
                 Access::Fetch => probe::fetch(va),
                 Access::UserLoad => probe::user_load(va),
                 Access::UserStore => probe::user_store(va, token),
+                Access::OtherLoad | Access::OtherStore => {
+                    // What its own ASID's entries make of it is another instance's to tell.
+                    probe::load(va);
+                    self.cpu.conflicts.settle();
+                    self.work.window.with_other_asid(|| match self.access {
+                        Access::OtherLoad => probe::load(va),
+                        _ => probe::store(va, token),
+                    })
+                }
                 Access::Atomic => probe::swap(va, token),
                 Access::Exclusive => {
                     let (probed, did) = probe::exclusive(va, token);
@@ -512,6 +564,10 @@ impl<'a> Observer<'a> {
         } else {
             self.exception(Kind::from_esr(probed.esr))
         };
+        if matches!(kind, Kind::Old | Kind::New | Kind::Same) {
+            let marks = Marks::of(self.access);
+            self.left |= if failed { marks - Marks::DIRTY } else { marks };
+        }
         self.seen_new |= kind == Kind::New;
         // Afterwards the old mapping's effect is wrong in itself, whatever was seen before it.
         let back = kind == Kind::Old && self.seen_new && phase == Phase::During;

@@ -40,8 +40,8 @@ impl Leaf {
         let Attributes { writable, el0, el1_execute, .. } = self.attributes;
         match access {
             // A cache operation to the PoC asks for no permission at EL1.
-            Access::Load | Access::Unaligned | Access::Walk | Access::At | Access::Dc => true,
-            Access::Store | Access::Atomic | Access::Exclusive => writable,
+            Access::Load | Access::OtherLoad | Access::Unaligned | Access::Walk | Access::At | Access::Dc => true,
+            Access::Store | Access::OtherStore | Access::Atomic | Access::Exclusive => writable,
             Access::Fetch => el1_execute,
             Access::UserLoad => el0,
             Access::UserStore => el0 && writable,
@@ -628,7 +628,8 @@ mod tests {
         for granule in Granule::ALL {
             for change in testing::changes(granule) {
                 let id = format!("{} {change}", change.family());
-                let Descriptors { old, new, block } = change.descriptors(granule, 1 << 40, 1 << 41, [1 << 16, 1 << 17]);
+                let new_oa = if change.moves() { 1 << 41 } else { 1 << 40 };
+                let Descriptors { old, new, block } = change.descriptors(granule, 1 << 40, new_oa, [1 << 16, 1 << 17]);
                 let (level, sides) = (change.level(), change.what().sides());
                 let kinds = [old, new, block].map(|descriptor| descriptor.kind(granule, level));
                 assert_eq!(kinds[0] == DescriptorKind::Table, sides.old.below, "{id}");

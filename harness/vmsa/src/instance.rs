@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Longest id in bytes; buffers for ids have this size.
-pub const MAX_ID: usize = 72;
+pub const MAX_ID: usize = 88;
 
 words! {
     /// Whose translation is changed.
@@ -132,17 +132,17 @@ words! {
 }
 
 impl Method {
-    /// Whether the method can be carried out for `change` at all: only a Block has an nT bit, and a Table
-    /// descriptor has no Access flag to break it by.
+    /// Whether the method can be carried out for `change` at all: only a Block has an nT bit, a Table descriptor has no
+    /// Access flag to break it by, and where that is what changes there is nothing in between.
     #[must_use]
     pub const fn fits(self, change: Change) -> bool {
-        let Sides { old, hardware, .. } = change.what().sides();
+        let Sides { old, new, hardware, .. } = change.what().sides();
         let swaps = !matches!(hardware, HardwareUpdates::Off);
         match self {
             Self::Nt => change.resizes(),
             Self::NtCas => swaps && change.resizes(),
             Self::BbmCas | Self::DirectCas => swaps,
-            Self::BbmAf => !old.below && old.attributes.access_flag,
+            Self::BbmAf => !old.below && old.attributes.access_flag && new.attributes.access_flag,
             Self::Bbm | Self::Direct | Self::DirectNotlbi => true,
         }
     }
@@ -173,6 +173,10 @@ words! {
         UserLoad = "user-load",
         /// A store with EL0's permissions: STTR.
         UserStore = "user-store",
+        /// A load with the other ASID in TTBR1_EL1, behind one with the usual ASID that is not counted.
+        OtherLoad = "other-load",
+        /// A store of that kind.
+        OtherStore = "other-store",
     }
 }
 
@@ -180,7 +184,13 @@ impl Access {
     /// Whether it stores, so that its landing place is looked up.
     #[must_use]
     pub const fn stores(self) -> bool {
-        matches!(self, Self::Store | Self::UserStore | Self::Atomic | Self::Exclusive)
+        matches!(self, Self::Store | Self::UserStore | Self::OtherStore | Self::Atomic | Self::Exclusive)
+    }
+
+    /// Whether it is made with the other ASID.
+    #[must_use]
+    pub const fn switches_asid(self) -> bool {
+        matches!(self, Self::OtherLoad | Self::OtherStore)
     }
 
     /// What tells one mapping from another by it, where both permit it.
@@ -608,7 +618,10 @@ mod tests {
             ("el1.split.4k-l2.bbm.load-local.cap+", IdError::Unknown("modifier")),
             ("el1.split.4k-l2.bbm.load-local.cap0.s2off", IdError::Trailing),
             ("selftest.quiet.cap0", IdError::Trailing),
-            ("el1.protect.16k-l3-rw-ro.direct-notlbi~0000000000.store-remote.s2pages.cap0", IdError::Trailing),
+            (
+                "el1.protect.16k-l3-rw-ro.direct-notlbi~0000000000.store-remote.s2pages.cap0.and.more.than.an.id.has",
+                IdError::Trailing,
+            ),
         ] {
             assert_eq!(id.parse::<Instance>(), Err(error), "{id}");
         }

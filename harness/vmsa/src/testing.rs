@@ -46,6 +46,13 @@ pub(crate) fn cases(granule: Granule) -> Vec<Case> {
 pub(crate) fn instances() -> Vec<Instance> {
     let mut instances: Vec<Instance> = Selftest::ALL.iter().copied().map(Instance::Selftest).collect();
     for case in Granule::ALL.into_iter().flat_map(cases) {
+        // The circumstances in all combinations of one observer; of the others, one of each.
+        if case.observer != (Observer { access: Access::Load, place: Place::Remote }) {
+            let rare = case.observer.place == Place::All;
+            let (stage2, cap) = if rare { (Stage2::Pages, Some(BbmLevel::L0)) } else { (case.stage2, None) };
+            instances.push(Instance::Case(Case { stage2, cap, ..case }));
+            continue;
+        }
         for &stage2 in Stage2::ALL {
             for cap in [None].into_iter().chain(BbmLevel::ALL.map(Some)) {
                 instances.push(Instance::Case(Case { stage2, cap, ..case }));

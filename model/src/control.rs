@@ -34,8 +34,10 @@ const SCTLR_UCI: u64 = 1 << 26;
 /// What a system instruction does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Maintenance {
-    /// DC by VA, to the Point of Coherency or Persistence, or IVAC.
+    /// DC by VA, to the Point of Coherency or Persistence.
     ToCoherency,
+    /// DC IVAC.
+    Invalidate,
     /// DC CVAU, IC IVAU.
     ToUnification,
     /// IC IALLU, IC IALLUIS.
@@ -51,7 +53,7 @@ const fn maintenance(op: SysOp) -> Option<(Maintenance, u8)> {
     Some(match op.fields() {
         (3, 7, 4, 1) => (Maintenance::Zero, 0),
         (3, 7, 10 | 12 | 14, 1) => (Maintenance::ToCoherency, 0),
-        (0, 7, 6, 1) => (Maintenance::ToCoherency, 1),
+        (0, 7, 6, 1) => (Maintenance::Invalidate, 1),
         (3, 7, 11, 1) | (3, 7, 5, 1) => (Maintenance::ToUnification, 0),
         (0, 7, 1 | 5, 0) => (Maintenance::AllInstructions, 1),
         (0, 7, 6 | 10 | 14, 2) => (Maintenance::SetWay, 1),
@@ -145,7 +147,9 @@ impl Core<'_> {
         let definition = self.find_register(register)?;
         self.check_register(definition, register, false)?;
         if definition.effect != Effect::Elsewhere {
-            self.pe.registers.write(definition, value);
+            let lpa2 = self.shared.mmus[self.pe.number].profile().lpa2;
+            let res0 = if lpa2 { 0 } else { sysreg::of_lpa2(definition.id) };
+            self.pe.registers.write(definition, value & !res0);
         }
         let now = self.now();
         let virtual_now = self.virtual_now();
@@ -221,7 +225,7 @@ impl Core<'_> {
         }
         let hcr = self.pe.registers.get(Id::HCR_EL2);
         let (allowed_at_el0, trap) = match what {
-            Maintenance::ToCoherency => (SCTLR_UCI, HCR_TPCP),
+            Maintenance::ToCoherency | Maintenance::Invalidate => (SCTLR_UCI, HCR_TPCP),
             Maintenance::ToUnification => (SCTLR_UCI, HCR_TPU),
             Maintenance::AllInstructions => (0, HCR_TPU),
             Maintenance::SetWay => (0, HCR_TSW),
@@ -234,7 +238,8 @@ impl Core<'_> {
             return Err(self.trap_register(SysReg(op.0), false));
         }
         match what {
-            Maintenance::ToCoherency | Maintenance::ToUnification => self.maintain(value),
+            Maintenance::ToCoherency | Maintenance::ToUnification => self.maintain(value, false),
+            Maintenance::Invalidate => self.maintain(value, true),
             Maintenance::Zero => self.zero_block(value),
             // All PEs and walkers see the same memory, and code is decoded again when it is stored to.
             Maintenance::AllInstructions | Maintenance::SetWay => Ok(()),
@@ -263,8 +268,11 @@ impl Core<'_> {
         let kind = mmu::Kind::At { write, both_stages };
         let par = match self.ask(mmu::Request { va, kind, el: named, privileged, pan }) {
             Ok(found) => {
-                u64::from(found.attr) << 56 | found.pa & 0xffff_ffff_f000 | ONE | u64::from(found.shareability) << 7
+                // Device memory and Normal Non-cacheable memory are Outer Shareable whatever the descriptor says.
+                let shareability = if found.device || found.attr == 0x44 { 0b10 } else { found.shareability };
+                u64::from(found.attr) << 56 | found.pa & 0xf_ffff_ffff_f000 | ONE | u64::from(shareability) << 7
             }
+            Err(fault) if fault.stall => return Err(self.abort(Kind::Maintenance, &fault)),
             // A fault of stage 2 on a table walk of stage 1 is EL2's to take, where the AT is EL1's.
             Err(fault) if el == 1 && fault.stage2 => return Err(self.abort(Kind::Maintenance, &fault)),
             Err(fault) => {
@@ -280,7 +288,8 @@ impl Core<'_> {
     fn invalidate_tlb(&mut self, op: SysOp, value: u64) -> Result<(), Stop> {
         let (op1, crn, crm, op2) = op.fields();
         let [op1, crn, crm, op2] = [op1, crn, crm, op2].map(|field| field as u8);
-        let Some(tlbi) = mmu::TlbiOp::decode(op1, crn, crm, op2, value) else {
+        let lpa2 = self.shared.mmus[self.pe.number].profile().lpa2;
+        let Some(tlbi) = mmu::TlbiOp::decode((op1, crn, crm, op2), value, &self.pe.context, lpa2) else {
             return Err(Stop::Unknown { word: self.word().unwrap_or(0), pc: self.pe.pc });
         };
         let el = self.pe.mode.el;

@@ -17,7 +17,7 @@ use crate::{
     gic::Gic,
     memory::{Memory, PAGE, Unwalked},
     mmu,
-    pe::{Core, Pe, Wait},
+    pe::{Core, GRANULE, Pe, Wait},
     psci::Power,
     schedule, timer,
     trace::{Log, Marks},
@@ -226,7 +226,7 @@ pub(crate) struct Shared {
     /// Whether any of them may.
     monitored: bool,
     /// Event registers, a bit each.
-    events: u8,
+    pub(crate) events: u8,
     /// Stores that walkers may not see.
     pub(crate) unwalked: Unwalked,
     /// Whether walkers may lag behind stores at all.
@@ -275,15 +275,9 @@ impl Shared {
 
     /// What a store by PE `number` does to others' monitors, and to what walkers see.
     pub(crate) fn watch_store(&mut self, number: usize, pa: u64, size: Size) {
-        const GRANULE: u64 = 64;
         if self.monitored {
-            for (other, monitor) in self.monitors.iter_mut().enumerate() {
-                if other != number && *monitor == Some(pa / GRANULE) {
-                    *monitor = None;
-                    // A monitor that is cleared is an event.
-                    self.events |= 1 << other;
-                }
-            }
+            let Self { monitors, events, .. } = self;
+            clear_monitors(monitors, events, pa, size, Some(number));
         }
         if self.lagging_walks
             && size == Size::B8
@@ -295,12 +289,28 @@ impl Shared {
     }
 }
 
+/// Clears the monitors that mark any of `size` bytes at `pa`, but that of the PE `by`; whose is cleared has an event.
+fn clear_monitors(monitors: &mut [Option<u64>; MAX_CPUS], events: &mut u8, pa: u64, size: Size, by: Option<usize>) {
+    // An unaligned store may reach into a second block.
+    let blocks = pa / GRANULE..=(pa + size.bytes() - 1) / GRANULE;
+    for (other, monitor) in monitors.iter_mut().enumerate() {
+        if by != Some(other) && monitor.is_some_and(|block| blocks.contains(&block)) {
+            *monitor = None;
+            *events |= 1 << other;
+        }
+    }
+}
+
 /// Memory as table walkers see it.
 pub(crate) struct Tables<'a> {
     pub(crate) memory: &'a mut Memory,
     pub(crate) unwalked: &'a Unwalked,
+    pub(crate) monitors: &'a mut [Option<u64>; MAX_CPUS],
+    pub(crate) events: &'a mut u8,
     /// Number of the PE that walks.
     pub(crate) walker: usize,
+    /// [`Defect::UpdateKeepsMonitors`](mmu::Defect::UpdateKeepsMonitors).
+    pub(crate) keeps_monitors: bool,
 }
 
 impl mmu::TableMemory for Tables<'_> {
@@ -321,7 +331,12 @@ impl mmu::TableMemory for Tables<'_> {
     }
 
     fn cas64(&mut self, pa: u64, old: u64, new: u64) -> bool {
-        self.read64(pa) == Some(old) && self.memory.write(pa, Size::B8, new).is_some()
+        let stored = self.read64(pa) == Some(old) && self.memory.write(pa, Size::B8, new).is_some();
+        if stored && !self.keeps_monitors {
+            // No PE's store-exclusive may write over an update that it has not read, the walking PE's included.
+            clear_monitors(self.monitors, self.events, pa, Size::B8, None);
+        }
+        stored
     }
 }
 
@@ -536,3 +551,6 @@ impl Machine {
         })
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -31,7 +31,7 @@ const ALIGNMENT: u8 = 0b10_0001;
 const UNSUPPORTED: u8 = 0b11_0101;
 
 /// Bytes of the block that an exclusive access marks: CTR_EL0.ERG.
-const GRANULE: u64 = 64;
+pub(crate) const GRANULE: u64 = 64;
 /// Bytes that DC ZVA zeroes: DCZID_EL0.
 pub(crate) const ZERO_BLOCK: u64 = 2048;
 
@@ -44,6 +44,8 @@ const SCTLR_SA0: u64 = 1 << 4;
 /// HCR_EL2.TWI and TWE.
 const HCR_TWI: u64 = 1 << 13;
 const HCR_TWE: u64 = 1 << 14;
+/// HCRX_EL2.FnXS.
+const HCRX_FNXS: u64 = 1 << 3;
 /// HCR_EL2.TSC: SMC traps.
 const HCR_TSC: u64 = 1 << 19;
 
@@ -136,8 +138,8 @@ impl Micro {
             (va & !(PAGE - 1) == page.va & !Self::WATCHED && page.cacheable).then(|| va.wrapping_add(page.offset))
         };
         match kind {
-            mmu::Kind::Store => find(&self.stores),
-            mmu::Kind::Load | mmu::Kind::CacheMaintenance => find(&self.loads),
+            mmu::Kind::Store | mmu::Kind::CacheMaintenance { writable: true } => find(&self.stores),
+            mmu::Kind::Load | mmu::Kind::CacheMaintenance { writable: false } => find(&self.loads),
             mmu::Kind::Atomic => find(&self.loads).and(find(&self.stores)),
             mmu::Kind::Fetch | mmu::Kind::At { .. } => None,
         }
@@ -204,6 +206,8 @@ pub(crate) struct Pe {
     pub(crate) nested: u32,
     /// ESR, FAR and ELR of the first of them.
     pub(crate) first_nested: [u64; 3],
+    /// The block, by number, of the last load-exclusive's VA. Nothing but [`mmu::Defect::MonitorByVa`] looks at it.
+    marked: u64,
     /// Instructions of this turn, and how many of them are left.
     turn: u32,
     left: u32,
@@ -222,7 +226,11 @@ impl Pe {
         let mpidr = 1 << 31 | number as u64;
         registers.set(Id::MPIDR_EL1, mpidr);
         registers.set(Id::VMPIDR_EL2, mpidr);
-        let mmfr2 = registers.get(Id::ID_AA64MMFR2_EL1) | u64::from(profile.bbm.number()) << 52;
+        let mmfr0 = profile.mmfr0(registers.get(Id::ID_AA64MMFR0_EL1));
+        registers.set(Id::ID_AA64MMFR0_EL1, mmfr0);
+        // BBM, and VARange.
+        let mmfr2 = u64::from(profile.bbm.number()) << 52 | u64::from(profile.lpa2) << 16;
+        let mmfr2 = registers.get(Id::ID_AA64MMFR2_EL1) | mmfr2;
         registers.set(Id::ID_AA64MMFR2_EL1, mmfr2);
         let mut pe = Self { registers, ..Self::blank(number) };
         pe.update_context();
@@ -244,6 +252,7 @@ impl Pe {
             wait: Wait::No,
             nested: 0,
             first_nested: [0; 3],
+            marked: 0,
             turn: 0,
             left: 0,
             fetch: Fetch::NONE,
@@ -291,7 +300,8 @@ impl Pe {
     /// Everything but its identity and its part of the MMU is as after reset.
     pub(crate) fn reset(&mut self) {
         let mut registers = Registers::default();
-        for id in [Id::MIDR_EL1, Id::VPIDR_EL2, Id::MPIDR_EL1, Id::VMPIDR_EL2, Id::ID_AA64MMFR2_EL1] {
+        let [mmfr0, mmfr2] = [Id::ID_AA64MMFR0_EL1, Id::ID_AA64MMFR2_EL1];
+        for id in [Id::MIDR_EL1, Id::VPIDR_EL2, Id::MPIDR_EL1, Id::VMPIDR_EL2, mmfr0, mmfr2] {
             registers.set(id, self.registers.get(id));
         }
         let micro = Micro { watched: self.micro.watched, ..Micro::EMPTY };
@@ -369,6 +379,11 @@ impl Core<'_> {
         self.forget_stale();
     }
 
+    /// Whether this CPU makes a mistake.
+    fn has(&self, defect: mmu::Defect) -> bool {
+        self.shared.mmus[self.pe.number].profile().has(defect)
+    }
+
     /// Drops the translations kept here.
     pub(crate) fn forget(&mut self) {
         self.pe.fetch = Fetch::NONE;
@@ -407,8 +422,9 @@ impl Core<'_> {
     /// Asks the modelled TLB.
     pub(crate) fn ask(&mut self, request: mmu::Request) -> Result<mmu::Translated, mmu::Fault> {
         self.clock();
-        let Shared { mmus, memory, unwalked, choices, .. } = &mut *self.shared;
-        let mut tables = Tables { memory, unwalked, walker: self.pe.number };
+        let Shared { mmus, memory, unwalked, monitors, events, choices, .. } = &mut *self.shared;
+        let keeps_monitors = mmus[self.pe.number].profile().has(mmu::Defect::UpdateKeepsMonitors);
+        let mut tables = Tables { memory, unwalked, monitors, events, walker: self.pe.number, keeps_monitors };
         let result = mmus[self.pe.number].translate(request, &self.pe.context, &mut tables, choices);
         choices.tell_of((request.va, 1), "access", || {
             let mmu::Request { va, kind, .. } = request;
@@ -424,18 +440,25 @@ impl Core<'_> {
     /// Gives the modelled TLB a moment to do what nobody asked for.
     fn step_tlb(&mut self) {
         self.clock();
-        let Shared { mmus, memory, unwalked, choices, .. } = &mut *self.shared;
-        let mut tables = Tables { memory, unwalked, walker: self.pe.number };
+        let Shared { mmus, memory, unwalked, monitors, events, choices, .. } = &mut *self.shared;
+        let keeps_monitors = mmus[self.pe.number].profile().has(mmu::Defect::UpdateKeepsMonitors);
+        let mut tables = Tables { memory, unwalked, monitors, events, walker: self.pe.number, keeps_monitors };
         mmus[self.pe.number].step(self.pe.mode.el, &self.pe.context, &mut tables, choices);
         self.forget_stale();
     }
 
+    /// HCRX_EL2.FnXS: what EL1 executes counts as its nXS form, TLBI and DSB.
+    fn forces_nxs(&self) -> bool {
+        self.pe.mode.el < 2 && self.pe.registers.get(Id::HCRX_EL2) & HCRX_FNXS != 0
+    }
+
     /// TLBI.
     pub(crate) fn issue_tlbi(&mut self, op: mmu::TlbiOp) {
+        let force_nxs = self.forces_nxs();
         self.clock();
         self.shared.choices.tell("tlbi", || op);
         let Shared { mmus, choices, .. } = &mut *self.shared;
-        mmu::tlbi(mmus, self.pe.number, op, self.pe.mode.el == 1, &self.pe.context, choices);
+        mmu::tlbi(mmus, self.pe.number, op.forced_nxs(force_nxs), self.pe.mode.el == 1, &self.pe.context, choices);
         self.forget_stale();
         self.maybe_end_turn();
     }
@@ -519,9 +542,21 @@ impl Core<'_> {
 
     /// Where `bytes` at `va`, all in one page, are.
     fn locate(&mut self, va: u64, bytes: u64, kind: mmu::Kind, access: Access) -> Result<Located, Stop> {
+        self.locate_part(va, bytes, va.is_multiple_of(bytes), kind, access)
+    }
+
+    /// The same, of a part of an access, which is as a whole `aligned` or not.
+    fn locate_part(
+        &mut self,
+        va: u64,
+        bytes: u64,
+        aligned: bool,
+        kind: mmu::Kind,
+        access: Access,
+    ) -> Result<Located, Stop> {
         self.check_sp(access)?;
-        let what = if kind == mmu::Kind::Load { Kind::Load } else { Kind::Store };
-        let aligned = va.is_multiple_of(bytes);
+        // An atomic's fault is a read's where a read would have it too; see [`mmu::Fault::write`] for where not.
+        let what = if kind == mmu::Kind::Store { Kind::Store } else { Kind::Load };
         let must_be_aligned = access.needs_alignment() || kind == mmu::Kind::Atomic || self.sctlr() & SCTLR_A != 0;
         if !aligned && must_be_aligned {
             return Err(self.abort_with(va, what, ALIGNMENT));
@@ -536,7 +571,10 @@ impl Core<'_> {
             self.shared.choices.tell_of((va, bytes), "access", || format!("{kind:?} {va:#x}: PA {pa:#x}, as before"));
             return Ok(Located { pa, torn: None });
         }
-        let translated = self.translate(va, kind, unprivileged).map_err(|fault| self.abort(what, &fault))?;
+        let translated = self.translate(va, kind, unprivileged).map_err(|fault| {
+            let what = if fault.write { Kind::Store } else { what };
+            self.abort(what, &fault)
+        })?;
         if !aligned && translated.device {
             return Err(self.abort_with(va, what, ALIGNMENT));
         }
@@ -568,14 +606,22 @@ impl Core<'_> {
     #[inline(never)]
     fn load_slowly(&mut self, va: u64, size: Size, access: Access) -> Result<u64, Stop> {
         if Self::crosses(va, size) && !access.needs_alignment() && self.sctlr() & SCTLR_A == 0 {
+            if self.has(mmu::Defect::SeamByFirst) {
+                let pa = self.locate(va, 1, mmu::Kind::Load, access)?.pa;
+                let value = self.shared.memory.read(pa, size);
+                return value.ok_or_else(|| self.abort_with(va, Kind::Load, EXTERNAL));
+            }
             // Each byte is an access of its own.
             return (0..size.bytes()).try_fold(0, |value, n| {
-                Ok(value | self.load_slowly(va.wrapping_add(n), Size::B1, access)? << (8 * n))
+                let va = va.wrapping_add(n);
+                let pa = self.locate_part(va, 1, false, mmu::Kind::Load, access)?.pa;
+                let byte = self.shared.memory.read(pa, Size::B1);
+                Ok(value | byte.ok_or_else(|| self.abort_with(va, Kind::Load, EXTERNAL))? << (8 * n))
             });
         }
         let Located { pa, torn } = self.locate(va, size.bytes(), mmu::Kind::Load, access)?;
         if access.contains(Access::EXCLUSIVE) {
-            self.set_monitor(pa);
+            self.set_monitor(va, pa);
         }
         if let Some(upper) = torn.filter(|_| size == Size::B8)
             && let Some(low) = self.shared.memory.read(pa, Size::B4)
@@ -593,8 +639,17 @@ impl Core<'_> {
     #[inline(never)]
     fn store_slowly(&mut self, va: u64, size: Size, value: u64, access: Access) -> Result<(), Stop> {
         if Self::crosses(va, size) && !access.needs_alignment() && self.sctlr() & SCTLR_A == 0 {
-            return (0..size.bytes())
-                .try_for_each(|n| self.store_slowly(va.wrapping_add(n), Size::B1, value >> (8 * n) & 0xff, access));
+            if self.has(mmu::Defect::SeamByFirst) {
+                let pa = self.locate(va, 1, mmu::Kind::Store, access)?.pa;
+                let stored = (0..size.bytes()).try_for_each(|n| self.put(pa + n, Size::B1, value >> (8 * n) & 0xff));
+                return stored.ok_or_else(|| self.abort_with(va, Kind::Store, EXTERNAL));
+            }
+            return (0..size.bytes()).try_for_each(|n| {
+                let va = va.wrapping_add(n);
+                let pa = self.locate_part(va, 1, false, mmu::Kind::Store, access)?.pa;
+                let stored = self.put(pa, Size::B1, value >> (8 * n) & 0xff);
+                stored.ok_or_else(|| self.abort_with(va, Kind::Store, EXTERNAL))
+            });
         }
         let Located { pa, torn } = self.locate(va, size.bytes(), mmu::Kind::Store, access)?;
         if let Some(upper) = torn.filter(|_| size == Size::B8) {
@@ -613,12 +668,15 @@ impl Core<'_> {
         let shared = &mut *self.shared;
         if shared.watches_stores {
             shared.watch_store(self.pe.number, pa, size);
-            self.trace_store(pa, size, value);
+            if shared.choices.log().is_some() {
+                self.trace_store(pa, size, value);
+            }
         }
         self.shared.memory.write(pa, size, value)
     }
 
     /// Logs a store to a descriptor that a walk has read.
+    #[cold]
     fn trace_store(&mut self, pa: u64, size: Size, value: u64) {
         let is_descriptor = |log: &mut Log| size == Size::B8 && log.is_descriptor(pa);
         if self.shared.choices.log().is_some_and(is_descriptor) {
@@ -664,7 +722,8 @@ impl Core<'_> {
         Some(())
     }
 
-    fn set_monitor(&mut self, pa: u64) {
+    fn set_monitor(&mut self, va: u64, pa: u64) {
+        self.pe.marked = va / GRANULE;
         self.shared.monitors[self.pe.number] = Some(pa / GRANULE);
         self.shared.update_watch();
         self.maybe_end_turn();
@@ -675,11 +734,25 @@ impl Core<'_> {
         self.shared.update_watch();
     }
 
-    /// Whether a store-exclusive to `pa` succeeds; the monitor is clear afterwards.
-    fn pass_monitor(&mut self, pa: u64) -> bool {
-        let marked = self.shared.monitors[self.pe.number] == Some(pa / GRANULE);
+    /// Whether a store-exclusive to `va`, which is at `pa`, succeeds; the monitor is clear afterwards.
+    fn pass_monitor(&mut self, va: u64, pa: u64) -> bool {
+        let block = match self.shared.monitors[self.pe.number] {
+            Some(_) if self.has(mmu::Defect::MonitorByVa) && self.pe.marked == va / GRANULE => Some(pa / GRANULE),
+            block => block,
+        };
+        let marked = block == Some(pa / GRANULE);
         self.clear_monitor();
         marked
+    }
+
+    /// Both elements by one translation: a store-exclusive that succeeds must have had both from one place.
+    #[cold]
+    fn load_exclusive_pair(&mut self, va: u64, size: Size, access: Access) -> Result<(u64, u64), Stop> {
+        let pa = self.locate(va, 2 * size.bytes(), mmu::Kind::Load, access)?.pa;
+        self.set_monitor(va, pa);
+        let memory = &self.shared.memory;
+        let pair = memory.read(pa, size).zip(memory.read(pa + size.bytes(), size));
+        pair.ok_or_else(|| self.abort_with(va, Kind::Load, EXTERNAL))
     }
 
     /// DC ZVA.
@@ -703,12 +776,14 @@ impl Core<'_> {
         zeroed.ok_or_else(|| self.abort_with(start, Kind::Store, EXTERNAL))
     }
 
-    /// Cache maintenance by VA: nothing to do, but for the fault it may take.
-    pub(crate) fn maintain(&mut self, va: u64) -> Result<(), Stop> {
-        if self.pe.micro.of(mmu::Kind::CacheMaintenance, va).is_none() {
-            let translated = self.translate(va, mmu::Kind::CacheMaintenance, false);
+    /// Cache maintenance by VA: nothing to do, but for the fault it may take. `writable`: DC IVAC, which throws stores
+    /// away, and so wants permission to write.
+    pub(crate) fn maintain(&mut self, va: u64, writable: bool) -> Result<(), Stop> {
+        let kind = mmu::Kind::CacheMaintenance { writable };
+        if self.pe.micro.of(kind, va).is_none() {
+            let translated = self.translate(va, kind, false);
             let translated = translated.map_err(|fault| self.abort(Kind::Maintenance, &fault))?;
-            self.keep(&translated, mmu::Kind::CacheMaintenance);
+            self.keep(&translated, kind);
         }
         Ok(())
     }
@@ -800,11 +875,11 @@ impl Env for Core<'_> {
 
     #[inline(always)]
     fn load_pair(&mut self, va: u64, size: Size, access: Access) -> Result<(u64, u64), Stop> {
-        if access.contains(Access::EXCLUSIVE) && !va.is_multiple_of(2 * size.bytes()) {
-            return Err(self.abort_with(va, Kind::Load, ALIGNMENT));
+        if access.contains(Access::EXCLUSIVE) {
+            return self.load_exclusive_pair(va, size, access);
         }
         let first = self.load(va, size, access)?;
-        let second = self.load(va.wrapping_add(size.bytes()), size, access & !Access::EXCLUSIVE)?;
+        let second = self.load(va.wrapping_add(size.bytes()), size, access)?;
         Ok((first, second))
     }
 
@@ -816,7 +891,7 @@ impl Env for Core<'_> {
 
     fn store_exclusive(&mut self, va: u64, size: Size, value: u64, access: Access) -> Result<bool, Stop> {
         let pa = self.locate(va, size.bytes(), mmu::Kind::Store, access)?.pa;
-        let passed = self.pass_monitor(pa);
+        let passed = self.pass_monitor(va, pa);
         if passed && self.put(pa, size, value).is_none() {
             return Err(self.abort_with(va, Kind::Store, EXTERNAL));
         }
@@ -826,7 +901,7 @@ impl Env for Core<'_> {
 
     fn store_exclusive_pair(&mut self, va: u64, size: Size, values: (u64, u64), access: Access) -> Result<bool, Stop> {
         let pa = self.locate(va, 2 * size.bytes(), mmu::Kind::Store, access)?.pa;
-        let passed = self.pass_monitor(pa);
+        let passed = self.pass_monitor(va, pa);
         if passed {
             let stored = self.put(pa, size, values.0).and_then(|()| self.put(pa + size.bytes(), size, values.1));
             if stored.is_none() {
@@ -842,8 +917,8 @@ impl Env for Core<'_> {
     }
 
     fn atomic(&mut self, va: u64, size: Size, access: Access, op: AtomicOp, operand: u64) -> Result<u64, Stop> {
-        let pa = self.locate(va, size.bytes(), mmu::Kind::Atomic, access)?.pa;
-        let Some(old) = self.shared.memory.read(pa, size) else {
+        let Located { pa, torn } = self.locate(va, size.bytes(), mmu::Kind::Atomic, access)?;
+        let Some(old) = self.shared.memory.read(torn.unwrap_or(pa), size) else {
             return Err(self.abort_with(va, Kind::Store, EXTERNAL));
         };
         // A compare and swap that fails stores nothing.
@@ -934,6 +1009,7 @@ impl Env for Core<'_> {
                     Domain::OuterShareable => mmu::Scope::Outer,
                     Domain::FullSystem => mmu::Scope::System,
                 };
+                let nxs = nxs || self.forces_nxs();
                 let dsb = mmu::Dsb { scope, loads_and_stores: types == Types::All, nxs };
                 mmu::complete(&mut self.shared.mmus, self.pe.number, dsb, &mut self.shared.choices);
                 self.forget_stale();

@@ -88,16 +88,27 @@ const SCTLR_EL1_ONES: u64 = 0x3050_0800;
 const SCTLR_EL2_MASK: u64 = 0x0008_100f;
 /// RES1 without VHE.
 const SCTLR_EL2_ONES: u64 = 0x30c5_0830;
-/// All but RES0 bits and those of features that are not there (DS, MTX, E0PD, NFD).
-const TCR_EL1_MASK: u64 = 0x0007_ffff_ffff_ffff & !(1 << 35) & !(1 << 6);
-const TCR_EL2_MASK: u64 = 0x3f_ffff & !(1 << 19) & !(0x3 << 6) | 1 << 22 | 0x1f << 24;
+/// All but RES0 bits and those of features that are not there (MTX, E0PD, NFD); DS only where there is FEAT_LPA2.
+const TCR_EL1_MASK: u64 = 0x0007_ffff_ffff_ffff & !(1 << 35) & !(1 << 6) | 1 << 59;
+const TCR_EL2_MASK: u64 = 0x3f_ffff & !(1 << 19) & !(0x3 << 6) | 1 << 22 | 0x1f << 24 | 1 << 32;
 const TCR_EL2_ONES: u64 = 1 << 31 | 1 << 23;
-const VTCR_MASK: u64 = 0x7f_ffff & !(1 << 20) | 1 << 22 | 0xf << 25;
+/// With DS and SL2, which are there where FEAT_LPA2 is.
+const VTCR_MASK: u64 = 0x7f_ffff & !(1 << 20) | 1 << 22 | 0xf << 25 | 3 << 32;
 /// VM to TRVM, CD and ID, without TID0 (AArch32) and HCD (EL3 is there); the features of the others are not. RW is RAO/WI.
 const HCR_MASK: u64 = 0x5fff_7fff | 3 << 32;
 const HCR_ONES: u64 = 1 << 31;
 /// SPSR of AArch64: NZCV, UAO, PAN, SS, IL, DAIF, M.
 const SPSR_MASK: u64 = 0xf0f0_03df;
+
+/// Bits of `id` that are RES0 without FEAT_LPA2: DS of the TCRs, SL2.
+pub(crate) const fn of_lpa2(id: Id) -> u64 {
+    match id {
+        Id::TCR_EL1 => 1 << 59,
+        Id::TCR_EL2 => 1 << 32,
+        Id::VTCR_EL2 => 3 << 32,
+        _ => 0,
+    }
+}
 
 macro_rules! registers {
     ($($name:ident = $encoding:expr, $read:literal $write:expr, $mask:expr, $ones:expr, $trap:ident, $effect:ident;)+) => {
@@ -145,11 +156,11 @@ registers! {
     ID_AA64ISAR0_EL1 = [3, 0, 0, 6, 0], 1 NOBODY, 0, 1 << 16 | 2 << 20 | 1 << 52 | 2 << 56, Id3, None;
     // DPB, LRCPC, SB, XS.
     ID_AA64ISAR1_EL1 = [3, 0, 0, 6, 1], 1 NOBODY, 0, 1 | 2 << 20 | 1 << 36 | 1 << 56, Id3, None;
-    // 48 bits of address, 16 of ASID, SNSMem, all three granules at both stages.
+    // 48 bits of address, 16 of ASID, SNSMem, all three granules at both stages. Some profiles have 52 bits.
     ID_AA64MMFR0_EL1 = [3, 0, 0, 7, 0], 1 NOBODY, 0, 0x0000_0222_0010_1025, Id3, None;
     // HAFDBS, 16 bits of VMID, HPDS, PAN, XNX, HCX.
     ID_AA64MMFR1_EL1 = [3, 0, 0, 7, 1], 1 NOBODY, 0, 2 | 2 << 4 | 1 << 12 | 1 << 20 | 1 << 28 | 1 << 40, Id3, None;
-    // UAO, TTL; BBM is the profile's.
+    // UAO, TTL; BBM and VARange are the profile's.
     ID_AA64MMFR2_EL1 = [3, 0, 0, 7, 2], 1 NOBODY, 0, 1 << 4 | 1 << 48, Id3, None;
     // The ID group's other registers, which all read as zero.
     ID_GROUP3 = [3, 0, 0, 1, 0], 1 NOBODY, 0, 0, Id3, None;
@@ -208,7 +219,8 @@ registers! {
     OSLAR_EL1 = [2, 0, 1, 0, 4], 4 1, 0, 0, No, None;
     OSDLR_EL1 = [2, 0, 1, 3, 4], 1 1, 1, 0, No, None;
     HCR_EL2 = [3, 4, 1, 1, 0], 2 2, HCR_MASK, HCR_ONES, No, Translation;
-    HCRX_EL2 = [3, 4, 1, 2, 2], 2 2, 3, 0, No, None;
+    // FnXS, and FGTnXS, behind which there is nothing.
+    HCRX_EL2 = [3, 4, 1, 2, 2], 2 2, 3 << 3, 0, No, None;
     ACTLR_EL2 = [3, 4, 1, 0, 1], 2 2, 0, 0, No, None;
     MDCR_EL2 = [3, 4, 1, 1, 1], 2 2, 0, 0, No, None;
     CPTR_EL2 = [3, 4, 1, 1, 2], 2 2, 1 << 31 | 1 << 10, 0x33ff, No, None;

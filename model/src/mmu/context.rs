@@ -1,6 +1,9 @@
 //! Registers that control translation, and what they mean.
 
-use vmsa::{Granule, Level};
+use vmsa::{
+    Granule, Level,
+    descriptor::{Descriptor, DescriptorKind},
+};
 
 use crate::choice::{Choices, Odds, Point};
 
@@ -146,17 +149,22 @@ impl Context {
         }
     }
 
-    /// Bits of physical address of stage 1's output: TCR_EL1.IPS or TCR_EL2.PS.
-    pub(super) const fn output_bits(&self, regime: Regime) -> u32 {
-        physical_bits(match regime {
-            Regime::El10 => self.tcr_el1 >> 32 & 7,
-            Regime::El2 => self.tcr_el2 >> 16 & 7,
-        })
+    /// TCR_EL1.DS or TCR_EL2.DS (FEAT_LPA2): 4K and 16K have 52-bit addresses.
+    pub(super) const fn ds(&self, regime: Regime) -> bool {
+        match regime {
+            Regime::El10 => self.tcr_el1 >> 59 & 1 != 0,
+            Regime::El2 => self.tcr_el2 >> 32 & 1 != 0,
+        }
+    }
+
+    /// VTCR_EL2.DS.
+    pub(super) const fn stage2_ds(&self) -> bool {
+        self.vtcr_el2 >> 32 & 1 != 0
     }
 
     /// The tables in which stage 1 of `regime` looks up `va`, if its range has any: TTBR by VA bit 55, EPD, and the
-    /// bits above the range, which must all equal bit 55 (TBI apart).
-    pub(super) const fn stage1(&self, regime: Regime, va: u64) -> Option<Tables> {
+    /// bits above the range, which must all equal bit 55 (TBI apart). `lpa2`: the CPU has 52-bit addresses.
+    pub(super) const fn stage1(&self, regime: Regime, va: u64, lpa2: bool) -> Option<Tables> {
         let (tcr, upper) = match regime {
             Regime::El10 => (self.tcr_el1, va >> 55 & 1 != 0),
             Regime::El2 => (self.tcr_el2, false),
@@ -171,7 +179,9 @@ impl Context {
         if matches!(regime, Regime::El10) && field >> 7 & 1 != 0 {
             return None;
         }
-        let bits = input_bits(field & 0x3f);
+        let ds = self.ds(regime) && !matches!(granule, Granule::K64);
+        let format = Format::new(granule, ds, lpa2);
+        let bits = format.input_bits(field & 0x3f);
         let top = if self.ignores_top_byte(regime, va) { 56 } else { 64 };
         // Bits [top-1:bits] of the address, all ones in the upper range and all zeros in the lower.
         let above = va << (64 - top) >> (64 - top) >> bits;
@@ -188,31 +198,41 @@ impl Context {
             Regime::El10 => (self.tcr_el1 >> 39 & 1, self.tcr_el1 >> 40 & 1),
             Regime::El2 => (self.tcr_el2 >> 21 & 1, self.tcr_el2 >> 22 & 1),
         };
+        let output_size = match regime {
+            Regime::El10 => self.tcr_el1 >> 32 & 7,
+            Regime::El2 => self.tcr_el2 >> 16 & 7,
+        };
         let index = granule.index_bits();
         let levels = (bits - granule.page_shift()).div_ceil(index);
         let Some(start) = Level::new(4 - levels as i8) else { return None };
         Some(Tables {
             granule,
             start,
-            base: table_base(ttbr, granule, start, bits),
+            base: format.table_base(ttbr, granule, start, bits, output_size),
             input_bits: bits,
-            output_bits: self.output_bits(regime),
+            output_bits: format.output_bits(output_size),
+            format,
+            shareability: (field >> 12 & 3) as u8,
             hardware_af: ha != 0,
             hardware_dirty: ha != 0 && hd != 0,
             hierarchical: hpd == 0,
         })
     }
 
-    /// The tables of stage 2 for `ipa`, if it is within VTCR_EL2.T0SZ.
-    pub(super) const fn stage2(&self, ipa: u64) -> Option<Tables> {
+    /// The tables of stage 2 for `ipa`, if it is within VTCR_EL2.T0SZ. `lpa2`: the CPU has 52-bit addresses.
+    pub(super) const fn stage2(&self, ipa: u64, lpa2: bool) -> Option<Tables> {
         let vtcr = self.vtcr_el2;
         let granule = match vtcr >> 14 & 3 {
             0 => Granule::K4,
             2 => Granule::K16,
             _ => Granule::K64,
         };
-        let bits = input_bits(vtcr & 0x3f);
+        let ds = self.stage2_ds() && !matches!(granule, Granule::K64);
+        let format = Format::new(granule, ds, lpa2);
+        let bits = format.input_bits(vtcr & 0x3f);
         let start = match (granule, vtcr >> 6 & 3) {
+            // SL2.
+            (Granule::K4, 0) if ds && vtcr >> 33 & 1 != 0 => -1,
             (Granule::K4, 3) => 3,
             (Granule::K4, sl0) => 2 - sl0 as i8,
             (_, sl0) => 3 - sl0 as i8,
@@ -229,9 +249,11 @@ impl Context {
         Some(Tables {
             granule,
             start,
-            base: table_base(self.vttbr_el2, granule, start, bits),
+            base: format.table_base(self.vttbr_el2, granule, start, bits, vtcr >> 16 & 7),
             input_bits: bits,
-            output_bits: physical_bits(vtcr >> 16 & 7),
+            output_bits: format.output_bits(vtcr >> 16 & 7),
+            format,
+            shareability: (vtcr >> 12 & 3) as u8,
             hardware_af: vtcr >> 21 & 1 != 0,
             hardware_dirty: vtcr >> 21 & 3 == 3,
             hierarchical: false,
@@ -239,34 +261,62 @@ impl Context {
     }
 }
 
-/// 64 - TxSZ. Sizes beyond 16..=39 are not implemented here and taken as the nearest.
-const fn input_bits(size: u64) -> u32 {
-    64 - (if size < 16 {
-        16
-    } else if size > 39 {
-        39
-    } else {
-        size as u32
-    })
+/// Where descriptors and TTBRs have the address bits above 47.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Format {
+    /// Nowhere.
+    Narrow,
+    /// 64K on a CPU with 52-bit addresses (FEAT_LPA, FEAT_LVA): OA bits 51 to 48 are bits 15 to 12.
+    Wide64K,
+    /// 4K and 16K with DS (FEAT_LPA2): bits 49 and 48 are where they belong, 51 and 50 are bits 9 and 8; SH is TCR's.
+    Lpa2,
 }
 
-/// Address bits of an encoding of IPS or PS; 52 bits would need FEAT_LPA2 or 52-bit 64K tables, which are not modelled.
-const fn physical_bits(encoding: u64) -> u32 {
-    match encoding {
-        0 => 32,
-        1 => 36,
-        2 => 40,
-        3 => 42,
-        4 => 44,
-        _ => 48,
+impl Format {
+    const fn new(granule: Granule, ds: bool, lpa2: bool) -> Self {
+        match (granule, ds, lpa2) {
+            (Granule::K64, _, true) => Self::Wide64K,
+            (Granule::K4 | Granule::K16, true, true) => Self::Lpa2,
+            _ => Self::Narrow,
+        }
     }
-}
 
-/// BADDR of a TTBR, aligned to the table (at least 64 bytes) as the start level needs it.
-const fn table_base(ttbr: u64, granule: Granule, start: Level, input_bits: u32) -> u64 {
-    let log2 = input_bits - start.shift(granule) + 3;
-    let log2 = if log2 < 6 { 6 } else { log2 };
-    ttbr & ((1 << 48) - 1) & !((1 << log2) - 1)
+    /// 64 - TxSZ. Sizes below the format's least or beyond 39 are not implemented here and taken as the nearest.
+    const fn input_bits(self, size: u64) -> u32 {
+        let least = if matches!(self, Self::Narrow) { 16 } else { 12 };
+        64 - (if size < least {
+            least as u32
+        } else if size > 39 {
+            39
+        } else {
+            size as u32
+        })
+    }
+
+    /// Address bits of an encoding of IPS or PS, as far as the format has them.
+    const fn output_bits(self, encoding: u64) -> u32 {
+        match encoding {
+            0 => 32,
+            1 => 36,
+            2 => 40,
+            3 => 42,
+            4 => 44,
+            6 if !matches!(self, Self::Narrow) => 52,
+            _ => 48,
+        }
+    }
+
+    /// BADDR of a TTBR, aligned to the table (at least 64 bytes) as the start level needs it; `output_size` is IPS or PS.
+    const fn table_base(self, ttbr: u64, granule: Granule, start: Level, input_bits: u32, output_size: u64) -> u64 {
+        let log2 = input_bits - start.shift(granule) + 3;
+        let log2 = if log2 < 6 { 6 } else { log2 };
+        let high = match self {
+            Self::Lpa2 => ttbr >> 2 & 0xf,
+            Self::Wide64K if output_size == 6 => ttbr >> 2 & 0xf,
+            _ => 0,
+        };
+        ttbr & ((1 << 48) - 1) & !((1 << log2) - 1) | high << 48
+    }
 }
 
 /// One set of translation tables.
@@ -278,6 +328,9 @@ pub(super) struct Tables {
     pub(super) base: u64,
     pub(super) input_bits: u32,
     pub(super) output_bits: u32,
+    pub(super) format: Format,
+    /// SH of the range in its TCR: leaves' own with [`Format::Lpa2`].
+    pub(super) shareability: u8,
     pub(super) hardware_af: bool,
     pub(super) hardware_dirty: bool,
     /// Table descriptors restrict what is below them (HPD=0).
@@ -285,6 +338,30 @@ pub(super) struct Tables {
 }
 
 impl Tables {
+    /// What a descriptor at `level` is.
+    pub(super) const fn kind(&self, raw: u64, level: Level) -> DescriptorKind {
+        let wide = !matches!(self.format, Format::Narrow);
+        match Descriptor::from_raw(raw).kind(self.granule, level) {
+            // Blocks that only 52-bit addresses have.
+            DescriptorKind::Invalid if raw & 3 == 1 && level.allows_block(self.granule, wide) => DescriptorKind::Block,
+            kind => kind,
+        }
+    }
+
+    /// The output address of a Block or Page at `level`, or the next table's.
+    pub(super) const fn output(&self, raw: u64, level: Level) -> u64 {
+        let size = match self.kind(raw, level) {
+            DescriptorKind::Table => self.granule.page_size(),
+            _ => level.size(self.granule),
+        };
+        let (bits, high) = match self.format {
+            Format::Narrow => (48, 0),
+            Format::Wide64K => (48, (raw >> 12 & 0xf) << 48),
+            Format::Lpa2 => (50, (raw >> 8 & 3) << 50),
+        };
+        raw & ((1 << bits) - 1) & !(size - 1) | high
+    }
+
     /// Address of the descriptor for `address` in the table `table` at `level`.
     pub(super) const fn slot(&self, table: u64, level: Level, address: u64) -> u64 {
         let shift = level.shift(self.granule);

@@ -20,7 +20,8 @@
 //!
 //! *Several matches.* Entries that disagree only in permissions, or in the OA of read-only memory of equal contents,
 //! need no break-before-make (R_WHZWS, R_GPPYH): any one of them is used, never a conflict. A pure size change is what
-//! FEAT_BBM is about (R_KFLJB), the Contiguous bit likewise (R_KHRBC, R_FCPSG), and an old Table descriptor beside a
+//! FEAT_BBM is about (R_KFLJB), the Contiguous bit likewise (R_KHRBC, R_FCPSG) and members of a
+//! misprogrammed group (R_NGLXZ; never an amalgamation if all have the bit, R_JQQTC), and an old Table descriptor beside a
 //! Block counts as one (I_HYQMB): [`Profile::size`] decides. For anything else [`Profile::other`] does (R_FVQCK): a
 //! conflict abort, any one of them, or an amalgamation. An amalgamated stage 1 goes through stage 2 afresh, which is
 //! the containment that R_FVQCK asks for; two entries of stage 2 are never amalgamated. A conflict abort has FSC
@@ -51,13 +52,16 @@
 //! choice a register and use; that goes for the VMID of a TLBI as well.
 //!
 //! *Hardware update.* AF (also by speculative walks) and dirty state (only by stores that are permitted) are
-//! compare-and-swap of the descriptor that was walked, in stage 1 and stage 2 (D8.5). A store through an entry that is
-//! still clean walks again.
+//! compare-and-swap of the descriptor that was walked, in stage 1 and stage 2 (D8.5), which clears every exclusive monitor
+//! that marks it. A store through an entry that is still clean walks again. Of a Contiguous group only the descriptor
+//! that was walked is updated: an entry made from a dirty member lets stores to clean ones through.
+//!
+//! *Addresses* have 48 bits, or on profiles with [`Profile::lpa2`] 52: in descriptors, TTBRs, TTL hints and BaseADDR of
+//! range TLBIs as FEAT_LPA2 (with DS) and FEAT_LPA have them, and with level -1 and larger blocks.
 //!
 //! # What is not modelled
 //!
-//! EL2&0 (E2H=1), EL3's own translation, Secure and Realm spaces, 52-bit addresses, FEAT_LPA2, small translation
-//! tables, PIE, POE, GCS, MTE, FWB, CnP, and HCR_EL2.PTW. Walks are atomic: a walk does not begin before a TLBI and
+//! EL2&0 (E2H=1), EL3's own translation, Secure and Realm spaces, 56-bit addresses, small translation tables, PIE, POE, GCS, MTE, FWB, CnP, and HCR_EL2.PTW. Walks are atomic: a walk does not begin before a TLBI and
 //! end after its DSB, which R_LXHLD and I_BWGVK forbid to matter. A register that was written twice without
 //! synchronisation has two values, not three. TxSZ, EPD and SCTLR.M are not cached: entries made before a change of
 //! them match again after. Two cached Table descriptors for one address are used one or the other, without a conflict.
@@ -136,8 +140,11 @@ pub enum Kind {
         /// AT S12E…
         both_stages: bool,
     },
-    /// DC and IC by VA: translated, and no permission asked.
-    CacheMaintenance,
+    /// DC and IC by VA.
+    CacheMaintenance {
+        /// DC IVAC, which asks for permission to write; the others for none, or at EL0 to read.
+        writable: bool,
+    },
 }
 
 impl fmt::Display for Fault {
@@ -145,6 +152,9 @@ impl fmt::Display for Fault {
         let name = match self.fsc {
             _ if self.stall => return f.write_str("no end: it is tried again"),
             CONFLICT => "TLB conflict abort",
+            0b01_0011 => "External abort",
+            0b10_1001 => "Address size fault",
+            0b10_1011 => "Translation fault",
             fsc => match fsc & !3 {
                 walk::ADDRESS_SIZE => "Address size fault",
                 TRANSLATION => "Translation fault",
@@ -159,16 +169,6 @@ impl fmt::Display for Fault {
 }
 
 impl Kind {
-    const fn needs(self) -> u8 {
-        match self {
-            Self::Load | Self::At { write: false, .. } => Permissions::READ,
-            Self::Store | Self::At { write: true, .. } => Permissions::WRITE,
-            Self::Atomic => Permissions::READ | Permissions::WRITE,
-            Self::Fetch => Permissions::EXECUTE,
-            Self::CacheMaintenance => 0,
-        }
-    }
-
     /// Makes clean descriptors dirty; an AT does not.
     const fn stores(self) -> bool {
         matches!(self, Self::Store | Self::Atomic)
@@ -188,6 +188,20 @@ pub struct Request {
     pub privileged: bool,
     /// PSTATE.PAN.
     pub pan: bool,
+}
+
+impl Request {
+    const fn needs(&self) -> u8 {
+        match self.kind {
+            Kind::Load | Kind::At { write: false, .. } => Permissions::READ,
+            Kind::Store | Kind::At { write: true, .. } => Permissions::WRITE,
+            Kind::Atomic => Permissions::READ | Permissions::WRITE,
+            Kind::Fetch => Permissions::EXECUTE,
+            Kind::CacheMaintenance { writable: true } => Permissions::WRITE,
+            Kind::CacheMaintenance { writable: false } if self.el == 0 => Permissions::READ,
+            Kind::CacheMaintenance { writable: false } => 0,
+        }
+    }
 }
 
 /// The subtype of Device memory, strictest first.
@@ -228,7 +242,7 @@ pub struct Translated {
     pub attr: u8,
     /// SH as descriptors have it.
     pub shareability: u8,
-    /// [`Defect::Torn`]: where the upper half of the access goes instead.
+    /// [`Defect::Torn`]: where the upper half of the access goes instead. [`Defect::AtomicSplit`]: where an atomic reads.
     pub torn: Option<u64>,
     /// What the machine may keep.
     pub page: Option<MicroEntry>,
@@ -268,14 +282,13 @@ pub struct Fault {
     pub ipa: Option<u64>,
     /// For FAR_ELx.
     pub va: u64,
+    /// ISS.WnR: the access writes, and for an atomic, a read would not have had this fault.
+    pub write: bool,
     /// The EL that takes it.
     pub taken_to: u8,
     /// [`Defect::NoProgress`]: nothing is taken, the instruction does not end; it is tried again.
     pub stall: bool,
 }
-
-/// ID_AA64MMFR0_EL1.PARange of the machine, as a number of bits.
-pub const PHYSICAL_BITS: u32 = 48;
 
 /// FSC of a TLB conflict abort.
 pub const CONFLICT: u8 = 0b11_0000;
@@ -309,6 +322,31 @@ impl Hit {
 }
 
 type Hits = ArrayVec<Hit, 8>;
+
+/// The levels and granules of the Table descriptors of stage 1 that match an address. Where one stands at the level of
+/// a Block that matches too, they contradict each other.
+#[derive(Clone, Copy, Default)]
+struct TableLevels(u16);
+
+impl TableLevels {
+    const fn bit(leaf: &Leaf) -> u16 {
+        1 << ((leaf.level.number() + 1) * 3 + leaf.granule as i8)
+    }
+
+    const fn add(&mut self, table: &Leaf) {
+        self.0 |= Self::bit(table);
+    }
+
+    const fn contradict(self, leaf: &Leaf) -> bool {
+        self.0 & Self::bit(leaf) != 0
+    }
+}
+
+/// What a TLB has for an address.
+struct Found {
+    hits: Hits,
+    tables: TableLevels,
+}
 
 /// How matching entries were decided.
 enum Decision {
@@ -354,7 +392,7 @@ pub struct Mmu<T: Lookaside = Tlb> {
     stuck: Option<u64>,
     /// Whether the TLB may hold entries that [linger](Entry::lingers).
     lingering: bool,
-    /// [`Defect::Reordered`] and [`Defect::Torn`]: an entry that a TLBI removed.
+    /// For defects that [use](Defect::uses_removed) it: an entry that a TLBI removed.
     ghost: Option<Entry>,
 }
 
@@ -451,13 +489,13 @@ impl<T: Lookaside> Mmu<T> {
         let (stage1, stage2) = (context.stage1_on(regime), context.stage2_on(regime));
         if !stage1 {
             // With stage 1 off, an address beyond the PA size is an Address size fault at level 0.
-            if request.va >> PHYSICAL_BITS != 0 {
+            if request.va >> self.profile.physical_bits() != 0 {
                 return Err(self.fault(&request, regime, WalkFault::new(walk::ADDRESS_SIZE, 0, None)));
             }
             if !stage2 {
                 return Ok(Self::untranslated(&request, settled));
             }
-        } else if context.stage1(regime, request.va).is_none() {
+        } else if context.stage1(regime, request.va, self.profile.lpa2).is_none() {
             return Err(self.fault(&request, regime, WalkFault::new(TRANSLATION, 0, None)));
         }
         // TBI: what is above bit 55 does not take part.
@@ -467,15 +505,27 @@ impl<T: Lookaside> Mmu<T> {
             let fault = self.fault(&request, regime, WalkFault::new(TRANSLATION, 0, None));
             return Err(Fault { stall: true, ..fault });
         }
-        let tags = Tags { regime, asid: context.asid(regime), vmid: context.vmid(), flat: !stage1 };
+        let tags = self.tags(regime, context);
+        let cached =
+            self.profile.has(Defect::UnprivilegedIgnored) && self.tlb.matching(&tags, va).any(|e| !e.is_table());
         let (hit, torn, kept) = self.resolve(&request, va, tags, context, memory, choices)?;
         let one_stage = matches!(request.kind, Kind::At { both_stages: false, .. });
         let second = if one_stage { None } else { hit.two };
         let pan = request.pan && stage1;
-        let request = Request { pan, ..request };
+        let unprivileged = request.el == 1 && !request.privileged && matches!(request.kind, Kind::Load | Kind::Store);
+        let ignored = self.profile.has(Defect::UnprivilegedIgnored) && unprivileged && cached;
+        let request = Request { pan, privileged: request.privileged || ignored, ..request };
         let permitted = Self::permitted(&hit.one, second.as_ref(), &request);
-        if permitted & request.kind.needs() != request.kind.needs() {
-            return Err(self.permission_fault(&request, regime, va, &hit));
+        if permitted & request.needs() != request.needs() {
+            let mut fault = self.permission_fault(&request, regime, va, &hit);
+            if self.profile.has(Defect::ExecuteFar)
+                && request.kind == Kind::Fetch
+                && self.ghost.is_some_and(|ghost| ghost.executable() && ghost.matches(&tags, va))
+            {
+                self.ghost = None;
+                fault.va = fault.va.wrapping_sub(0x1000);
+            }
+            return Err(fault);
         }
         let attr = Self::attr(&hit, second.as_ref(), request.kind == Kind::Fetch && !stage1);
         let pa = if one_stage { hit.ipa(va) } else { hit.pa(va) };
@@ -493,6 +543,17 @@ impl<T: Lookaside> Mmu<T> {
             cacheable,
         });
         Ok(Translated { pa, device, cacheable, attr, shareability: hit.one.shareability, torn, page })
+    }
+
+    /// Whose entries a lookup wants.
+    fn tags(&self, regime: Regime, context: &Context) -> Tags {
+        Tags {
+            regime,
+            asid: context.asid(regime),
+            vmid: context.vmid(),
+            flat: !context.stage1_on(regime),
+            any_asid: self.profile.has(Defect::AsidIgnored),
+        }
     }
 
     /// No translation at all: Device-nGnRnE for data and Normal for fetches. `keep`: it is certain.
@@ -527,12 +588,14 @@ impl<T: Lookaside> Mmu<T> {
     }
 
     fn permission_fault(&self, request: &Request, regime: Regime, va: u64, hit: &Hit) -> Fault {
-        let first = Self::permitted(&hit.one, None, request) & request.kind.needs() != request.kind.needs();
+        let first = Self::permitted(&hit.one, None, request) & request.needs() != request.needs();
         let (level, ipa) = match (first, hit.two) {
             (false, Some(two)) => (two.level, Some(hit.ipa(va))),
             _ => (hit.one.level, None),
         };
-        self.fault(request, regime, WalkFault::new(PERMISSION, level.number(), ipa))
+        let readable = Self::permitted(&hit.one, hit.two.as_ref(), request) & Permissions::READ != 0;
+        let fault = self.fault(request, regime, WalkFault::new(PERMISSION, level.number(), ipa));
+        Fault { write: fault.write || request.kind == Kind::Atomic && readable, ..fault }
     }
 
     fn fault(&self, request: &Request, regime: Regime, fault: WalkFault) -> Fault {
@@ -543,6 +606,7 @@ impl<T: Lookaside> Mmu<T> {
             level: fault.level,
             ipa: fault.ipa,
             va: request.va,
+            write: request.kind == Kind::Store,
             taken_to: if fault.stage2 || regime == Regime::El2 { 2 } else { 1 },
             stall: false,
         }
@@ -555,12 +619,13 @@ impl<T: Lookaside> Mmu<T> {
         }
     }
 
-    /// Everything in the TLB that translates `va`, stage 2 walked for where only stage 1 is cached.
-    fn hits<M: TableMemory>(&mut self, va: u64, fetch: bool, walker: Walk<'_, M>) -> (Hits, Option<WalkFault>) {
+    /// Everything in the TLB that translates `va`, stage 2 walked for where only stage 1 is cached; and the tables there.
+    fn hits<M: TableMemory>(&mut self, va: u64, fetch: bool, walker: Walk<'_, M>) -> (Found, Option<WalkFault>) {
         let Walk { tags, context, memory, choices, .. } = walker;
         let nested = context.stage2_on(tags.regime);
         let mut hits = Hits::new();
         let mut refused = None;
+        let mut tables = TableLevels::default();
         let add = |hit: Hit, hits: &mut Hits| {
             if !hits.contains(&hit) {
                 // More than eight ways are as ambiguous as eight.
@@ -572,6 +637,7 @@ impl<T: Lookaside> Mmu<T> {
             match entry.kind {
                 EntryKind::Combined => add(Hit { one: entry.one, two: entry.two }, &mut hits),
                 EntryKind::Stage1 => _ = stage1.try_push(entry.one),
+                EntryKind::Table1 => tables.add(&entry.one),
                 _ => {}
             }
         }
@@ -597,7 +663,7 @@ impl<T: Lookaside> Mmu<T> {
                 }
             }
         }
-        (hits, refused)
+        (Found { hits, tables }, refused)
     }
 
     /// Translates by TLB or walk: the translation, where the other half of a torn access goes, and whether an entry
@@ -613,6 +679,14 @@ impl<T: Lookaside> Mmu<T> {
     ) -> Result<(Hit, Option<u64>, bool), Fault> {
         let regime = tags.regime;
         let fetch = request.kind == Kind::Fetch;
+        let maintains = self.profile.has(Defect::MaintenanceStale)
+            && matches!(request.kind, Kind::CacheMaintenance { .. })
+            || self.profile.has(Defect::AtStale) && matches!(request.kind, Kind::At { .. });
+        if let Some(ghost) = self.ghost.filter(|ghost| maintains && ghost.matches(&tags, va)) {
+            self.ghost = None;
+            choices.tell_of((va, 1), "use", || format!("{ghost}, which a TLBI removed"));
+            return Ok((Hit { one: ghost.one, two: ghost.two }, None, false));
+        }
         if let Some(ghost) = self.ghost
             && self.profile.has(Defect::Reordered)
             && request.kind == Kind::Load
@@ -636,27 +710,28 @@ impl<T: Lookaside> Mmu<T> {
         if matches!(request.kind, Kind::At { both_stages: false, .. }) && context.stage2_on(regime) {
             return self.demand(request, va, tags, context, memory, choices);
         }
-        let (mut hits, refused) = self.hits(va, fetch, Walk { tags, context, memory, choices, store: None });
-        if hits.is_empty() {
+        let (found, refused) = self.hits(va, fetch, Walk { tags, context, memory, choices, store: None });
+        let matching = &found.hits;
+        if matching.is_empty() {
             if let Some(fault) = refused {
                 return Err(self.fault(request, regime, fault));
             }
             if let Some(entry) = self.tlb.matching(&tags, va).find(|entry| entry.kind == EntryKind::Invalid) {
-                return Err(self.fault(request, regime, WalkFault::new(TRANSLATION, entry.one.level.number(), None)));
+                let fault = WalkFault::new(entry.restrictions, entry.one.level.number(), None);
+                return Err(self.fault(request, regime, fault));
             }
             return self.demand(request, va, tags, context, memory, choices);
         }
-        let matching = hits.clone();
-        let hit = match self.decide(va, &mut hits, &tags, context, memory, choices) {
+        let hit = match self.decide(va, &found, &tags, context, memory, choices) {
             Decision::Use(hit) => {
                 if matching.len() > 1 {
                     choices
-                        .tell_of((va, 1), "several", || several(&matching, va, &format!("{:#x} is used", hit.pa(va))));
+                        .tell_of((va, 1), "several", || several(matching, va, &format!("{:#x} is used", hit.pa(va))));
                 }
                 hit
             }
             Decision::Afresh(mut hit) => {
-                choices.tell_of((va, 1), "several", || several(&matching, va, "an amalgamation is used"));
+                choices.tell_of((va, 1), "several", || several(matching, va, "an amalgamation is used"));
                 if context.stage2_on(regime) {
                     let store = None;
                     let two =
@@ -669,8 +744,8 @@ impl<T: Lookaside> Mmu<T> {
                 return Ok((hit, None, false));
             }
             Decision::Abort { stage2 } => {
-                choices.tell_of((va, 1), "several", || several(&matching, va, "a conflict abort is raised"));
-                return Err(self.conflict(request, regime, va, &matching, stage2));
+                choices.tell_of((va, 1), "several", || several(matching, va, "a conflict abort is raised"));
+                return Err(self.conflict(request, regime, va, matching, stage2));
             }
             Decision::Stall => {
                 self.stuck = Some(va);
@@ -678,7 +753,10 @@ impl<T: Lookaside> Mmu<T> {
                 return Err(Fault { stall: true, ..self.fault(request, regime, fault) });
             }
         };
-        if hit.clean() && request.kind.stores() {
+        if hit.clean() && request.kind.stores() && self.profile.has(Defect::CleanFaults) {
+            return Err(self.permission_fault(request, regime, va, &hit));
+        }
+        if hit.clean() && request.kind.stores() && !self.profile.has(Defect::DirtyLost) {
             // The update is the walk's to make: without the entries that could serve the access as it is.
             self.tlb.retain(|entry| entry.is_table() || !entry.matches(&tags, va));
             self.generation += 1;
@@ -687,12 +765,16 @@ impl<T: Lookaside> Mmu<T> {
         let torn = self
             .ghost
             .filter(|ghost| {
-                self.profile.has(Defect::Torn)
-                    && matches!(request.kind, Kind::Load | Kind::Store)
-                    && ghost.matches(&tags, va)
-                    && choices.chance(Point::Defect, Odds::one_in(2))
+                let tears = match request.kind {
+                    Kind::Load | Kind::Store => self.profile.has(Defect::Torn),
+                    Kind::Atomic => self.profile.has(Defect::AtomicSplit),
+                    _ => false,
+                };
+                tears && ghost.matches(&tags, va) && choices.chance(Point::Defect, Odds::one_in(2))
             })
-            .map(|ghost| Hit { one: ghost.one, two: ghost.two }.pa(va) + 4);
+            .map(|ghost| {
+                Hit { one: ghost.one, two: ghost.two }.pa(va) + if request.kind == Kind::Atomic { 0 } else { 4 }
+            });
         if torn.is_some() {
             self.ghost = None;
         }
@@ -710,7 +792,8 @@ impl<T: Lookaside> Mmu<T> {
         choices: &mut Choices,
     ) -> Result<(Hit, Option<u64>, bool), Fault> {
         let regime = tags.regime;
-        let store = request.kind.stores().then_some(request.privileged);
+        let stores = request.kind.stores() || request.kind == Kind::Load && self.profile.has(Defect::DirtyByLoad);
+        let store = stores.then_some(request.privileged);
         let stage1_only = matches!(request.kind, Kind::At { both_stages: false, .. });
         let mut walker = self.walker(Walk { tags, context, memory, choices, store });
         let walked = walker.stage1(va).and_then(|(one, slot)| {
@@ -735,12 +818,14 @@ impl<T: Lookaside> Mmu<T> {
     /// Whether `hit` is the one way through the TLB from `va`, and no Table descriptor in it contradicts that.
     fn unique(&self, tags: &Tags, va: u64, hit: &Hit) -> bool {
         let (mut combined, mut apart) = (false, false);
+        let mut tables = TableLevels::default();
         for entry in self.tlb.matching(tags, va) {
             match entry.kind {
                 _ if entry.fetch_only => return false,
                 EntryKind::Combined if (entry.one, entry.two) == (hit.one, hit.two) => combined = true,
                 EntryKind::Stage1 if entry.one == hit.one => apart = true,
                 EntryKind::Combined | EntryKind::Stage1 => return false,
+                EntryKind::Table1 => tables.add(&entry.one),
                 _ => {}
             }
         }
@@ -757,21 +842,14 @@ impl<T: Lookaside> Mmu<T> {
                 return false;
             }
         }
-        (combined || apart) && !hit.nt() && !self.contradicted(tags, va, &hit.one)
+        (combined || apart) && !hit.nt() && !tables.contradict(&hit.one)
     }
 
-    /// Whether a cached Table descriptor stands where `leaf` has its Block.
-    fn contradicted(&self, tags: &Tags, va: u64, leaf: &Leaf) -> bool {
-        self.tlb
-            .matching(tags, va)
-            .any(|e| e.kind == EntryKind::Table1 && (e.one.level, e.one.granule) == (leaf.level, leaf.granule))
-    }
-
-    /// What matching entries give. `hits` has at least one.
+    /// What matching entries give, of which there is at least one.
     fn decide<M: TableMemory>(
         &self,
         va: u64,
-        hits: &mut Hits,
+        Found { hits, tables }: &Found,
         tags: &Tags,
         context: &Context,
         memory: &M,
@@ -795,7 +873,7 @@ impl<T: Lookaside> Mmu<T> {
         }
         let (mut cause, stage2, i, j) = worst;
         let (a, b) = (hits[i], hits[j]);
-        if cause == Disagreement::Harmless && hits.iter().any(|hit| self.contradicted(tags, va, &hit.one)) {
+        if cause == Disagreement::Harmless && hits.iter().any(|hit| tables.contradict(&hit.one)) {
             cause = Disagreement::Size;
         }
         let chosen = hits[choices.pick(Point::Several, hits.len() as u32) as usize];
@@ -807,7 +885,8 @@ impl<T: Lookaside> Mmu<T> {
             Disagreement::Size if hits.iter().any(Hit::nt) => Answers::OR_ABORT,
             _ => self.answers(cause),
         };
-        if self.profile.has(Defect::NoProgress) && sizes {
+        let mixed = i != j && a.one.contiguous != b.one.contiguous;
+        if self.profile.has(Defect::NoProgress) && sizes || self.profile.has(Defect::ContiguousNoProgress) && mixed {
             return Decision::Stall;
         }
         if self.profile.has(Defect::Stage2Escape) && chosen.two.is_some() {
@@ -843,6 +922,7 @@ impl<T: Lookaside> Mmu<T> {
             Disagreement::Contiguous if self.profile.bbm != BbmLevel::L0 => {
                 Answers { amalgam: false, ..self.profile.size }
             }
+            Disagreement::Member => Answers { amalgam: false, ..self.profile.size },
             Disagreement::Contiguous | Disagreement::Size => self.profile.size,
             Disagreement::Break | Disagreement::Harmless => self.profile.other,
         };
@@ -920,7 +1000,7 @@ impl<T: Lookaside> Mmu<T> {
             1 => recent.wrapping_sub(0x1000),
             _ => recent,
         } & ((1 << 56) - 1);
-        let tags = Tags { regime, asid: context.asid(regime), vmid: context.vmid(), flat: !stage1 };
+        let tags = self.tags(regime, context);
         choices.tell_of((va, 1), "unasked", || format!("a walk for {va:#x}"));
         let mut walker = self.walker(Walk { tags, context, memory, choices, store: None });
         let walked = walker.stage1(va).and_then(|(one, slot)| match context.stage2_on(regime) {
@@ -962,7 +1042,7 @@ impl<T: Lookaside> Mmu<T> {
             if !issued.must_remove(entry, profile) {
                 return true;
             }
-            if (profile.has(Defect::Reordered) || profile.has(Defect::Torn)) && entry.kind == EntryKind::Combined {
+            if profile.defect.is_some_and(Defect::uses_removed) && entry.kind == EntryKind::Combined {
                 *ghost = Some(*entry);
             }
             if profile.has(Defect::ExecuteKept) && issued.by_va() && !entry.is_table() && entry.executable() {
@@ -1010,7 +1090,8 @@ pub fn tlbi<T: Lookaside>(
     let last = mmus.len() - 1;
     for (pe, mmu) in mmus.iter_mut().enumerate() {
         choices.on(pe);
-        let deaf = pe == last && mmu.profile.has(Defect::BroadcastMissesPe);
+        let deaf = pe == last && mmu.profile.has(Defect::BroadcastMissesPe)
+            || issued.scope == Scope::Outer && mmu.profile.has(Defect::OuterIsLocal);
         if pe != issuer && (issued.scope == Scope::NonShareable || deaf) {
             continue;
         }
@@ -1081,7 +1162,7 @@ fn amalgam(a: &Hit, b: &Hit, va: u64, sizes: bool, choices: &mut Choices) -> Hit
     let attr = if coin() { a.one.attr } else { b.one.attr };
     let permissions = if coin() { a.one.permissions } else { b.one.permissions };
     let (x, y) = (a.ipa(va) & !0xfff, b.ipa(va) & !0xfff);
-    let page = (12..48)
+    let page = (12..52)
         .fold(0, |page, bit| page | if (x ^ y) >> bit & 1 == 0 || coin() { x & 1 << bit } else { y & 1 << bit });
     let one = Leaf { attr, permissions, delta: (page | va & 0xfff).wrapping_sub(va), ..a.one };
     Hit { one, two: None }

@@ -52,6 +52,8 @@ pub struct Profile {
     pub midr: u64,
     /// ID_AA64MMFR2_EL1.BBM.
     pub bbm: BbmLevel,
+    /// Addresses of 52 bits, with FEAT_LPA2, FEAT_LPA and FEAT_LVA; else of 48.
+    pub lpa2: bool,
     /// Blocks with nT=1.
     pub nt: Nt,
     /// Entries that differ in nothing but block size or the Contiguous bit.
@@ -96,6 +98,7 @@ impl Profile {
         name: "benign",
         midr: 0x001f_b000,
         bbm: BbmLevel::L2,
+        lpa2: false,
         nt: Nt::Walk,
         size: Answers::EITHER,
         other: Answers::EITHER,
@@ -159,6 +162,7 @@ impl Profile {
             name: "ideal-l1-walk",
             midr: 0x001f_b030,
             bbm: BbmLevel::L1,
+            lpa2: true,
             nt: Nt::Walk,
             size: Answers::ANY,
             other: Answers::ANY,
@@ -175,6 +179,7 @@ impl Profile {
         Self {
             name: "ideal-l2-quiet",
             midr: 0x001f_b050,
+            lpa2: true,
             nt: Nt::Fault,
             size: Answers::EITHER,
             other: Answers::EITHER,
@@ -184,6 +189,7 @@ impl Profile {
             name: "ideal-l3",
             midr: 0x001f_b060,
             bbm: BbmLevel::L3,
+            lpa2: true,
             size: Answers::EITHER,
             other: Answers::OR_ABORT,
             ..Self::IDEAL
@@ -200,6 +206,20 @@ impl Profile {
     #[must_use]
     pub const fn with(self, defect: Defect) -> Self {
         Self { defect: Some(defect), ..self }
+    }
+
+    /// ID_AA64MMFR0_EL1.PARange as a number of bits.
+    #[must_use]
+    pub const fn physical_bits(&self) -> u32 {
+        if self.lpa2 { 52 } else { 48 }
+    }
+
+    /// ID_AA64MMFR0_EL1: granules and PARange as `base` has them, or with 52 bits.
+    pub(crate) const fn mmfr0(&self, base: u64) -> u64 {
+        // TGran4_2, TGran16_2, TGran4, TGran16 with LPA2; TGran64 and TGran64_2 have no such value.
+        const FIELDS: u64 = 0xf << 40 | 0xf << 32 | 0xf << 28 | 0xf << 20 | 0xf;
+        const LPA2: u64 = 3 << 40 | 3 << 32 | 1 << 28 | 2 << 20 | 6;
+        if self.lpa2 { base & !FIELDS | LPA2 } else { base }
     }
 
     /// Whether it makes this mistake.
@@ -312,9 +332,76 @@ defects! {
     IsbIneffective = "isb-ineffective" on "ideal-l2-quiet",
     /// Entries that fault are cached: an invalid descriptor faults until a TLBI.
     FaultCached = "fault-cached" on "ideal-l2-quiet",
+    /// Entries without Access flag are cached: they fault until a TLBI.
+    AccessFlagCached = "access-flag-cached" on "ideal-l2-quiet",
+    /// The nXS form of a TLBI removes nothing.
+    NxsIgnored = "nxs-ignored" on "ideal-l2-quiet",
+    /// The Outer Shareable form of a TLBI reaches no PE but its issuer.
+    OuterIsLocal = "outer-is-local" on "ideal-l2-quiet",
+    /// A range TLBI is taken for one of scale 0.
+    RangeScaleIgnored = "range-scale-ignored" on "ideal-l2-quiet",
+    /// A range TLBI for 16K or 64K counts BaseADDR and the length of its range in 4 KiB.
+    RangeIn4K = "range-in-4k" on "ideal-l2-quiet",
+    /// A range TLBI takes BaseADDR for unsigned: it removes nothing of the upper VA range.
+    RangeUnsigned = "range-unsigned" on "ideal-l2-quiet",
+    /// A range TLBI leaves cached Table descriptors although it is not a last-level form.
+    RangeKeepsTables = "range-keeps-tables" on "ideal-l2-quiet",
+    /// A TLBI by VA removes a page of 16K or 64K only if it names the page's first 4 KiB.
+    PageByFirst4K = "page-by-first-4k" on "ideal-l2-quiet",
+    /// A TLBI with a TTL hint leaves blocks, also where the hint is right.
+    TtlKeepsBlocks = "ttl-keeps-blocks" on "ideal-l2-quiet",
+    /// ASIDE1 removes nothing.
+    AsideIgnored = "aside-ignored" on "ideal-l2-quiet",
+    /// A TLBI by VA and ASID leaves global entries.
+    VaKeepsGlobal = "va-keeps-global" on "ideal-l2-quiet",
+    /// A TLBI by VA leaves entries of Device memory.
+    DeviceKept = "device-kept" on "ideal-l2-quiet",
+    /// A lookup does not compare ASIDs: entries that are not global serve all of them.
+    AsidIgnored = "asid-ignored" on "ideal-l2-quiet",
+    /// An AT may answer by an entry that a TLBI has removed, once.
+    AtStale = "at-stale" on "ideal-l2-quiet",
+    /// DC by VA may go by an entry that a TLBI has removed, once.
+    MaintenanceStale = "maintenance-stale" on "ideal-l2-quiet",
+    /// An LSE atomic may read by an entry that a TLBI has removed and write by another, once.
+    AtomicSplit = "atomic-split" on "ideal-l2-quiet",
+    /// A store-exclusive succeeds if its VA is marked, although that is mapped to another PA since.
+    MonitorByVa = "monitor-by-va" on "ideal-l2-quiet",
+    /// An access across a page's end goes on behind the page's PA, whatever the next page maps.
+    SeamByFirst = "seam-by-first" on "ideal-l2-quiet",
+    /// LDTR and STTR have EL1's permissions if the TLB has an entry for them.
+    UnprivilegedIgnored = "unprivileged-ignored" on "ideal-l2-quiet",
+    /// A hardware update leaves exclusive monitors set: a store-exclusive to the descriptor loses it (E5).
+    UpdateKeepsMonitors = "update-keeps-monitors" on "ideal-l2-quiet",
+    /// A load makes a clean descriptor dirty.
+    DirtyByLoad = "dirty-by-load" on "ideal-l2-quiet",
+    /// A store through a cached clean entry goes ahead, and its descriptor stays clean.
+    DirtyLost = "dirty-lost" on "ideal-l2-quiet",
+    /// A store through a cached clean entry takes a Permission fault.
+    CleanFaults = "clean-faults" on "ideal-l2-quiet",
+    /// After a TLBI removed an executable entry, FAR of a fetch's Permission fault there holds the address of the page before (E6).
+    ExecuteFar = "execute-far" on "ideal-l2-quiet",
+    /// An access that entries with and without Contiguous match does not end before the next TLBI (E2).
+    ContiguousNoProgress = "contiguous-no-progress" on "ideal-l2-quiet",
+    /// A Contiguous group is kept as one entry although members of it are invalid.
+    ContiguousOverInvalid = "contiguous-over-invalid" on "ideal-l2-quiet",
+    /// A walk that begins at a cached Table descriptor reports its Translation fault one level too high.
+    TableFaultLevel = "table-fault-level" on "ideal-l2-quiet",
 }
 
 impl Defect {
+    /// Whether the mistake needs to know what a TLBI has removed.
+    pub(super) const fn uses_removed(self) -> bool {
+        matches!(
+            self,
+            Self::Reordered
+                | Self::Torn
+                | Self::AtStale
+                | Self::MaintenanceStale
+                | Self::AtomicSplit
+                | Self::ExecuteFar
+        )
+    }
+
     /// The defect of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
@@ -343,11 +430,14 @@ mod tests {
             assert_eq!(Profile::named(profile.name), Some(profile));
             assert_eq!(profile.midr >> 24, 0, "an implementer of our own");
             assert_eq!(profile.nt == Nt::Ignored, profile.bbm == BbmLevel::L0);
+            let mmfr0 = profile.mmfr0(0x0222_0010_1025);
+            let lpa2 = (profile.physical_bits(), mmfr0 & 0xf, mmfr0 >> 28 & 0xf, mmfr0 >> 20 & 0xf, mmfr0 >> 32);
+            assert_eq!(lpa2, if profile.lpa2 { (52, 6, 1, 2, 0x323) } else { (48, 5, 0, 1, 0x222) });
         }
         for defect in Defect::ALL {
             assert_eq!(Defect::named(defect.name()), Some(*defect));
             assert!(Profile::named(defect.profile()).is_some());
         }
-        assert!(Defect::ALL.len() >= 25);
+        assert!(Defect::ALL.len() >= 50);
     }
 }

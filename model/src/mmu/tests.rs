@@ -9,6 +9,7 @@ use vmsa::{
 };
 
 use super::*;
+use crate::machine;
 
 const WINDOW: u64 = 0x80_0000_0000;
 const OLD: u64 = 0x40_0000_0000;
@@ -18,7 +19,12 @@ const VMID: u64 = 9;
 
 /// Tables of stage 1 and stage 2, one a level, and a second one for the last two levels.
 const fn table(stage: u64, level: Level) -> u64 {
-    0x100_0000 * stage + 0x10_0000 * (level.number() as u64 + 1)
+    0x100_0000 * stage + 0x10_0000 * (level.number() + 1) as u64
+}
+
+/// Level of the first table for 48 bits.
+fn start(granule: Granule) -> Level {
+    if granule == Granule::K64 { Level::L1 } else { Level::L0 }
 }
 
 fn slot2(level: Level, ipa: u64) -> u64 {
@@ -69,6 +75,8 @@ enum Step {
     DsbLoads,
     /// op1, CRm, op2, operand.
     Tlbi(u8, u8, u8, u64),
+    /// Its nXS form.
+    Nxs(u8, u8, u8, u64),
 }
 
 struct World<T: Lookaside = Tlb> {
@@ -94,7 +102,7 @@ impl<T: Lookaside> World<T> {
             Granule::K16 => 2,
             Granule::K64 => 1,
         };
-        let start = if granule == Granule::K64 { Level::L1 } else { Level::L0 };
+        let start = start(granule);
         let context = Context {
             sctlr_el1: 1,
             ttbr0_el1: table(1, start) | ASID << 48,
@@ -128,14 +136,17 @@ impl<T: Lookaside> World<T> {
         }
     }
 
+    fn start(&self) -> Level {
+        start(self.granule)
+    }
+
     fn slot(&self, level: Level, va: u64) -> u64 {
         table(1, level) + level.index(self.granule, va) as u64 * 8
     }
 
     /// Table descriptors down to `level`, and `leaf` there.
     fn place(&mut self, level: Level, va: u64, leaf: u64) {
-        let start = if self.granule == Granule::K64 { 1 } else { 0 };
-        for above in (start..level.number()).filter_map(Level::new) {
+        for above in (self.start().number()..level.number()).filter_map(Level::new) {
             let next = above.next().expect("above a leaf");
             self.memory.words.insert(self.slot(above, va), Descriptor::table(table(1, next)).raw());
         }
@@ -183,6 +194,12 @@ impl<T: Lookaside> World<T> {
         seen
     }
 
+    fn tlbi(&mut self, encoding: (u8, u8, u8, u8), operand: u64) {
+        let lpa2 = self.mmus[0].profile().lpa2;
+        let op = TlbiOp::decode(encoding, operand, &self.context, lpa2).expect("a TLBI");
+        tlbi(&mut self.mmus, 0, op, encoding.0 == 0, &self.context, &mut self.choices);
+    }
+
     fn step(&mut self, step: Step) {
         let dsb = |scope, loads_and_stores| Dsb { scope, loads_and_stores, nxs: false };
         match step {
@@ -198,10 +215,8 @@ impl<T: Lookaside> World<T> {
             }
             Step::DsbAlone => complete(&mut self.mmus, 0, dsb(Scope::Inner, true), &mut self.choices),
             Step::DsbLoads => complete(&mut self.mmus, 0, dsb(Scope::Inner, false), &mut self.choices),
-            Step::Tlbi(op1, crm, op2, operand) => {
-                let op = TlbiOp::decode(op1, 8, crm, op2, operand).expect("a TLBI");
-                tlbi(&mut self.mmus, 0, op, op1 == 0, &self.context, &mut self.choices);
-            }
+            Step::Tlbi(op1, crm, op2, operand) => self.tlbi((op1, 8, crm, op2), operand),
+            Step::Nxs(op1, crm, op2, operand) => self.tlbi((op1, 9, crm, op2), operand),
         }
     }
 }
@@ -391,7 +406,8 @@ fn direct_split(profile: Profile, seed: u64, stage2: bool) -> [Vec<(u64, Result<
             world.mmus[pe].step(1, &world.context, &mut world.memory, &mut world.choices);
             let result = world.access(pe, SPLIT_VAS[va], Kind::Store);
             if result.is_err_and(|fault| fault.fsc == CONFLICT) {
-                let tags = Tags { regime: Regime::El10, asid: ASID as u16, vmid: VMID as u16, flat: false };
+                let (asid, vmid) = (ASID as u16, VMID as u16);
+                let tags = Tags { regime: Regime::El10, asid, vmid, flat: false, any_asid: false };
                 let matching: Vec<_> = world.mmus[pe].tlb.matching(&tags, SPLIT_VAS[va]).collect();
                 assert!(
                     matching.iter().any(|a| matching.iter().any(|b| (a.kind, a.one.level) != (b.kind, b.one.level))),
@@ -684,7 +700,7 @@ fn a_kept_page_is_what_the_tlb_gives() {
 
 /// The walk of DDI 0487 once more, for stage 1 and 48 bits, as plainly as can be.
 fn plain(world: &World, va: u64, write: bool) -> Result<u64, u8> {
-    let mut level = if world.granule == Granule::K64 { Level::L1 } else { Level::L0 };
+    let mut level = world.start();
     loop {
         let descriptor = Descriptor::from_raw(world.memory.read64(world.slot(level, va)).expect("memory"));
         let number = level.number() as u8;
@@ -911,13 +927,140 @@ fn shows(defect: Defect, world: &mut World) -> bool {
             }
             stale(world, &[Step::Store(slot, 0), ISH, vae1is(WINDOW), ISH, Step::Store(slot, new), ISH], &[WINDOW])
         }
-        Defect::FaultCached => {
+        Defect::FaultCached | Defect::AccessFlagCached => {
             let slot = page(world);
             let raw = leaf(Granule::K4, Level::L3, NEW);
-            world.memory.words.insert(slot, 0);
+            let af = if defect == Defect::AccessFlagCached { raw & !(1 << 10) } else { 0 };
+            world.memory.words.insert(slot, af);
             world.churn(&[WINDOW], 1);
             world.run(&[Step::Store(slot, raw), ISH], &[]);
             world.load(1, WINDOW).is_err()
+        }
+        Defect::NxsIgnored | Defect::OuterIsLocal | Defect::AsideIgnored => {
+            let slot = page(world);
+            let (tlbi, dsb) = match defect {
+                Defect::NxsIgnored => (Step::Nxs(0, 3, 1, WINDOW >> 12 | ASID << 48), ISH),
+                Defect::OuterIsLocal => (Step::Tlbi(0, 1, 1, WINDOW >> 12 | ASID << 48), Step::Dsb(Scope::Outer)),
+                _ => (Step::Tlbi(0, 3, 2, ASID << 48), ISH),
+            };
+            stale(world, &[Step::Store(slot, 0), ISH, tlbi, dsb], &[WINDOW])
+        }
+        Defect::RangeScaleIgnored => {
+            page(world);
+            let far = WINDOW + 63 * 0x1000;
+            world.place(Level::L3, far, leaf(Granule::K4, Level::L3, OLD + 63 * 0x1000));
+            let slot = world.slot(Level::L3, far);
+            // RVAE1IS, 4K, scale 1: 64 pages.
+            let range = Step::Tlbi(0, 2, 1, WINDOW >> 12 | 1 << 46 | 1 << 44 | ASID << 48);
+            stale(world, &[Step::Store(slot, 0), ISH, range, ISH], &[far])
+        }
+        Defect::RangeIn4K | Defect::PageByFirst4K => {
+            world.place(Level::L3, WINDOW, leaf(Granule::K16, Level::L3, OLD));
+            let slot = world.slot(Level::L3, WINDOW);
+            let range = Step::Tlbi(0, 2, 1, WINDOW >> 14 | 2 << 46 | ASID << 48);
+            let tlbi = if defect == Defect::RangeIn4K { range } else { vae1is(WINDOW + 0x3000) };
+            stale(world, &[Step::Store(slot, 0), ISH, tlbi, ISH], &[WINDOW])
+        }
+        Defect::RangeUnsigned => {
+            let slot = page(world);
+            let upper = 0xffff << 48 | WINDOW;
+            world.context.tcr_el1 = world.context.tcr_el1 & !(1 << 23) | 2 << 30 | 16 << 16;
+            world.context.ttbr1_el1 = table(1, Level::L0);
+            world.sync();
+            world.churn(&[upper], 2);
+            let range = Step::Tlbi(0, 2, 1, upper >> 12 & ((1 << 37) - 1) | 1 << 46 | ASID << 48);
+            world.run(&[Step::Store(slot, 0), ISH, range, ISH], &[upper]);
+            world.churn(&[upper], 2).contains(&(upper, Ok(OLD)))
+        }
+        Defect::RangeKeepsTables => {
+            page(world);
+            let slot = world.slot(Level::L2, WINDOW);
+            let range = Step::Tlbi(0, 2, 1, WINDOW >> 12 | 1 << 46 | ASID << 48);
+            stale(world, &[Step::Store(slot, 0), ISH, range, ISH], &[WINDOW])
+        }
+        Defect::TtlKeepsBlocks => {
+            world.place(Level::L2, WINDOW, leaf(Granule::K4, Level::L2, OLD));
+            let slot = world.slot(Level::L2, WINDOW);
+            let tlbi = Step::Tlbi(0, 3, 1, WINDOW >> 12 | 0b0110 << 44 | ASID << 48);
+            stale(world, &[Step::Store(slot, 0), ISH, tlbi, ISH], &[WINDOW])
+        }
+        Defect::VaKeepsGlobal => {
+            let slot = page(world);
+            world.memory.words.insert(slot, with_attributes(Attributes::NORMAL_RW));
+            stale(world, &[Step::Store(slot, 0), ISH, vae1is(WINDOW), ISH], &[WINDOW])
+        }
+        Defect::DeviceKept => {
+            let slot = page(world);
+            world.memory.words.insert(slot, with_attributes(Attributes { attr_index: 1, ..RW }));
+            let make = Step::Store(slot, with_attributes(RW));
+            stale(world, &[Step::Store(slot, 0), ISH, vae1is(WINDOW), ISH, make, ISH], &[WINDOW]);
+            world.access(1, WINDOW, Kind::Load).is_ok_and(|t| t.device)
+        }
+        Defect::AsidIgnored => {
+            page(world);
+            world.churn(&[WINDOW], 2);
+            // Another address space, with nothing there.
+            world.context.ttbr0_el1 = table(3, Level::L0) | (ASID + 1) << 48;
+            world.sync();
+            world.load(1, WINDOW).is_ok()
+        }
+        Defect::AtStale | Defect::MaintenanceStale => {
+            let slot = page(world);
+            stale(world, &[Step::Store(slot, 0), ISH, vae1is(WINDOW), ISH], &[WINDOW]);
+            let at = Kind::At { write: false, both_stages: false };
+            let kind = if defect == Defect::AtStale { at } else { Kind::CacheMaintenance { writable: false } };
+            world.access(1, WINDOW, kind).is_ok()
+        }
+        Defect::UnprivilegedIgnored => {
+            page(world);
+            world.churn(&[WINDOW], 1);
+            let request = Request { va: WINDOW, kind: Kind::Store, el: 1, privileged: false, pan: false };
+            world.mmus[1].translate(request, &world.context, &mut world.memory, &mut world.choices).is_ok()
+        }
+        Defect::DirtyByLoad | Defect::DirtyLost | Defect::CleanFaults => {
+            let slot = page(world);
+            world.context.tcr_el1 |= 3 << 39;
+            world.sync();
+            let clean = with_attributes(Attributes { writable: false, dbm: true, ..RW });
+            world.memory.words.insert(slot, clean);
+            world.churn(&[WINDOW], 2);
+            if defect == Defect::DirtyByLoad {
+                return world.memory.words[&slot] != clean;
+            }
+            let stored = world.access(1, WINDOW, Kind::Store);
+            stored.is_err() || world.memory.words[&slot] == clean
+        }
+        Defect::ExecuteFar => {
+            let slot = page(world);
+            world.memory.words.insert(slot, with_attributes(Attributes { el1_execute: true, ..RW }));
+            assert!(world.access(1, WINDOW, Kind::Fetch).is_ok());
+            stale(world, &[Step::Store(slot, with_attributes(RW)), ISH, vae1is(WINDOW), ISH], &[WINDOW]);
+            world.access(1, WINDOW, Kind::Fetch).expect_err("not executable").va != WINDOW
+        }
+        Defect::ContiguousNoProgress => {
+            group(world);
+            world.churn(&[WINDOW], 2);
+            let slot = world.slot(Level::L3, WINDOW);
+            [Step::Store(slot, with_attributes(RW)), ISH].into_iter().any(|step| {
+                world.step(step);
+                (0..8).any(|_| {
+                    world.mmus[1].step(1, &world.context, &mut world.memory, &mut world.choices);
+                    world.access(1, WINDOW, Kind::Store).is_err_and(|fault| fault.stall)
+                })
+            })
+        }
+        Defect::ContiguousOverInvalid => {
+            group(world);
+            let slot = world.slot(Level::L3, WINDOW + 0x3000);
+            world.memory.words.insert(slot, 0);
+            world.churn(&[WINDOW, WINDOW + 0x3000], 3).iter().any(|(va, seen)| *va != WINDOW && seen.is_ok())
+        }
+        Defect::TableFaultLevel => {
+            page(world);
+            world.churn(&[WINDOW, WINDOW + 0x1000], 3).iter().any(|(_, seen)| seen.is_err_and(|fsc| fsc & 3 != 3))
+        }
+        Defect::MonitorByVa | Defect::AtomicSplit | Defect::SeamByFirst | Defect::UpdateKeepsMonitors => {
+            unreachable!("the machine's, which the MMU alone cannot show")
         }
     }
 }
@@ -930,7 +1073,14 @@ fn each_defect_shows_and_a_sound_profile_does_not_show_it() {
             defect,
             Defect::Stage2Escape | Defect::IpaKeepsTables | Defect::IpaKeepsBlocks | Defect::CombinedKept
         );
-        let seen = |profile, seed| shows(defect, &mut World::new(profile, seed, Granule::K4, stage2));
+        let granule = match defect {
+            Defect::RangeIn4K | Defect::PageByFirst4K => Granule::K16,
+            _ => Granule::K4,
+        };
+        let seen = |profile, seed| {
+            machine::tests::shows(defect, profile, seed)
+                .unwrap_or_else(|| shows(defect, &mut World::new(profile, seed, granule, stage2)))
+        };
         assert!((0..300).any(|seed| seen(sound.with(defect), seed)), "{defect} does not show");
         assert!(!(0..300).any(|seed| seen(sound, seed)), "{defect} shows on a sound profile");
     }
@@ -1000,7 +1150,7 @@ fn every_form_of_tlbi_removes_what_it_must_and_no_more() {
     let check = |op1: u8, crms: [u8; 3], op2s: [u8; 3], operand: u64, go: &[Entry], stay: &[Entry]| {
         for (crm, op2) in crms.into_iter().zip(op2s) {
             for crn in [8, 9] {
-                let op = TlbiOp::decode(op1, crn, crm, op2, operand).expect("a TLBI");
+                let op = TlbiOp::decode((op1, crn, crm, op2), operand, &context, false).expect("a TLBI");
                 let issued = op.issue(&context, false);
                 let removes = |entry: &Entry| issued.must_remove(entry, &Profile::ALL[1]);
                 for entry in go {
@@ -1320,6 +1470,258 @@ fn how_entries_are_kept_makes_no_difference() {
             // Little room, so that entries replace each other.
             let profile = Profile { capacity: 12, ..profile };
             assert_eq!(episode::<Tlb>(profile, seed), episode::<Plain>(profile, seed), "{} {seed}", profile.name);
+        }
+    }
+}
+
+/// The forms by address, for leaves of every granule and level: which operands name a leaf, with TTL, TG and SCALE.
+#[test]
+fn operands_name_leaves_of_every_granule_and_level() {
+    let context = Context { vttbr_el2: VMID << 48, ..Context::default() };
+    let tg = |granule| match granule {
+        Granule::K4 => 1,
+        Granule::K16 => 2,
+        Granule::K64 => 3,
+    };
+    let leaves = |granule: Granule| {
+        (0..4).filter_map(Level::new).filter(move |level| level.number() == 3 || level.allows_block(granule, true))
+    };
+    for (granule, level) in Granule::ALL.into_iter().flat_map(|granule| leaves(granule).map(move |l| (granule, l))) {
+        let (size, page, shift) = (level.size(granule), granule.page_size(), granule.page_shift());
+        // High enough for the longest range below it.
+        let base = size * (1u64 << 40).div_ceil(size);
+        let entry = |start| Entry {
+            kind: EntryKind::Combined,
+            regime: Regime::El10,
+            global: false,
+            asid: ASID as u16,
+            vmid: VMID as u16,
+            flat: false,
+            start,
+            size,
+            one: Leaf {
+                start,
+                shift: level.shift(granule),
+                delta: 0,
+                level,
+                granule,
+                contiguous: false,
+                nt: false,
+                not_global: true,
+                permissions: Permissions::new(3, 0),
+                clean: false,
+                attr: 0xff,
+                shareability: 3,
+            },
+            two: None,
+            table: 0,
+            restrictions: 0,
+            fetch_only: false,
+            lingers: false,
+        };
+        let removes = |crm, op2, operand: u64, start| {
+            let [plain, nxs] = [8, 9].map(|crn| {
+                let op = TlbiOp::decode((0, crn, crm, op2), operand | ASID << 48, &context, true).expect("a TLBI");
+                op.issue(&context, true).must_remove(&entry(start), &Profile::ALL[1])
+            });
+            assert_eq!(plain, nxs);
+            plain
+        };
+        // VAE1, VAAE1, VALE1 and VAALE1: local, IS, OS.
+        let forms = |crms: [u8; 3]| crms.into_iter().flat_map(|crm| [1, 3, 5, 7].map(|op2| (crm, op2)));
+        for ((crm, op2), va) in forms([7, 3, 1]).flat_map(|form| [base, base + size - 0x1000].map(|va| (form, va))) {
+            for ttl in 0..16 {
+                let hint = (ttl >> 2, ttl & 3);
+                let none = hint.0 == 0 || hint.0 != 1 && hint.1 == 0;
+                let right = none || hint == (tg(granule), level.number() as u64);
+                let operand = va >> 12 | ttl << 44;
+                assert_eq!(removes(crm, op2, operand, base), right, "{granule} {level} TTL {ttl:#06b}");
+                assert!(!removes(crm, op2, operand, base + size) && !removes(crm, op2, operand, base - size));
+            }
+        }
+        for ((crm, op2), scale) in forms([6, 2, 5]).flat_map(|form| [0, 1, 2, 3].map(|scale| (form, scale))) {
+            for (num, ttl) in [(0, 0), (31, 1), (7, 2), (1, 3)] {
+                let bytes = (num + 1) << (5 * scale + 1) << shift;
+                let right = ttl == 0 || ttl == level.number() as u64;
+                let of = |granule: Granule, start: u64| {
+                    start >> granule.page_shift() | ttl << 37 | num << 39 | scale << 44 | tg(granule) << 46
+                };
+                let ends = [(base + page - bytes, true), (base - bytes, false)];
+                for (start, within) in [(base + size - page, true), (base + size, false)].into_iter().chain(ends) {
+                    let removed = removes(crm, op2, of(granule, start), base);
+                    assert_eq!(removed, within && right, "{granule} {level} {start:#x}+{bytes:#x} TTL {ttl}");
+                }
+                for other in Granule::ALL.into_iter().filter(|other| *other != granule) {
+                    assert!(!removes(crm, op2, of(other, base), base), "R_XKMMX");
+                }
+            }
+        }
+    }
+}
+
+/// FEAT_LPA2 for 4K and 16K, 52-bit addresses of 64K: leaves of every level at output addresses beyond 48 bits.
+#[test]
+fn output_and_input_addresses_have_52_bits() {
+    const HIGH: u64 = 0b1011 << 48;
+    const M1: Level = Level::new(-1).expect("a level");
+    let (wide, narrow) = (profile("ideal-l3"), profile("ideal-l2-abort"));
+    let world = |profile, granule: Granule| {
+        let mut world = World::new(profile, 1, granule, false);
+        let tcr = world.context.tcr_el1 & !(0x3f | 7 << 32);
+        // T0SZ 12, IPS 6, DS, SH0 Outer.
+        world.context.tcr_el1 = tcr | 12 | 6 << 32 | 1 << 59 | 2 << 12;
+        let start = if granule == Granule::K4 { M1 } else { world.start() };
+        world.context.ttbr0_el1 = table(1, start) | ASID << 48;
+        world.sync();
+        if granule == Granule::K4 {
+            let slot = world.slot(M1, WINDOW | 1 << 51);
+            world.memory.words.insert(slot, Descriptor::table(table(1, Level::L0)).raw());
+        }
+        world
+    };
+    let leaves = [(Granule::K4, 0), (Granule::K16, 1), (Granule::K64, 1)]
+        .into_iter()
+        .flat_map(|(granule, first)| (first..=3).filter_map(Level::new).map(move |level| (granule, level)));
+    for (granule, level) in leaves {
+        let mut w = world(wide, granule);
+        let va = WINDOW | 1 << 51;
+        let size = level.size(granule);
+        let (start, oa) = (va & !(size - 1), HIGH | OLD & !(size - 1));
+        let raw = leaf(granule, level, oa) & ((1 << 48) - 1) | if level.number() == 3 { 3 } else { 1 };
+        let raw = match granule {
+            Granule::K64 => raw | oa >> 48 << 12,
+            _ => raw & !(3 << 8) | oa & 3 << 48 | (oa >> 50) << 8,
+        };
+        // The first table of 16K and 64K has more entries than with 48 bits.
+        let index = |level: Level| (start & ((1 << 52) - 1)) >> level.shift(granule) & (granule.entries() as u64 - 1);
+        for above in (w.start().number()..level.number()).filter_map(Level::new) {
+            let next = table(1, above.next().expect("above a leaf"));
+            w.memory.words.insert(table(1, above) + 8 * index(above), Descriptor::table(next).raw());
+        }
+        w.memory.words.insert(table(1, level) + 8 * index(level), raw);
+        for offset in [0, size - 8] {
+            let seen = w.access(0, start + offset, Kind::Load).expect("mapped");
+            assert_eq!((seen.pa, seen.shareability), (oa + offset, if granule == Granule::K64 { 3 } else { 2 }));
+        }
+        // IPS of 48 bits, and the address is too large.
+        w.context.tcr_el1 = w.context.tcr_el1 & !(7 << 32) | 5 << 32;
+        w.sync();
+        w.step(VMALLE1IS);
+        w.step(ISH);
+        assert_eq!(w.load(0, start), Err(walk::ADDRESS_SIZE | level.number() as u8));
+    }
+    // Faults at level -1 have a status of their own.
+    let mut w = world(wide, Granule::K4);
+    assert_eq!(w.load(0, WINDOW), Err(0b10_1011));
+    let slot = w.slot(M1, WINDOW);
+    w.memory.words.insert(slot, Descriptor::table(table(1, Level::L0)).raw() | 1 << 9);
+    w.context.tcr_el1 = w.context.tcr_el1 & !(7 << 32) | 5 << 32;
+    w.sync();
+    assert_eq!(w.load(0, WINDOW), Err(0b10_1001));
+    // A table of the TTBR beyond 48 bits, where there is no memory here.
+    w.context.tcr_el1 = w.context.tcr_el1 & !(7 << 32) | 6 << 32;
+    w.context.ttbr0_el1 |= 0xf << 2;
+    w.sync();
+    assert_eq!(w.load(0, WINDOW), Err(0b01_0011));
+    // Stage 2 from level -1 (SL2), of 52 bits; SH is VTCR's.
+    let mut w = World::new(wide, 1, Granule::K4, true);
+    w.memory.words.insert(table(4, M1), Descriptor::table(table(4, Level::L0)).raw());
+    for (ipa, high) in [(0, 0), (NEW, 1 << 9)] {
+        w.place2(Level::L1, ipa, (ipa | 0x7fd) & !(3 << 8) | high);
+    }
+    w.place(Level::L3, WINDOW, leaf(Granule::K4, Level::L3, NEW));
+    w.context.vtcr_el2 = 12 | 1 << 33 | 1 << 32 | 6 << 16;
+    w.context.vttbr_el2 = table(4, M1) | VMID << 48;
+    w.sync();
+    assert_eq!(w.load(0, WINDOW), Ok(NEW | 1 << 51));
+    // A CPU without them has 48 bits of VA, and no block at level 0.
+    let mut w = World::new(narrow, 1, Granule::K4, false);
+    w.place(Level::L0, WINDOW, leaf(Granule::K4, Level::L0, 0) & !2 | 1);
+    assert_eq!(w.load(0, WINDOW), Err(TRANSLATION));
+    assert_eq!(w.load(0, WINDOW | 1 << 51), Err(TRANSLATION));
+}
+
+/// What a walk marks accessed is what stands there, not what it read from before a store.
+#[test]
+fn a_hardware_update_never_brings_an_old_descriptor_back() {
+    for profile in Profile::ALL {
+        for seed in 0..100 {
+            let mut world = World::new(profile, seed, Granule::K4, false);
+            let slot = page(&mut world);
+            let clean = |oa| {
+                let attributes = Attributes { access_flag: false, writable: false, dbm: true, ..RW };
+                Descriptor::leaf(Granule::K4, Level::L3, oa, attributes).raw()
+            };
+            world.memory.words.insert(slot, clean(OLD));
+            world.context.tcr_el1 |= 3 << 39;
+            world.sync();
+            world.step(Step::Store(slot, clean(NEW)));
+            assert!(world.access(1, WINDOW, if seed % 2 == 0 { Kind::Store } else { Kind::Load }).is_ok());
+            let stands = world.memory.words[&slot];
+            assert_eq!(stands & !(1 << 10 | 1 << 7), clean(NEW) & !(1 << 7), "{} {seed}", profile.name);
+            assert_eq!((stands >> 10 & 1, stands >> 7 & 1), (1, seed % 2), "{} {seed}", profile.name);
+        }
+    }
+}
+
+/// TCR_EL1.A1 says whose ASID tags what is walked for, in both ranges, and AS how many bits of it there are.
+#[test]
+fn the_asid_is_that_of_the_ttbr_that_a1_names() {
+    let context = |tcr_el1| Context { ttbr0_el1: 0x1234 << 48, ttbr1_el1: 0x5678 << 48, tcr_el1, ..Context::default() };
+    let asid = |a1: u64, wide: u64| context(a1 << 22 | wide << 36).asid(Regime::El10);
+    assert_eq!([asid(0, 0), asid(0, 1), asid(1, 0), asid(1, 1)], [0x34, 0x1234, 0x78, 0x5678]);
+}
+
+/// DC by VA wants permission to read at EL0, DC IVAC to write, and the others at EL1 nothing.
+#[test]
+fn cache_maintenance_wants_the_permissions_of_the_manual() {
+    let rows = [(RW, [false, true, true]), (Attributes { el0: true, writable: false, ..RW }, [true, true, false])];
+    for (attributes, expected) in rows {
+        let mut world = World::new(profile("ideal-l3"), 3, Granule::K4, false);
+        let slot = page(&mut world);
+        world.memory.words.insert(slot, with_attributes(attributes));
+        let seen = [(0, false), (1, false), (1, true)].map(|(el, writable)| {
+            let kind = Kind::CacheMaintenance { writable };
+            let request = Request { va: WINDOW, kind, el, privileged: el != 0, pan: true };
+            world.mmus[0].translate(request, &world.context, &mut world.memory, &mut world.choices).is_ok()
+        });
+        assert_eq!(seen, expected, "{attributes:?}");
+    }
+}
+
+/// Members of a group that disagree give what one of them says, or a conflict: in their OA (R_JQQTC) on every profile, in
+/// the Contiguous bit as well (R_NGLXZ) from BBM level 1.
+#[test]
+fn a_misprogrammed_contiguous_group_gives_what_one_of_its_members_says() {
+    for profile in ideals() {
+        for ((granule, level), mixed) in places().flat_map(|place| [(place, false), (place, true)]) {
+            let (size, group) = (level.size(granule), contiguous_group(granule, level).expect("a group") as u64);
+            let va = WINDOW & !(size * group - 1);
+            let (mut conflicts, mut others) = (0, 0);
+            for seed in 0..40 {
+                let mut world = World::new(profile, seed, granule, false);
+                // The first member maps elsewhere, and the last may lack the bit.
+                for member in 0..group {
+                    let oa = if member == 0 { NEW } else { OLD + member * size };
+                    let attributes = Attributes { contiguous: !mixed || member != group - 1, ..RW };
+                    let raw = Descriptor::leaf(granule, level, oa, attributes).raw();
+                    world.place(level, va + member * size, raw);
+                }
+                for (va_seen, seen) in world.churn(&[va, va + size, va + (group - 1) * size], 6) {
+                    // By the first member the whole group lies at NEW, by the others at OLD.
+                    let offset = va_seen - va;
+                    match seen {
+                        Err(fsc) => {
+                            assert_eq!(fsc, CONFLICT, "{} {granule} {level}", profile.name);
+                            conflicts += 1;
+                        }
+                        Ok(pa) => others += u32::from(![OLD + offset, NEW + offset].contains(&pa)),
+                    }
+                }
+            }
+            let name = profile.name;
+            assert!(others == 0 || mixed && profile.bbm == BbmLevel::L0, "{name} {granule} {level} {mixed}");
+            assert_eq!(conflicts != 0, profile.size.abort, "{name} {granule} {level} {mixed}");
         }
     }
 }

@@ -72,7 +72,10 @@ pub(super) enum Disagreement {
     /// In nothing, or in what may be changed without break-before-make: permissions, and the OA of read-only memory
     /// of equal contents (R_GPPYH, R_WHZWS).
     Harmless,
-    /// In the Contiguous bit alone (R_KHRBC).
+    /// As members of one group do that have the Contiguous bit all, and otherwise differ: any one of them may be used
+    /// for the group (R_JQQTC).
+    Member,
+    /// In the Contiguous bit alone, or as members of one group of which only some have it (R_NGLXZ) (R_KHRBC).
     Contiguous,
     /// In block size alone (R_KFLJB, R_PVTFW).
     Size,
@@ -82,6 +85,16 @@ pub(super) enum Disagreement {
 
 /// Compares two translations of one address by one stage. `same_contents`: the memory at both OAs holds the same.
 pub(super) fn disagreement(a: &Leaf, b: &Leaf, same_contents: impl FnOnce() -> bool) -> Disagreement {
+    let found = difference(a, b, same_contents);
+    let members = a.start != b.start && (a.level, a.granule) == (b.level, b.granule);
+    match (members, a.contiguous, b.contiguous) {
+        (true, true, true) => found.min(Disagreement::Member),
+        (true, true, false) | (true, false, true) => found.min(Disagreement::Contiguous),
+        _ => found,
+    }
+}
+
+fn difference(a: &Leaf, b: &Leaf, same_contents: impl FnOnce() -> bool) -> Disagreement {
     if (a.attr, a.shareability, a.not_global) != (b.attr, b.shareability, b.not_global) {
         return Disagreement::Break;
     }
@@ -113,7 +126,8 @@ pub(super) enum Kind {
     Table1,
     /// A Table descriptor of stage 2.
     Table2,
-    /// An invalid descriptor of stage 1; only [`Defect::FaultCached`](super::Defect::FaultCached) makes such entries.
+    /// A descriptor of stage 1 that faults; only [`Defect::FaultCached`](super::Defect::FaultCached) and
+    /// [`Defect::AccessFlagCached`](super::Defect::AccessFlagCached) make such entries.
     Invalid,
 }
 
@@ -135,7 +149,8 @@ pub struct Entry {
     pub(super) one: Leaf,
     /// Stage 2 of a combined entry, or of a Table descriptor's next table.
     pub(super) two: Option<Leaf>,
-    /// Next table, and what its Table descriptor forbids below; 0 in other entries.
+    /// Next table, and what its Table descriptor forbids below; 0 in other entries, but for the class of fault of one
+    /// that faults, in the latter.
     pub(super) table: u64,
     pub(super) restrictions: u8,
     /// Only instruction fetches match; only [`Defect::ExecuteKept`](super::Defect::ExecuteKept) makes such entries.
@@ -152,6 +167,8 @@ pub struct Tags {
     pub(super) asid: u16,
     pub(super) vmid: u16,
     pub(super) flat: bool,
+    /// [`Defect::AsidIgnored`](super::Defect::AsidIgnored): leaves of every ASID match.
+    pub(super) any_asid: bool,
 }
 
 impl Entry {
@@ -160,7 +177,8 @@ impl Entry {
         self.regime == tags.regime
             && (tags.regime == Regime::El2 || self.vmid == tags.vmid)
             && (matches!(self.kind, Kind::Stage2 | Kind::Table2)
-                || self.flat == tags.flat && (self.global || self.asid == tags.asid))
+                || self.flat == tags.flat
+                    && (self.global || self.asid == tags.asid || tags.any_asid && !self.is_table()))
     }
 
     fn covers(&self, input: u64) -> bool {
@@ -201,6 +219,11 @@ impl Entry {
     /// Whether a by-VA TLBI that leaves executable entries to fetches would leave this one.
     pub(super) fn executable(&self) -> bool {
         self.one.permissions.executable()
+    }
+
+    /// Whether it says that the memory is Device.
+    pub(super) fn is_device(&self) -> bool {
+        self.one.attr >> 4 == 0
     }
 
     /// Whether nobody may write through it, and no update of dirty state would change that.

@@ -64,8 +64,8 @@ pub(super) struct Range {
     granule: Option<Granule>,
     /// TTL: leaf entries of another level need not be removed (R_SQXYZ).
     level: Option<i8>,
-    /// From a range form.
-    many: bool,
+    /// From a range form, with NUM of its operand.
+    many: Option<u8>,
 }
 
 /// A TLBI as decoded, before it is bound to a VMID.
@@ -134,40 +134,56 @@ const fn granule(tg: u64) -> Option<Granule> {
     }
 }
 
+/// What TLB entries have of a VA: bits 55 to 0.
+const IN_TLB: u64 = (1 << 56) - 1;
+
+/// The level that two bits of TTL give for the leaves of `granule`; `None` if they are reserved and no hint. Level 0 of
+/// 4K and level 1 of 16K have leaves with FEAT_LPA2 only.
+const fn hint(granule: Granule, level: u64, lpa2: bool) -> Option<i8> {
+    match (granule, level) {
+        (Granule::K4, 0) | (Granule::K16, 1) if !lpa2 => None,
+        (Granule::K16 | Granule::K64, 0) => None,
+        (_, level) => Some(level as i8),
+    }
+}
+
 impl Range {
     /// The operand of a form by one address: ASID or NS in the top bits, TTL in bits 47 to 44, address bits from 12 up.
-    const fn one(operand: u64, address_bits: u32) -> Self {
+    const fn one(operand: u64, address_bits: u32, lpa2: bool) -> Self {
         let start = (operand & ((1 << address_bits) - 1)) << 12;
-        let (tg, level) = (operand >> 46, (operand >> 44 & 3) as i8);
-        // Without LPA2, level 0 of any granule and level 1 of 16K and 64K are reserved, which means no hint.
-        let (granule, level) = match (granule(tg), level) {
-            (None, _) | (_, 0) | (Some(Granule::K16 | Granule::K64), 1) => (None, None),
-            (granule, level) => (granule, Some(level)),
+        let granule = granule(operand >> 46);
+        let level = match granule {
+            Some(granule) => hint(granule, operand >> 44 & 3, lpa2),
+            None => None,
         };
-        Self { start, size: 1 << 12, granule, level, many: false }
+        let granule = if level.is_some() { granule } else { None };
+        Self { start, size: 1 << 12, granule, level, many: None }
     }
 
-    /// The operand of a range form; `None` if its TG is reserved, and nothing need be removed.
-    const fn many(operand: u64) -> Option<Self> {
+    /// The operand of a range form; `None` if its TG is reserved, and nothing need be removed. `ds`: the DS bit of the
+    /// regime's TCR, with which BaseADDR counts 64 KiB whatever the granule.
+    const fn many(operand: u64, ds: bool, lpa2: bool) -> Option<Self> {
         let Some(granule) = granule(operand >> 46) else { return None };
         let (scale, num, ttl) = (operand >> 44 & 3, operand >> 39 & 31, operand >> 37 & 3);
         let pages = (num + 1) << (5 * scale + 1);
         // BaseADDR is signed: the upper VA range has all its bits set.
         let base = ((operand << 27) as i64 >> 27) as u64;
+        let unit = if ds { 16 } else { granule.page_shift() };
         Some(Self {
-            start: base << granule.page_shift() & ((1 << 56) - 1),
+            start: base << unit & IN_TLB,
             size: pages << granule.page_shift(),
             granule: Some(granule),
-            level: if ttl == 0 { None } else { Some(ttl as i8) },
-            many: true,
+            level: if ttl == 0 { None } else { hint(granule, ttl, lpa2) },
+            many: Some(num as u8),
         })
     }
 }
 
 impl TlbiOp {
     /// Decodes SYS `op1`, C`crn`, C`crm`, `op2` with `operand` in Xt. `None` if it is no TLBI. CRn 9 is the nXS form.
+    /// What an operand means depends on the CPU's FEAT_LPA2 and on the DS bits in `context`.
     #[must_use]
-    pub fn decode(op1: u8, crn: u8, crm: u8, op2: u8, operand: u64) -> Option<Self> {
+    pub fn decode((op1, crn, crm, op2): (u8, u8, u8, u8), operand: u64, context: &Context, lpa2: bool) -> Option<Self> {
         let nxs = match crn {
             8 => false,
             9 => true,
@@ -194,12 +210,18 @@ impl TlbiOp {
         // A reserved TG names nothing.
         let nothing = done(Target::El3);
         if op1 == 4 && matches!(crm, 0 | 4) {
-            let range = if ranged { Range::many(operand) } else { Some(Range::one(operand, 40)) };
+            let range = match ranged {
+                true => Range::many(operand, context.stage2_ds(), lpa2),
+                false => Some(Range::one(operand, 40, lpa2)),
+            };
             return range.map_or(nothing, |range| done(Target::Ipa { last: op2 >= 4, range }));
         }
         let asid = (operand >> 48) as u16;
         let by_va = |regime, asid| {
-            let range = if ranged { Range::many(operand) } else { Some(Range::one(operand, 44)) };
+            let range = match ranged {
+                true => Range::many(operand, context.ds(regime), lpa2),
+                false => Some(Range::one(operand, 44, lpa2)),
+            };
             range.map_or(nothing, |range| done(Target::Va { regime, asid, last: op2 >= 5, range }))
         };
         match (op1, op2, ranged) {
@@ -214,6 +236,12 @@ impl TlbiOp {
             (6, 1 | 5, _) | (6, 0, false) => nothing,
             _ => None,
         }
+    }
+
+    /// Its nXS form, if `force`.
+    #[must_use]
+    pub const fn forced_nxs(self, force: bool) -> Self {
+        Self { nxs: self.nxs || force, ..self }
     }
 
     /// Binds it to the VMID of `context`; `el1`: it was executed at EL1, where HCR_EL2.FB broadcasts it.
@@ -241,6 +269,9 @@ impl Issued {
 
     /// Whether it must remove `entry`; the rest is over-invalidation. `profile` only matters for its defect.
     pub(super) fn must_remove(&self, entry: &Entry, profile: &Profile) -> bool {
+        if self.nxs && profile.has(Defect::NxsIgnored) {
+            return false;
+        }
         let stage2 = matches!(entry.kind, Kind::Stage2 | Kind::Table2);
         let el1 = entry.regime == Regime::El10;
         let mine = el1 && entry.vmid == self.vmid && !(profile.has(Defect::VmidKept) && self.vmid & 1 != 0);
@@ -252,6 +283,7 @@ impl Issued {
             Target::All2 => !el1,
             Target::VmallS12 => mine && !self.vmall_keeps(entry, profile),
             Target::Vmall => mine && !stage2 && !self.vmall_keeps(entry, profile),
+            Target::Asid(_) if profile.has(Defect::AsideIgnored) => false,
             Target::Asid(asid) => mine && !stage2 && !entry.global && of_asid(asid),
             Target::Va { regime, asid, last, range } => {
                 entry.regime == regime
@@ -263,6 +295,8 @@ impl Issued {
                     && range.names(entry, profile)
                     && !(profile.has(Defect::VaKeepsTables) && entry.is_table())
                     && !(profile.has(Defect::ReadOnlyKept) && !entry.is_table() && entry.read_only())
+                    && !(profile.has(Defect::DeviceKept) && !entry.is_table() && entry.is_device())
+                    && !(profile.has(Defect::VaKeepsGlobal) && asid.is_some() && entry.global)
             }
             // Stage 2 only: entries that combine both stages need not go (R_TVTYQ).
             Target::Ipa { last, range } => {
@@ -287,6 +321,24 @@ impl Issued {
 }
 
 impl Range {
+    /// Its first address and its bytes, as the CPU takes them.
+    fn extent(&self, profile: &Profile) -> (u64, u64) {
+        let (Some(granule), Some(num)) = (self.granule, self.many) else { return (self.start, self.size) };
+        let (shift, page) = (granule.page_shift(), granule.page_size());
+        if profile.has(Defect::RangeLastPage) {
+            (self.start, self.size - page)
+        } else if profile.has(Defect::RangeScaleIgnored) {
+            (self.start, 2 * (u64::from(num) + 1) * page)
+        } else if profile.has(Defect::RangeIn4K) {
+            let base = (self.start << 8) as i64 >> (8 + shift);
+            ((base as u64) << 12 & IN_TLB, self.size >> (shift - 12))
+        } else if profile.has(Defect::RangeUnsigned) {
+            (self.start & ((1 << (37 + shift)) - 1), self.size)
+        } else {
+            (self.start, self.size)
+        }
+    }
+
     /// Whether the range with its hints names `entry`.
     fn names(&self, entry: &Entry, profile: &Profile) -> bool {
         let leaf = &entry.one;
@@ -302,13 +354,17 @@ impl Range {
                 if entry.is_table() { level < hint } else { level == hint }
             }
         };
-        let size = match self.granule {
-            Some(granule) if self.many && profile.has(Defect::RangeLastPage) => self.size - granule.page_size(),
-            _ => self.size,
-        };
-        let named = level_named
-            && self.granule.is_none_or(|granule| granule == leaf.granule)
-            && entry.touches(self.start, size);
+        if profile.has(Defect::TtlKeepsBlocks) && self.level.is_some() && !entry.is_table() && level < 3
+            || profile.has(Defect::RangeKeepsTables) && self.many.is_some() && entry.is_table()
+        {
+            return false;
+        }
+        let (start, size) = self.extent(profile);
+        let named =
+            level_named && self.granule.is_none_or(|granule| granule == leaf.granule) && entry.touches(start, size);
+        if profile.has(Defect::PageByFirst4K) && !entry.is_table() && level == 3 && self.many.is_none() {
+            return named && self.start.wrapping_sub(leaf.start) < 1 << 12;
+        }
         if profile.has(Defect::BlockAfterVa) && !entry.is_table() && level < 3 {
             return named && self.start.wrapping_sub(leaf.start) < leaf.granule.page_size();
         }
@@ -323,7 +379,7 @@ mod tests {
     /// Encodings of DDI 0487 C5.5, by hand: op1, CRm, op2, and what they stand for.
     #[test]
     fn known_encodings() {
-        let decode = |op1, crm, op2| TlbiOp::decode(op1, 8, crm, op2, 1 << 46);
+        let decode = |op1, crm, op2| TlbiOp::decode((op1, 8, crm, op2), 1 << 46, &Context::default(), false);
         let scope = |op1, crm, op2| decode(op1, crm, op2).map(|op| op.scope);
         assert_eq!(decode(0, 3, 0).map(|op| op.target), Some(Target::Vmall));
         assert_eq!(decode(4, 3, 6).map(|op| op.target), Some(Target::VmallS12));
@@ -346,21 +402,51 @@ mod tests {
         {
             assert_eq!(decode(op1, crm, op2), None, "{op1} {crm} {op2}");
         }
-        assert_eq!(TlbiOp::decode(0, 9, 3, 0, 0).map(|op| op.nxs), Some(true));
-        assert_eq!(TlbiOp::decode(0, 7, 3, 0, 0), None);
+        let decode = |crn| TlbiOp::decode((0, crn, 3, 0), 0, &Context::default(), false);
+        assert_eq!([7, 8, 9].map(|crn| decode(crn).map(|op| op.nxs)), [None, Some(false), Some(true)]);
     }
 
     #[test]
     fn operands() {
-        let one = Range::one(0x0042_0000_0000_0000 | 0b0111 << 44 | 0xfff_f000_1234, 44);
+        let one = |operand, lpa2| {
+            let one = Range::one(operand, 44, lpa2);
+            assert_eq!(one.granule.is_some(), one.level.is_some(), "both or neither");
+            one
+        };
+        let level = |ttl: u64| [false, true].map(|lpa2| one(ttl << 44, lpa2).level);
+        let one = one(0x0042_0000_0000_0000 | 0b0111 << 44 | 0xfff_f000_1234, false);
         assert_eq!((one.start, one.size), (0xff_ff00_0123_4000, 4096));
         assert_eq!((one.granule, one.level), (Some(Granule::K4), Some(3)));
-        assert_eq!(Range::one(0b1001 << 44, 44).level, None, "16K has no blocks at level 1 without LPA2");
-        assert_eq!(Range::one(0b0011 << 44, 44).level, None, "no granule, no hint");
+        for ttl in 0..4 {
+            assert_eq!(level(ttl), [None; 2], "no granule, no hint");
+        }
+        for (tg, leaves) in [(1, [Some(0), Some(1)]), (2, [None, Some(1)]), (3, [None, Some(1)])] {
+            assert_eq!([level(tg << 2 | 2), level(tg << 2 | 3)], [[Some(2); 2], [Some(3); 2]]);
+            assert_eq!([level(tg << 2)[1], level(tg << 2 | 1)[1]], leaves, "TG {tg}, with LPA2");
+        }
+        // Without LPA2 no leaf is there, and the encodings are reserved; 64K has level 1 always.
+        assert_eq!([0b0100, 0b0101, 0b1001, 0b1101].map(|ttl| level(ttl)[0]), [None, Some(1), None, Some(1)]);
+
+        let many = |operand, ds| Range::many(operand, ds, false).expect("a granule");
         // 4K, scale 1, num 3, level 2, base -1: 4 << 6 pages.
-        let many = Range::many(1 << 46 | 1 << 44 | 3 << 39 | 2 << 37 | ((1 << 37) - 1)).expect("a granule");
-        assert_eq!((many.start, many.size, many.level), (0xff_ffff_ffff_f000, 256 * 4096, Some(2)));
-        assert_eq!(Range::many(1 << 44), None);
+        let upper = many(1 << 46 | 1 << 44 | 3 << 39 | 2 << 37 | ((1 << 37) - 1), false);
+        assert_eq!((upper.start, upper.size, upper.level), (0xff_ffff_ffff_f000, 256 * 4096, Some(2)));
+        assert_eq!(Range::many(1 << 44, false, true), None);
+        for (tg, granule) in [(1, Granule::K4), (2, Granule::K16), (3, Granule::K64)] {
+            for scale in 0..4 {
+                for num in 0..32 {
+                    let range = many(tg << 46 | scale << 44 | num << 39 | 5, false);
+                    // DDI 0487: (NUM + 1) * 2^(5*SCALE + 1) * the granule's size.
+                    let size = (num + 1) * 2u64.pow(5 * scale as u32 + 1) * granule.page_size();
+                    assert_eq!((range.start, range.size), (5 * granule.page_size(), size));
+                    assert_eq!((range.granule, range.level), (Some(granule), None));
+                }
+            }
+            assert_eq!(many(tg << 46 | 5, true).start, 5 << 16, "with DS, BaseADDR is bits 52 to 16");
+        }
+        let level = |tg: u64, lpa2| Range::many(tg << 46 | 1 << 37, false, lpa2).expect("a granule").level;
+        assert_eq!([1, 2, 3].map(|tg| level(tg, false)), [Some(1), None, Some(1)]);
+        assert_eq!([1, 2, 3].map(|tg| level(tg, true)), [Some(1); 3]);
     }
 
     #[test]

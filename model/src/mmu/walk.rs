@@ -11,7 +11,7 @@ use vmsa::{
 
 use super::{
     Device, TableMemory,
-    context::{Context, Regime, Tables},
+    context::{Context, Format, Regime, Tables},
     profile::{Defect, Nt, Profile},
     tlb::{Entry, Kind, Leaf, Lookaside, Permissions, Tags},
 };
@@ -54,7 +54,14 @@ pub(super) struct WalkFault {
 
 impl WalkFault {
     pub(super) const fn new(class: u8, level: i8, stage2_of: Option<u64>) -> Self {
-        Self { fsc: class | level as u8 & 3, level, stage2: stage2_of.is_some(), s1ptw: false, ipa: stage2_of }
+        let fsc = match (class, level) {
+            // Level -1 has statuses of its own; only these faults come there.
+            (ADDRESS_SIZE, -1) => 0b10_1001,
+            (TRANSLATION, -1) => 0b10_1011,
+            (EXTERNAL_ON_WALK, -1) => 0b01_0011,
+            _ => class | level as u8 & 3,
+        };
+        Self { fsc, level, stage2: stage2_of.is_some(), s1ptw: false, ipa: stage2_of }
     }
 }
 
@@ -92,7 +99,7 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
         }
         // What was above bit 55 was found to be right, and dropped, by whoever asks.
         let canonical = if regime == Regime::El10 { ((va << 8) as i64 >> 8) as u64 } else { va };
-        let Some(tables) = self.context.stage1(regime, canonical) else {
+        let Some(tables) = self.context.stage1(regime, canonical, self.profile.lpa2) else {
             return Err(WalkFault::new(TRANSLATION, 0, None));
         };
         self.descend(Stage::One, &tables, va).map(|(leaf, slot)| (leaf, Some(slot)))
@@ -132,7 +139,7 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
         let leaf = match cached.get(self.choices.pick(Point::Several, cached.len() as u32) as usize) {
             Some(leaf) if !(store.is_some() && leaf.clean) => *leaf,
             _ => {
-                let Some(tables) = self.context.stage2(ipa) else {
+                let Some(tables) = self.context.stage2(ipa, self.profile.lpa2) else {
                     return Err(mark(WalkFault::new(TRANSLATION, 0, Some(ipa))));
                 };
                 let store = std::mem::replace(&mut self.store, store);
@@ -171,7 +178,7 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
     /// behind that. Only faults: whatever else the old descriptor gives is the business of the TLBI that it needs.
     fn late_fault(&mut self, pa: u64, tables: &Tables, level: Level) -> Option<u8> {
         let descriptor = Descriptor::from_raw(self.memory.before_synchronisation(pa)?);
-        let class = match descriptor.kind(tables.granule, level) {
+        let class = match tables.kind(descriptor.raw(), level) {
             DescriptorKind::Table => return None,
             DescriptorKind::Invalid => TRANSLATION,
             DescriptorKind::Block if descriptor.nt() && self.profile.nt == Nt::Fault => TRANSLATION,
@@ -202,11 +209,13 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
             .take(8)
             .copied()
             .collect();
+        let mut shortened = false;
         if !cached.is_empty() && self.choices.chance(Point::WalkCache, self.profile.use_table) {
             let entry = cached[self.choices.pick(Point::WalkCache, cached.len() as u32) as usize];
             self.choices.tell_of((input, 1), "shorten", || format!("the walk for {input:#x} by {entry}"));
             if let Some(next) = entry.one.level.next() {
                 (level, table, restrictions, two) = (next, entry.table, entry.restrictions, entry.two);
+                shortened = true;
             }
         }
         loop {
@@ -221,9 +230,7 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
                 return Err(WalkFault::new(class, number, of));
             }
             let Some(raw) = self.read(pa) else { return Err(WalkFault::new(EXTERNAL_ON_WALK, number, of)) };
-            let descriptor = Descriptor::from_raw(raw);
-            let oa = descriptor.oa(granule, level);
-            let found = descriptor.kind(granule, level);
+            let (oa, found) = (tables.output(raw, level), tables.kind(raw, level));
             if found != DescriptorKind::Invalid && oa >> tables.output_bits != 0 {
                 return Err(WalkFault::new(ADDRESS_SIZE, number, of));
             }
@@ -247,14 +254,10 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
                 }
                 _ => {
                     if self.profile.has(Defect::FaultCached) && stage == Stage::One {
-                        let leaf = Leaf { level, granule, ..self.flat() };
-                        let page = granule.page_size();
-                        self.insert(Entry {
-                            kind: Kind::Invalid,
-                            ..self.entry(input, leaf, input & !(page - 1), page)
-                        });
+                        self.keep_fault(input, level, granule, TRANSLATION);
                     }
-                    return Err(WalkFault::new(TRANSLATION, number, of));
+                    let above = shortened && self.profile.has(Defect::TableFaultLevel);
+                    return Err(WalkFault::new(TRANSLATION, number - i8::from(above), of));
                 }
             }
         }
@@ -276,8 +279,7 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
         let fault = |class| WalkFault::new(class, level.number(), of);
         // A few attempts: each fails only because somebody else changed the descriptor in between.
         for _ in 0..8 {
-            let descriptor = Descriptor::from_raw(raw);
-            if !matches!(descriptor.kind(tables.granule, level), DescriptorKind::Block | DescriptorKind::Page) {
+            if !matches!(tables.kind(raw, level), DescriptorKind::Block | DescriptorKind::Page) {
                 return Err(fault(TRANSLATION));
             }
             let leaf = self.decode(stage, tables, input, level, restrictions, raw);
@@ -288,6 +290,9 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
             let mut new = raw;
             if raw & AF == 0 {
                 if !tables.hardware_af {
+                    if self.profile.has(Defect::AccessFlagCached) && stage == Stage::One {
+                        self.keep_fault(input, level, tables.granule, ACCESS_FLAG);
+                    }
                     return Err(fault(ACCESS_FLAG));
                 }
                 new |= AF;
@@ -336,7 +341,7 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
         Leaf {
             start,
             shift,
-            delta: descriptor.oa(granule, level).wrapping_sub(start),
+            delta: tables.output(raw, level).wrapping_sub(start),
             level,
             granule,
             contiguous: descriptor.attributes().contiguous && contiguous_group(granule, level).is_some(),
@@ -348,7 +353,7 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
             permissions,
             clean,
             attr,
-            shareability: (raw >> 8 & 3) as u8,
+            shareability: if tables.format == Format::Lpa2 { tables.shareability } else { (raw >> 8 & 3) as u8 },
         }
     }
 
@@ -399,6 +404,14 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
         self.disturbed |= self.tlb.insert(entry);
     }
 
+    /// For defects: a descriptor at `level` that faults, for the page of `input`.
+    fn keep_fault(&mut self, input: u64, level: Level, granule: Granule, class: u8) {
+        let leaf = Leaf { level, granule, ..self.flat() };
+        let page = granule.page_size();
+        let entry = self.entry(input, leaf, input & !(page - 1), page);
+        self.insert(Entry { kind: Kind::Invalid, restrictions: class, ..entry });
+    }
+
     fn keep_table(&mut self, kind: Kind, granule: Granule, level: Level, input: u64, next: (u64, u8, Option<Leaf>)) {
         let (shift, (table, restrictions, two)) = (level.shift(granule), next);
         let start = input & !((1 << shift) - 1);
@@ -423,7 +436,8 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
                     raw & AF != 0 && matches!(kind, DescriptorKind::Block | DescriptorKind::Page)
                 })
             };
-            if (0..group).all(|index| maps(self.read(first + index * 8))) {
+            let over_invalid = self.profile.has(Defect::ContiguousOverInvalid);
+            if over_invalid || (0..group).all(|index| maps(self.read(first + index * 8))) {
                 let start = input & !(group * size - 1);
                 let past = self.profile.has(Defect::ContiguousPastGroup);
                 return (start, group * size * if past { 2 } else { 1 });

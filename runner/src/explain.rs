@@ -286,8 +286,8 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
         Access::Walk => "loads behind a TLBI of the observer's own",
         Access::UserLoad => "loads with EL0's permissions (LDTR)",
         Access::UserStore => "stores with EL0's permissions (STTR)",
-        Access::OtherLoad => "loads with the other ASID, each behind one with the ASID that TLBIs name",
-        Access::OtherStore => "stores with the other ASID, each behind a load with the ASID that TLBIs name",
+        Access::OtherLoad => "loads with the other ASID than TLBIs name, before the change with either",
+        Access::OtherStore => "stores with the other ASID than TLBIs name, behind loads with either before the change",
     };
     let place = match case.observer.place {
         Place::Local => "the changing PE does so between the steps",

@@ -58,6 +58,9 @@ const PAUSE_MASK: u64 = 1;
 const LOOK_MASK: u64 = 2;
 /// Every round whose number has one of these bits set is one in which an observer leaves no mark before the change begins.
 const LAZY_MASK: u64 = 4;
+/// Every other round whose number has these bits set, none of them one with pauses, is one in which a remote observer leaves
+/// no mark while the change is made.
+const QUIET_MASK: u64 = 3;
 /// Accesses for which the changer pauses.
 const PAUSE_ACCESSES: u64 = 2;
 /// Longest pause in milliseconds.
@@ -68,6 +71,17 @@ const DELAY: u64 = 256;
 const SILENCE_MS: u64 = 1000;
 /// How long another vCPU may take to come up, in milliseconds.
 const START_MS: u64 = 500;
+
+/// Lowest bit of ESR_EL1.EC, and of IL below it; both together are what is above ISS.
+const EC: u32 = 25;
+/// EC and IL of an Instruction Abort taken without a change of Exception level.
+const INSTRUCTION_ABORT: u64 = 0x21 << 1 | 1;
+/// EC and IL of such a Data Abort.
+const DATA_ABORT: u64 = 0x25 << 1 | 1;
+/// ISS of an Instruction Abort by stage 1: SET, FnV, EA and S1PTW are 0.
+const INSTRUCTION_ISS: u64 = 0x3 << 11 | 1 << 10 | 1 << 9 | 1 << 7;
+/// ISS of a Data Abort: WnR.
+const WNR: u64 = 1 << 6;
 
 /// The `go` that ends an observer's work.
 const STOP: u64 = u64::MAX;
@@ -374,9 +388,8 @@ impl<'a> Work<'a> {
             cpu.enter(Phase::During);
             seat.armed.publish(round);
             let mut overlapped = false;
-            let lazy = observer.is_lazy();
             while self.done.read() != round {
-                if lazy && self.stage.read() != round {
+                if observer.holds_back(self.stage.read() == round) {
                     barrier::spin();
                     continue;
                 }
@@ -437,6 +450,13 @@ impl<'a> Observer<'a> {
         self.work.window.marking().is_some() && self.round & LAZY_MASK != 0
     }
 
+    /// Whether nothing is to be accessed for now, where hardware writes marks: before the change begins in a lazy round,
+    /// and while it is made in a quiet one, so that no new mark stands where an old one was lost.
+    fn holds_back(&self, changing: bool) -> bool {
+        self.work.window.marking().is_some()
+            && if changing { !self.is_lazy() && self.round & QUIET_MASK == QUIET_MASK } else { self.is_lazy() }
+    }
+
     /// Counts the round if it overlapped the change.
     fn overlapped(&self, yes: bool) {
         self.cpu.overlap.store(self.cpu.overlap.load(Relaxed) + u64::from(yes), Release);
@@ -473,7 +493,7 @@ impl<'a> Observer<'a> {
         let probed = unsafe { probe::load(self.spot.va) };
         self.settle(Phase::Before, &probed);
         if probed.esr != 0 {
-            self.count(Phase::Before, self.exception(Kind::from_esr(probed.esr)), probed);
+            self.count(Phase::Before, self.exception(Access::Load, probed.esr), probed);
         }
     }
 
@@ -483,7 +503,7 @@ impl<'a> Observer<'a> {
     fn settle(&self, phase: Phase, probed: &probe::Probed) {
         if self.cpu.conflicts.settle() && Kind::from_esr(probed.esr) != Kind::Conflict {
             let esr = self.cpu.fault_syndrome.load(Relaxed);
-            self.count(phase, self.exception(Kind::Conflict), probe::Probed { esr, ..*probed });
+            self.count(phase, self.exception(self.access, esr), probe::Probed { esr, ..*probed });
         }
     }
 
@@ -491,28 +511,36 @@ impl<'a> Observer<'a> {
     fn translated(&self, probed: probe::Probed) -> probe::Probed {
         /// PAR_EL1.F.
         const FAILED: u64 = 1;
-        /// EC of a Data Abort taken without a change of Exception level.
-        const DATA_ABORT: u64 = 0x25 << 26;
         if probed.value & FAILED == 0 {
             return probed;
         }
-        let esr = DATA_ABORT | probed.value >> 1 & 0x3f;
+        let esr = DATA_ABORT << EC | probed.value >> 1 & 0x3f;
         self.cpu.fault_address.store(self.spot.va, Relaxed);
         self.cpu.fault_pc.store(0, Relaxed);
         probe::Probed { value: probed.value, esr }
     }
 
-    /// An exception of this kind, if its FAR is in the word that was accessed (of a fetch, the second instruction may
-    /// be the one); else it is none that a mapping gives.
-    fn exception(&self, kind: Kind) -> Kind {
-        let far = self.cpu.fault_address.load(Relaxed);
-        match kind {
-            // Across a seam it may be in either word.
-            Kind::Fault(..) | Kind::Conflict
-                if far & !7 != self.spot.va & !7 && far & !7 != (self.spot.va + 7) & !7 =>
-            {
-                Kind::Exception
+    /// The kind that the syndrome of an exception at `access` tells, if syndrome and FAR are what that access gives by
+    /// whichever mapping; else it is none that a mapping gives (E6 are CPUs that get them wrong).
+    fn exception(&self, access: Access, esr: u64) -> Kind {
+        let [far, pc] = [&self.cpu.fault_address, &self.cpu.fault_pc].map(|register| register.load(Relaxed));
+        let offset = far.wrapping_sub(self.spot.va);
+        match Kind::from_esr(esr) {
+            // The second instruction may be the one, and the one is where the exception came from.
+            kind @ Kind::Fault(..) if access == Access::Fetch => {
+                let exact = matches!(offset, 0 | 4) && far == pc && esr & INSTRUCTION_ISS == 0;
+                if exact && esr >> EC == INSTRUCTION_ABORT { kind } else { Kind::Exception }
             }
+            kind @ Kind::Fault(..) => {
+                let told = match access {
+                    Access::Atomic | Access::Exclusive | Access::Dc | Access::At => true,
+                    access => (esr & WNR != 0) == access.stores(),
+                };
+                // Any byte of it may be the one, and across a seam any in either leaf.
+                if offset < 8 && told && esr >> EC == DATA_ABORT { kind } else { Kind::Exception }
+            }
+            // Across a seam it may be in either word.
+            Kind::Conflict if far & !7 != self.spot.va & !7 && far & !7 != (self.spot.va + 7) & !7 => Kind::Exception,
             kind => kind,
         }
     }
@@ -534,9 +562,10 @@ impl<'a> Observer<'a> {
                 Access::UserLoad => probe::user_load(va),
                 Access::UserStore => probe::user_store(va, token),
                 Access::OtherLoad | Access::OtherStore => {
-                    // What its own ASID's entries make of it is another instance's to tell.
-                    probe::load(va);
-                    self.cpu.conflicts.settle();
+                    // The TLB is to hold the old mapping for the usual ASID too, which must not serve the other one.
+                    if phase == Phase::Before {
+                        probe::load(va);
+                    }
                     self.work.window.with_other_asid(|| match self.access {
                         Access::OtherLoad => probe::load(va),
                         _ => probe::store(va, token),
@@ -562,7 +591,7 @@ impl<'a> Observer<'a> {
         let kind = if probed.esr == 0 {
             self.work.window.tell(self.access, phase, self.spot, probed, token, failed)
         } else {
-            self.exception(Kind::from_esr(probed.esr))
+            self.exception(self.access, probed.esr)
         };
         if matches!(kind, Kind::Old | Kind::New | Kind::Same) {
             let marks = Marks::of(self.access);

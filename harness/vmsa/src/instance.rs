@@ -173,7 +173,7 @@ words! {
         UserLoad = "user-load",
         /// A store with EL0's permissions: STTR.
         UserStore = "user-store",
-        /// A load with the other ASID in TTBR1_EL1, behind one with the usual ASID that is not counted.
+        /// A load with the other ASID in TTBR1_EL1; before the change each is behind one with the usual ASID.
         OtherLoad = "other-load",
         /// A store of that kind.
         OtherStore = "other-store",

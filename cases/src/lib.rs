@@ -417,8 +417,8 @@ mod tests {
             let needs_bbm = BbmLevel::ALL.iter().all(|bbm| case.change.needs(granule, *bbm).need == Need::Bbm);
             let undefined = match case.method {
                 DirectNotlbi => case.change.what() != What::AgeSet,
-                Direct => needs_bbm,
-                Bbm | BbmAf | Nt => false,
+                Direct | DirectCas => needs_bbm,
+                Bbm | BbmAf | Nt | BbmCas | NtCas => false,
             };
             assert_eq!(guarantee(case.method, case.change, granule, BbmLevel::L3).is_err(), undefined, "{id}");
         }
@@ -430,12 +430,14 @@ mod tests {
         for case in cases() {
             let (family, what) = (case.change.family(), case.change.what());
             let from = match case.method {
-                Bbm | BbmAf => Some(BbmLevel::L0),
-                Nt => Some(BbmLevel::L1),
-                Direct => match family {
-                    Family::Split | Family::Merge => Some(BbmLevel::L2),
+                Bbm | BbmAf | BbmCas => Some(BbmLevel::L0),
+                Nt | NtCas => Some(BbmLevel::L1),
+                Direct | DirectCas => match family {
+                    Family::Split | Family::Merge | Family::Carry => Some(BbmLevel::L2),
                     Family::Fold | Family::Unfold => Some(BbmLevel::L1),
-                    Family::Protect | Family::User | Family::Age => Some(BbmLevel::L0),
+                    Family::Protect | Family::User | Family::Age | Family::HwAge | Family::Dirty | Family::Exec => {
+                        Some(BbmLevel::L0)
+                    }
                     _ => match what {
                         What::HalfFold | What::HalfUnfold => Some(BbmLevel::L1),
                         What::RemapRoSame | What::TableSame | What::HalfRwRo => Some(BbmLevel::L0),

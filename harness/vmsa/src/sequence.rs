@@ -145,7 +145,7 @@ impl Tlbi {
     }
 
     /// What it is to whoever uses the other ASID.
-    const fn from_other_asid(self) -> Self {
+    const fn seen_by_other_asid(self) -> Self {
         match self {
             Self::Vae1is | Self::Vale1is => Self::Vae1isOtherAsid,
             Self::Vae1isOtherAsid => Self::Vae1is,
@@ -378,9 +378,9 @@ impl Sequence {
 
     /// The same steps as they are to whoever uses the other ASID: a TLBI that names one ASID names his, or not.
     #[must_use]
-    pub fn from_other_asid(&self) -> Self {
+    pub fn seen_by_other_asid(&self) -> Self {
         let turn = |step: &Step| match *step {
-            Step::Tlbi(tlbi) => Step::Tlbi(tlbi.from_other_asid()),
+            Step::Tlbi(tlbi) => Step::Tlbi(tlbi.seen_by_other_asid()),
             step => step,
         };
         self.steps().iter().map(turn).collect()

@@ -109,7 +109,7 @@ fn defined(case: &Case, level: BbmLevel) -> Result<Needed, Needed> {
     }
     match case.script {
         _ if case.observer.access.switches_asid() => {
-            sufficient(&case.sequence().from_other_asid(), case.change, case.granule, level)
+            sufficient(&case.sequence().seen_by_other_asid(), case.change, case.granule, level)
         }
         Some(script) => sufficient(&script, case.change, case.granule, level),
         None => guarantee(case.method, case.change, case.granule, level),
@@ -724,7 +724,7 @@ pub fn control(instance: &Instance) -> Option<Control> {
 /// Whether nothing is wrong with these steps but that the TLBI names another ASID than the observer's.
 fn names_other_asid(case: &Case, script: &Sequence) -> bool {
     let given = |steps: &Sequence| sufficient(steps, case.change, case.granule, BbmLevel::L3).is_ok();
-    let (own, other) = (given(script), given(&script.from_other_asid()));
+    let (own, other) = (given(script), given(&script.seen_by_other_asid()));
     if case.observer.access.switches_asid() { own && !other } else { other && !own }
 }
 

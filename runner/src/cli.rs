@@ -22,6 +22,7 @@ Exit codes:
   2    bad usage
   3    the platform failed, or the harness did on it (verdict `error`)
   4    nothing was selected
+  5    what --until-seen waits for was not seen, and nothing forbidden
   130  interrupted; what was collected stays";
 
 /// How the program ends. Of several, the greatest counts.
@@ -29,6 +30,8 @@ Exit codes:
 pub enum Exit {
     /// Nothing forbidden was seen.
     Clean,
+    /// What it waited for was not seen.
+    NotSeen,
     /// The platform failed, or the harness on it.
     Platform,
     /// The user interrupted it.
@@ -49,6 +52,7 @@ impl From<Exit> for ExitCode {
             Exit::Usage => 2,
             Exit::Platform => 3,
             Exit::NothingSelected => 4,
+            Exit::NotSeen => 5,
             Exit::Interrupted => 130,
         })
     }
@@ -276,6 +280,7 @@ mod tests {
                 "--out",
                 "elsewhere",
             ],
+            &["shatter", "run", "--time", "90s", "--until-seen", "torn@during"],
         ] {
             let command = args(words).command();
             let again = args(&command.replace('\'', "").split(' ').collect::<Vec<_>>());

@@ -10,9 +10,11 @@ use vmsa::{
     descriptor::{Attributes, BadDescriptor, Descriptor, DescriptorKind, Field},
     geometry::{BbmLevel, Bytes, Granule, Level},
     instance::{Access, Case, Instance, Method, Place, Selftest, Stage2},
+    layout::{Layout, Width},
     outcome::{Kind, Phase},
     rule::{Asids, Comparison, HardwareUpdates, Invalidation, Reach},
     transition::{self, Context, Needed, Transition},
+    update::{self, Update},
     verdict::{self, Allowance, Control, Situation},
 };
 
@@ -29,9 +31,12 @@ pub struct Pair {
     /// Granule of the tables: 4k, 16k or 64k
     #[arg(long, value_parser = granule, requires = "from")]
     granule: Option<Granule>,
-    /// Level at which the descriptor stands, 0 to 3
-    #[arg(long, value_parser = level, requires = "from")]
+    /// Level at which the descriptor stands, 0 to 3, or -1 with --lpa2
+    #[arg(long, value_parser = level, requires = "from", allow_negative_numbers = true)]
     level: Option<Level>,
+    /// Output addresses have 52 bits: TCR_EL1.DS is set or, with the 64k granule, the CPU has FEAT_LPA
+    #[arg(long, requires = "from")]
+    lpa2: bool,
     /// The CPU's BBM level, 0 to 3 [default: all four]
     #[arg(long, value_parser = bbm, requires = "from")]
     bbm: Option<BbmLevel>,
@@ -56,7 +61,7 @@ pub struct Pair {
     /// Tell too what may be seen of this method: bbm, bbm-af, nt, direct or direct-notlbi
     #[arg(long, value_parser = method, requires = "from")]
     method: Option<Method>,
-    /// By this access: load, store or fetch [default: load]
+    /// By this access, as in an id: load, store, fetch and others [default: load]
     #[arg(long, value_parser = access, requires = "method")]
     access: Option<Access>,
 }
@@ -88,8 +93,8 @@ fn granule(text: &str) -> Result<Granule, String> {
 }
 
 fn level(text: &str) -> Result<Level, String> {
-    let number = text.parse().ok().filter(|number| (0..=3).contains(number));
-    number.and_then(Level::new).ok_or_else(|| "there are levels 0 to 3".to_owned())
+    let number = text.parse().ok().and_then(Level::new);
+    number.ok_or_else(|| "there are levels 0 to 3, and -1 with --lpa2".to_owned())
 }
 
 fn bbm(text: &str) -> Result<BbmLevel, String> {
@@ -114,6 +119,7 @@ impl Pair {
         let context = Context {
             granule,
             level,
+            width: if self.lpa2 { Width::Bits52 } else { Width::Bits48 },
             mair: self.mair,
             contents_equal: self.contents_equal,
             same_mapping: !self.other_mapping,
@@ -130,16 +136,17 @@ impl Pair {
     pub fn write(&self, transition: &Transition, out: &mut dyn io::Write) -> io::Result<()> {
         let Transition { old, new, context } = *transition;
         let Context { granule, level, .. } = context;
+        let layout = context.layout();
         writeln!(out, "The descriptor at level {}, {granule} granule, which maps {}:", level.number(), {
             Bytes(level.size(granule))
         })?;
         for (name, descriptor) in [("from", old), ("to", new)] {
-            let memory = match descriptor.kind(granule, level) {
+            let memory = match layout.kind(descriptor) {
                 DescriptorKind::Block | DescriptorKind::Page => context.memory(descriptor),
                 DescriptorKind::Invalid | DescriptorKind::Table => None,
             };
             let memory = memory.map_or(String::new(), |memory| format!(" ({memory})"));
-            writeln!(out, "  {name:<4}  {:#018x}  {}{memory}", descriptor.raw(), describe(descriptor, granule, level))?;
+            writeln!(out, "  {name:<4}  {:#018x}  {}{memory}", descriptor.raw(), describe(descriptor, layout))?;
         }
         differences(transition, out)?;
         let levels = self.bbm.map_or(BbmLevel::ALL.to_vec(), |bbm| vec![bbm]);
@@ -169,7 +176,7 @@ impl Pair {
                 "Before it DSB ISHST, so that walkers see the store; after it DSB ISH completes it (R_PSMWS)."
             )?;
         }
-        if let Some(Needed { rule, why, .. }) = transition.must_swap() {
+        if let Some(Update { rule, why, .. }) = transition.must_swap() {
             let done =
                 if context.compare_and_swap { "The old one is replaced" } else { "The old one must be replaced" };
             writeln!(out, "{done} by a compare-and-swap that expects it ({rule}, {why}).")?;
@@ -179,6 +186,9 @@ impl Pair {
             let Some(sequence) = transition.sequence(method) else { continue };
             let steps: Vec<&str> = sequence.steps().iter().map(|step| step.asm()).collect();
             writeln!(out, "  {:<13} {}", method.name(), steps.join("; "))?;
+            for Update { rule, why, .. } in update::updates(&sequence, transition, transition.block()) {
+                writeln!(out, "                {why} ({rule})")?;
+            }
             let (mut defined, mut undefined) = (vec![], vec![]);
             for bbm in &levels {
                 match transition::gives(&sequence, transition, transition.block(), *bbm) {
@@ -206,13 +216,13 @@ impl Pair {
 
 /// The fields in which two descriptors of one kind differ.
 fn differences(transition: &Transition, out: &mut dyn io::Write) -> io::Result<()> {
-    let Transition { old, new, context: Context { granule, level, .. } } = *transition;
-    let (from, to) = (old.kind(granule, level), new.kind(granule, level));
+    let Transition { old, new, context } = *transition;
+    let layout = context.layout();
+    let (from, to) = (layout.kind(old), layout.kind(new));
     if from != to {
         return writeln!(out, "\n{from:?} becomes {to:?}.");
     }
-    let differ: Vec<Field> =
-        Descriptor::fields(from, granule, level).filter(|field| old.bits(*field) != new.bits(*field)).collect();
+    let differ: Vec<Field> = layout.fields(from).filter(|field| old.bits(*field) != new.bits(*field)).collect();
     if differ.is_empty() {
         return writeln!(out, "\nThe fields are the same.");
     }
@@ -317,34 +327,49 @@ fn descriptors(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
     let set = change.descriptors(granule, OLD_OA, new_oa, [TABLE, TABLE + granule.page_size()]);
     writeln!(out, "\nThe descriptor at level {}, with example addresses:", level.number())?;
     for (name, descriptor) in [("old", set.old), ("new", set.new)] {
-        writeln!(out, "  {name}  {:#018x}  {}", descriptor.raw(), describe(descriptor, granule, level))?;
+        writeln!(out, "  {name}  {:#018x}  {}", descriptor.raw(), describe(descriptor, Layout::new(granule, level)))?;
     }
     Ok(())
 }
 
-fn describe(descriptor: Descriptor, granule: Granule, level: Level) -> String {
-    let oa = descriptor.oa(granule, level);
-    let kind = match descriptor.kind(granule, level) {
+fn describe(descriptor: Descriptor, layout: Layout) -> String {
+    let oa = layout.oa(descriptor);
+    let kind = match layout.kind(descriptor) {
         DescriptorKind::Invalid => return "Invalid".to_owned(),
         DescriptorKind::Table => return format!("Table at {oa:#x}"),
         DescriptorKind::Block => "Block",
         DescriptorKind::Page => "Page",
     };
-    let attributes = descriptor.attributes();
-    let Attributes { attr_index, shareability, writable, access_flag, not_global, contiguous, dbm, .. } = attributes;
+    let Attributes {
+        attr_index,
+        shareability,
+        writable,
+        el0,
+        el1_execute,
+        el0_execute,
+        access_flag,
+        dbm,
+        not_global,
+        contiguous,
+        ..
+    } = layout.attributes(descriptor);
     let mut text = format!(
-        "{kind} to {oa:#x}: AttrIndx {attr_index}, {shareability:?} shareable, {}, {}",
+        "{kind} to {oa:#x}: AttrIndx {attr_index}, {}, {}, {}",
+        if layout.has_sh() { format!("{shareability:?} shareable") } else { "shareable as TCR says".to_owned() },
         if writable { "read-write" } else { "read-only" },
-        match (attributes.el1_execute, attributes.el0_execute) {
-            (true, true) => "executable, at EL0 too",
-            (true, false) => "executable",
-            (false, true) => "PXN",
-            (false, false) => "PXN and UXN",
-        },
+        if el1_execute { "executable" } else { "PXN" },
     );
     // In a Page, nT's bit is one of the OA.
-    let nt = descriptor.nt() && descriptor.kind(granule, level) == DescriptorKind::Block;
-    for (set, name) in [(access_flag, "AF"), (not_global, "nG"), (contiguous, "Contiguous"), (nt, "nT"), (dbm, "DBM")] {
+    let nt = descriptor.nt() && layout.kind(descriptor) == DescriptorKind::Block;
+    for (set, name) in [
+        (el0, "EL0 too"),
+        (el0_execute, "executable at EL0"),
+        (access_flag, "AF"),
+        (dbm, "DBM"),
+        (not_global, "nG"),
+        (contiguous, "Contiguous"),
+        (nt, "nT"),
+    ] {
         if set {
             text += &format!(", {name}");
         }

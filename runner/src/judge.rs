@@ -8,14 +8,18 @@ use std::{collections::BTreeMap, path::Path};
 
 use vmsa::{
     geometry::BbmLevel,
-    instance::{IdError, Instance},
-    outcome::{Count, Phase},
+    instance::{Family, IdError, Instance},
+    outcome::{Count, End, Kind, Phase},
     verdict::{self, Class, Control, Seen},
 };
 use wire::record::{self, Finished, Place, Recovery, Trouble};
 
-use crate::results::{
-    self, CaseResult, Conflict, ConflictCounts, ControlResult, Entry, First, Hex, Loaded, Outcome, ResultFile,
+use crate::{
+    results::{
+        self, Bound, CaseResult, Conflict, ConflictCounts, ControlResult, Entry, Evidence, First, Hex, Loaded, Outcome,
+        ResultFile,
+    },
+    stats,
 };
 
 /// Judges one finished instance.
@@ -32,6 +36,7 @@ pub fn judge(finished: &Finished) -> Entry {
         cpu: finished.cpu,
         bbm: BbmLevel::from_number(finished.bbm).unwrap_or(BbmLevel::L0),
         rounds: report.rounds,
+        passes: 1,
         overlap: report.overlap,
         accesses: report.accesses,
         trouble: report.trouble.map(|trouble| trouble_name(trouble).to_owned()),
@@ -44,6 +49,7 @@ pub fn judge(finished: &Finished) -> Entry {
             uncleared: conflicts.iter().filter(|conflict| conflict.cleared_by == Recovery::None).count() as u64,
         },
         contained: finished.contained,
+        bound: None,
         registers: finished.registers.as_ref().map(registers),
         setup_ns: finished.setup_ns,
         duration_ns: finished.run_ns,
@@ -51,6 +57,63 @@ pub fn judge(finished: &Finished) -> Entry {
     let control = apply_rules(&mut case);
     let conflicts = conflicts.into_iter().map(|seen| conflict(&case.id, seen)).collect();
     Entry { case, conflicts, control }
+}
+
+/// Conflict aborts of an instance that are kept one by one, of all passes.
+const KEPT_CONFLICTS: usize = 64;
+
+/// Adds what a later pass, with `seed`, saw of an instance to what the passes before it saw, and judges the sum.
+#[must_use]
+pub fn add(earlier: Entry, later: Entry, seed: Hex) -> Entry {
+    let Entry { mut case, mut conflicts, .. } = earlier;
+    let new = later.case;
+    case.passes += new.passes;
+    for (sum, more) in [
+        (&mut case.rounds, new.rounds),
+        (&mut case.overlap, new.overlap),
+        (&mut case.accesses, new.accesses),
+        (&mut case.contained, new.contained),
+        (&mut case.setup_ns, new.setup_ns),
+        (&mut case.duration_ns, new.duration_ns),
+        (&mut case.conflicts.el1, new.conflicts.el1),
+        (&mut case.conflicts.el2_for_el1, new.conflicts.el2_for_el1),
+        (&mut case.conflicts.el2, new.conflicts.el2),
+        (&mut case.conflicts.uncleared, new.conflicts.uncleared),
+    ] {
+        *sum = sum.saturating_add(more);
+    }
+    for outcome in new.outcomes {
+        match case.outcomes.iter_mut().find(|known| (known.phase, known.kind) == (outcome.phase, outcome.kind)) {
+            Some(known) => known.count = known.count.saturating_add(outcome.count),
+            None => case.outcomes.push(Outcome { first: First { seed: Some(seed), ..outcome.first }, ..outcome }),
+        }
+    }
+    case.outcomes.sort_by_key(|outcome| outcome.phase);
+    // The first end by force stays, and so does the first trouble that counts.
+    if case.end == End::Done && new.end != End::Done {
+        (case.end, case.registers, case.note) = (new.end, new.registers, new.note);
+    }
+    if case.trouble.as_deref().is_none_or(|trouble| trouble == trouble_name(Trouble::OutOfTime)) {
+        case.trouble = new.trouble.or(case.trouble);
+    }
+    conflicts.extend(later.conflicts);
+    conflicts.truncate(KEPT_CONFLICTS);
+    let control = apply_rules(&mut case);
+    Entry { case, conflicts, control }
+}
+
+/// Says what it means that `case` met no conflict abort, where the platform raises them and the rules let it.
+pub fn bound(case: &mut CaseResult, evidence: Evidence) {
+    let possible = evidence != Evidence::Emulator && conflict_possible(case);
+    case.bound = (possible && case.conflicts.total() == 0 && case.overlap > 0)
+        .then(|| Bound { rounds: case.overlap, at_most: format!("{:.1e}", stats::never(case.overlap)) });
+}
+
+/// Whether the rules let `case` meet conflict aborts that were not injected.
+#[must_use]
+pub fn conflict_possible(case: &CaseResult) -> bool {
+    let instance = case.id.parse::<Instance>().ok().filter(|i| i.family() != Family::Selftest);
+    instance.is_some_and(|i| verdict::allowance(&i, case.bbm, Phase::During, Kind::Conflict).allowed)
 }
 
 /// [Loads](results::load_all) the results at `path`, and judges them again if `again`.
@@ -135,6 +198,7 @@ fn outcome(seen: &record::Outcome) -> Outcome {
             cpu: first.cpu,
             round: first.round,
             value: Hex(first.value),
+            seed: None,
         },
     }
 }
@@ -187,7 +251,6 @@ fn registers(seen: &record::Registers) -> BTreeMap<String, Hex> {
 
 #[cfg(test)]
 mod tests {
-    use vmsa::outcome::{End, Kind};
     use wire::record::{Id, Report, Text};
 
     use super::*;
@@ -288,6 +351,40 @@ mod tests {
         assert_eq!(judge(&run).case.verdict, Class::Pass);
         run.report.trouble = Some(Trouble::ObserverSilent);
         assert_eq!(judge(&run).case.verdict, Class::Error);
+    }
+
+    #[test]
+    fn passes_are_added_up_and_judged_as_one() {
+        let mut wrong = finished(DIRECT);
+        wrong.report.outcomes.push(seen(Phase::During, Kind::Torn));
+        let sum = add(judge(&finished(DIRECT)), judge(&wrong), Hex(0x2b));
+        let case = &sum.case;
+        assert_eq!((case.passes, case.rounds, case.accesses), (2, 200, 600));
+        let of = |kind| case.outcomes.iter().find(|o| (o.phase, o.kind) == (Phase::During, kind)).expect("seen");
+        assert_eq!((of(Kind::Same).count, of(Kind::Same).first.seed), (200, None));
+        // What only the second pass saw replays with its seed, and makes the whole fail.
+        assert_eq!((of(Kind::Torn).count, of(Kind::Torn).first.seed), (100, Some(Hex(0x2b))));
+        assert_eq!(case.verdict, Class::Fail, "{}", case.reason);
+
+        // A pass that hung is not made good by one that did not.
+        let mut hung = finished(DIRECT);
+        hung.end = End::Watchdog;
+        for (first, second) in [(&hung, &finished(DIRECT)), (&finished(DIRECT), &hung)] {
+            let sum = add(judge(first), judge(second), Hex(1)).case;
+            assert_eq!((sum.end, sum.verdict), (End::Watchdog, judge(&hung).case.verdict));
+        }
+    }
+
+    #[test]
+    fn no_conflict_is_a_bound_where_there_could_be_one() {
+        let mut case = judge(&finished(DIRECT)).case;
+        bound(&mut case, Evidence::Silicon);
+        assert_eq!(case.bound, Some(Bound { rounds: 100, at_most: "3.0e-2".to_owned() }));
+        bound(&mut case, Evidence::Emulator);
+        assert_eq!(case.bound, None);
+        let mut safe = judge(&finished("el1.split.4k-l2.bbm.load-remote")).case;
+        bound(&mut safe, Evidence::Silicon);
+        assert_eq!(safe.bound, None, "break-before-make has no conflicts");
     }
 
     #[test]

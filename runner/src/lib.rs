@@ -24,6 +24,8 @@ pub mod progress;
 pub mod report;
 pub mod results;
 pub mod run;
+pub mod stats;
 pub mod target;
 pub mod trace;
 mod trial;
+pub mod until;

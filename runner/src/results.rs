@@ -185,8 +185,12 @@ mod bbm {
 pub struct Run {
     /// Seed of every random choice.
     pub seed: Hex,
-    /// Rounds asked of each instance.
+    /// Rounds asked of each instance, in each pass.
     pub rounds: u64,
+    /// Passes over the plan that began, the last of which may not have come to its end. Each is a boot of its own, the
+    /// first with `seed`, the next with `seed` + 1 and so on; what they saw is added up.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub passes: u64,
     /// Instances asked for. A file with fewer cases is of a run that was interrupted.
     pub planned: u64,
     /// When it began. A resumed run keeps its first start, by which a journal and its file know each other.
@@ -195,6 +199,15 @@ pub struct Run {
     pub duration_ms: u64,
     /// Console lines that were torn or damaged.
     pub lost_lines: u64,
+}
+
+const fn one() -> u64 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_one(number: &u64) -> bool {
+    *number == 1
 }
 
 /// Where and how an outcome was first seen; [`wire::record::First`] says what each means.
@@ -207,6 +220,9 @@ pub struct First {
     pub cpu: u8,
     pub round: u64,
     pub value: Hex,
+    /// The seed of the pass, if it was not the run's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<Hex>,
 }
 
 /// One line of a histogram, judged.
@@ -249,6 +265,15 @@ impl ConflictCounts {
     }
 }
 
+/// No TLB conflict abort was seen, and this is what it tells of their rate.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Bound {
+    /// Rounds in which an access overlapped the change.
+    pub rounds: u64,
+    /// Conflict aborts a round at 95 %, 3/`rounds`, to two digits.
+    pub at_most: String,
+}
+
 /// One instance's result.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CaseResult {
@@ -267,8 +292,11 @@ pub struct CaseResult {
     /// BBM level presented to the payload.
     #[serde(with = "bbm")]
     pub bbm: BbmLevel,
-    /// Rounds made.
+    /// Rounds made, in all passes.
     pub rounds: u64,
+    /// Passes that are added up here: those with the first so many seeds from the run's on.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub passes: u64,
     /// Rounds in which an observer's access overlapped the change.
     pub overlap: u64,
     /// Accesses of all observers.
@@ -285,6 +313,9 @@ pub struct CaseResult {
     pub conflicts: ConflictCounts,
     /// Accesses that stage 2 refused.
     pub contained: u64,
+    /// What it means that there was no conflict abort, if there could have been one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<Bound>,
     /// Registers of the vCPU that ended it, unless it was done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registers: Option<BTreeMap<String, Hex>>,
@@ -461,6 +492,27 @@ impl ResultFile {
     #[must_use]
     pub fn count(&self, class: Class) -> usize {
         self.cases.iter().filter(|case| case.verdict == class).count()
+    }
+
+    /// The command that makes the pass again in which `outcome` of `case` was first seen.
+    #[must_use]
+    pub fn replay(&self, case: &CaseResult, outcome: &Outcome) -> String {
+        let Self { platform, cpu, run, .. } = self;
+        let seed = outcome.first.seed.unwrap_or(run.seed);
+        format!(
+            "shatter run {} --on {} --cpu {} --seed {seed} --rounds {}",
+            case.id, platform.kind, cpu.name, run.rounds
+        )
+    }
+
+    /// What it has of an instance, as one [`Entry`].
+    #[must_use]
+    pub fn entry(&self, id: &str) -> Option<Entry> {
+        Some(Entry {
+            case: self.cases.iter().find(|case| case.id == id)?.clone(),
+            conflicts: self.conflicts.iter().filter(|conflict| conflict.id == id).cloned().collect(),
+            control: self.controls.iter().find(|control| control.id == id).cloned(),
+        })
     }
 
     fn ids(&self) -> HashSet<String> {
@@ -647,7 +699,15 @@ pub(crate) mod tests {
                 count,
                 allowed,
                 rule,
-                first: First { esr: Hex(esr), far: Hex(far), pc: Hex(pc), cpu, round, value: Hex(value) },
+                first: First {
+                    esr: Hex(esr),
+                    far: Hex(far),
+                    pc: Hex(pc),
+                    cpu,
+                    round,
+                    value: Hex(value),
+                    seed: (round % 2 == 0).then_some(Hex(value)),
+                },
             },
         )
     }
@@ -667,6 +727,7 @@ pub(crate) mod tests {
                 cpu: n[1] as u8,
                 bbm,
                 rounds: n[1],
+                passes: n[2],
                 overlap: n[2],
                 accesses: n[3],
                 trouble,
@@ -674,6 +735,7 @@ pub(crate) mod tests {
                 outcomes,
                 conflicts: ConflictCounts { el1: n[4], el2_for_el1: n[5], el2: n[6], uncleared: n[7] },
                 contained: n[8],
+                bound: ended.then(|| Bound { rounds: n[3], at_most: "1.0e-3".to_owned() }),
                 registers: ended.then(|| BTreeMap::from([("PC".to_owned(), Hex(n[0]))])),
                 setup_ns: n[7],
                 duration_ns: n[8],

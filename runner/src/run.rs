@@ -6,6 +6,7 @@
 
 use std::{
     borrow::Cow,
+    cell::Cell,
     collections::HashSet,
     fs, io,
     num::{NonZeroU64, NonZeroUsize},
@@ -14,7 +15,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ::model::trace::Marks;
@@ -25,7 +26,7 @@ use wire::plan::Settings;
 use crate::{
     cli::Exit,
     doctor, guest,
-    judge::judge,
+    judge::{self, judge},
     parallel,
     plan::{self, NothingMatches, Plan},
     platform::{
@@ -35,8 +36,9 @@ use crate::{
     progress::Progress,
     report::{self, RunFormat},
     results::{self, CaseResult, Hex, ResultFile, Run, Tool, Writer},
-    target::{Event, Failure, Target, drive},
+    target::{Event, Failure, Target, drive_until},
     trace,
+    until::Wanted,
 };
 
 /// Where instances run.
@@ -111,17 +113,20 @@ impl Platform {
     }
 
     /// A machine with this CPU, which [is there](Self::check).
-    fn target(&self, cpu: &str, args: &Args, marks: &Marks) -> Result<Box<dyn Target + '_>, Error> {
+    fn target(&self, cpu: &str, seed: u64, args: &Args, marks: &Marks) -> Result<Box<dyn Target + '_>, Error> {
         let hardware = args.hardware.hardware();
         Ok(match self {
             Self::Qemu(qemu) => Box::new(qemu.target(cpu, hardware)),
             Self::Model(image) => {
-                let target = ModelTarget::new(cpu, hardware.cpus, args.seed)?.with_image(image.clone());
+                let target = ModelTarget::new(cpu, hardware.cpus, seed)?.with_image(image.clone());
                 Box::new(if args.trace { target.traced(Arc::clone(marks)) } else { target })
             }
         })
     }
 }
+
+/// How long `--until-seen` looks where `--time` does not say.
+const UNTIL_SEEN_LIMIT: Duration = Duration::from_secs(600);
 
 /// Which instances to run, where and how.
 #[derive(Clone, Debug, clap::Args)]
@@ -142,6 +147,16 @@ pub struct Args {
     /// Seed of every random choice, decimal or 0x…
     #[arg(long, value_name = "S", default_value = "0x2a", value_parser = number)]
     pub seed: u64,
+    /// Run the selection again and again, each time with the next seed, until this time is up (90s, 5m, 2h); the first
+    /// pass is always made whole. Histograms are added up. With --resume, the time of all parts together
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, conflicts_with = "trace")]
+    pub time: Option<Duration>,
+    /// Run until an instance has seen this outcome, a kind as in results (conflict, old, torn, translation-l3, …),
+    /// with @before, @during or @after in that phase only; the first pass is always made whole. Then say how often each
+    /// instance saw it, or how rare it is at 95 %. Without --time it gives up after 10 minutes. Exit code 5 if it was
+    /// not seen
+    #[arg(long, value_name = "KIND[@PHASE]", conflicts_with = "trace")]
+    pub until_seen: Option<Wanted>,
     /// CPUs to run at the same time [default: half the cores of this computer]
     #[arg(long, value_name = "J")]
     pub jobs: Option<NonZeroUsize>,
@@ -344,6 +359,13 @@ pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
     if !files.is_empty() || args.format != RunFormat::Human {
         report::run(&files, args.format, out).map_err(Error::Report)?;
     }
+    if let Some(wanted) = args.until_seen {
+        let (text, seen) = wanted.report(&files);
+        run.progress.line(text.trim_end());
+        if !seen {
+            exit = exit.max(Exit::NotSeen);
+        }
+    }
     run.progress.line(format_args!("again with: {}", args.command()));
     if failed && !files.is_empty() {
         run.progress.line(format_args!("go on with: {} --resume", args.command()));
@@ -408,6 +430,11 @@ impl On {
 }
 
 impl Args {
+    /// How long passes go on, if there is to be more than one.
+    fn limit(&self) -> Option<Duration> {
+        self.time.or(self.until_seen.map(|_| UNTIL_SEEN_LIMIT))
+    }
+
     /// The CPUs to run on, by name, `all` among them.
     fn cpus(&self) -> Vec<String> {
         match (self.cpu.is_empty(), self.on) {
@@ -443,6 +470,12 @@ impl Args {
         if self.trace {
             command += " --trace";
         }
+        if let Some(time) = self.time {
+            command += &format!(" --time {}", humantime::format_duration(time).to_string().replace(' ', ""));
+        }
+        if let Some(wanted) = self.until_seen {
+            command += &format!(" --until-seen {wanted}");
+        }
         command
     }
 }
@@ -473,16 +506,15 @@ impl Job<'_> {
     fn cpu(&self, cpu: &str) -> CpuRun {
         let start = Instant::now();
         let marks = Marks::default();
-        let target = self.platform.target(cpu, self.args, &marks).expect("chosen from what there is");
         let (earlier, instances) = match self.left(cpu) {
             Ok(left) => left,
             Err(error) => return CpuRun { file: None, failure: Some(error.into()) },
         };
-        if instances.is_empty() {
+        if instances.is_empty() && self.args.limit().is_none() {
             return CpuRun { file: earlier, failure: None };
         }
         let mut writer = None;
-        let failure = self.drive(&*target, instances, &mut writer, &marks).err();
+        let failure = self.passes(cpu, earlier.as_ref(), instances, &mut writer, &marks).err();
         let Some(mut writer) = writer else { return CpuRun { file: earlier, failure } };
         let elapsed = start.elapsed();
         writer.run_mut().duration_ms += u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
@@ -529,25 +561,91 @@ impl Job<'_> {
         Ok((Some(earlier), left))
     }
 
-    fn drive(
+    /// Makes what is left of the first pass, `instances`, and further ones while there is time.
+    fn passes(
         &self,
-        target: &dyn Target,
+        cpu: &str,
+        earlier: Option<&ResultFile>,
         instances: Vec<Instance>,
         writer: &mut Option<Writer>,
         marks: &Marks,
     ) -> Result<(), Failure> {
+        let drive = |pass, instances, end: &dyn Fn(Option<&CaseResult>) -> bool, writer: &mut Option<Writer>| {
+            let seed = self.args.seed.wrapping_add(pass);
+            let target = self.platform.target(cpu, seed, self.args, marks).expect("chosen from what there is");
+            self.drive(&*target, pass, instances, end, writer, marks)
+        };
+        if !instances.is_empty() {
+            drive(0, instances, &|_| false, writer)?;
+        }
+        let Some(limit) = self.args.limit() else { return Ok(()) };
+        let spent = Duration::from_millis(earlier.map_or(0, |file| file.run.duration_ms));
+        let end = Instant::now() + limit.saturating_sub(spent);
+        let found = Cell::new(false);
+        let wanted = |case: &CaseResult| self.args.until_seen.is_some_and(|wanted| wanted.seen(case) > 0);
+        let over = |case: Option<&CaseResult>| {
+            found.set(found.get() || case.is_some_and(wanted));
+            found.get() || Instant::now() >= end
+        };
+        for pass in 1.. {
+            let cases = writer.as_ref().map(Writer::file).or(earlier).map_or(&[][..], |file| &file.cases);
+            found.set(cases.iter().any(wanted));
+            if over(None) {
+                break;
+            }
+            // What was skipped once is skipped always; what a resumed run has of this pass already stays.
+            let done: HashSet<&str> = cases
+                .iter()
+                .filter(|case| case.passes > pass || case.verdict == Class::Skip)
+                .map(|case| case.id.as_str())
+                .collect();
+            let left: Vec<_> = self.instances.iter().copied().filter(|i| !done.contains(&*i.to_string())).collect();
+            if left.is_empty() && cases.iter().all(|case| case.passes <= pass) {
+                break;
+            }
+            if !left.is_empty() {
+                match drive(pass, left, &over, writer) {
+                    Err(Failure::Stopped) if !self.stop.load(Ordering::Relaxed) => break,
+                    result => result?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the pass numbered `pass` on `target`, until `end` says so, who sees every instance's sum of all passes.
+    fn drive(
+        &self,
+        target: &dyn Target,
+        pass: u64,
+        instances: Vec<Instance>,
+        end: &dyn Fn(Option<&CaseResult>) -> bool,
+        writer: &mut Option<Writer>,
+        marks: &Marks,
+    ) -> Result<(), Failure> {
         let args = self.args;
+        let seed = args.seed.wrapping_add(pass);
         let mut bar = self.progress.cpu(target.cpu(), instances.len());
-        let plan = Plan { settings: settings(args.seed, args.rounds, args.timeout_ms), instances };
-        drive(target, &plan, &self.stop, &mut |event| {
+        let plan = Plan { settings: settings(seed, args.rounds, args.timeout_ms), instances };
+        let evidence = target.platform().evidence;
+        let over = Cell::new(false);
+        let stop = || self.stop.load(Ordering::Relaxed) || over.get() || end(None);
+        drive_until(target, &plan, &stop, &mut |event| {
             match event {
                 Event::Booted(cpu) if writer.is_none() => {
                     let open = if args.resume { Writer::resume } else { Writer::create };
-                    *writer = Some(open(&args.out, self.head(target, cpu))?);
+                    let opened = writer.insert(open(&args.out, self.head(target, cpu))?);
+                    opened.run_mut().passes = opened.run_mut().passes.max(pass + 1);
                 }
                 Event::Started(id) => bar.started(id),
                 Event::Finished(finished) => {
-                    let entry = judge(finished);
+                    let mut entry = judge(finished);
+                    let earlier = writer.as_ref().filter(|_| pass > 0).and_then(|w| w.file().entry(&entry.case.id));
+                    if let Some(earlier) = earlier {
+                        entry = judge::add(earlier, entry, Hex(seed));
+                    }
+                    judge::bound(&mut entry.case, evidence);
+                    over.set(end(Some(&entry.case)));
                     bar.finished(entry.case.verdict);
                     if args.trace {
                         self.trace(target.cpu(), &entry.case, marks);
@@ -561,7 +659,12 @@ impl Job<'_> {
                         writer.run_mut().lost_lines += 1;
                     }
                 }
-                Event::Booted(_) | Event::Log(_) | Event::Text(_) => {}
+                Event::Booted(_) => {
+                    if let Some(writer) = writer {
+                        writer.run_mut().passes = writer.run_mut().passes.max(pass + 1);
+                    }
+                }
+                Event::Log(_) | Event::Text(_) => {}
             }
             Ok(())
         })
@@ -598,6 +701,7 @@ impl Job<'_> {
         let run = Run {
             seed: Hex(self.args.seed),
             rounds: self.args.rounds.get(),
+            passes: 1,
             planned: self.instances.len() as u64,
             start: Utc::now(),
             duration_ms: 0,

@@ -165,6 +165,19 @@ pub type Sink<'a> = dyn FnMut(Event<'_>) -> Result<(), results::Error> + 'a;
 /// # Errors
 /// [`Failure`]. Every instance that was handed to `sink` as finished stays so.
 pub fn drive(target: &dyn Target, plan: &Plan, stop: &AtomicBool, sink: &mut Sink<'_>) -> Result<(), Failure> {
+    drive_until(target, plan, &|| stop.load(Ordering::Relaxed), sink)
+}
+
+/// [`drive`], which asks `stop` several times a second whether it shall end with [`Failure::Stopped`].
+///
+/// # Errors
+/// As there.
+pub fn drive_until(
+    target: &dyn Target,
+    plan: &Plan,
+    stop: &dyn Fn() -> bool,
+    sink: &mut Sink<'_>,
+) -> Result<(), Failure> {
     let mut todo = plan.instances.clone();
     let mut fruitless = 0;
     while !todo.is_empty() {
@@ -234,7 +247,7 @@ impl<'a, 's> Boot<'a, 's> {
         Self { target, todo, sink, started: None, cpu: None, announced: false, tail: VecDeque::new() }
     }
 
-    fn run(&mut self, plan: &Plan, stop: &AtomicBool) -> Result<Over, Failure> {
+    fn run(&mut self, plan: &Plan, stop: &dyn Fn() -> bool) -> Result<Over, Failure> {
         let text = plan.text(self.todo, self.target.console());
         let bundle = guest::bundle(&text, self.todo)
             .map_err(|source| BootError { what: "the machine: its bundle".to_owned(), source })?;
@@ -244,7 +257,7 @@ impl<'a, 's> Boot<'a, 's> {
         let Patience { boot, grace } = self.target.patience();
         let mut patience = boot;
         loop {
-            if stop.load(Ordering::Relaxed) {
+            if stop() {
                 return Err(Failure::Stopped);
             }
             match machine.listen(TICK) {

@@ -35,8 +35,6 @@ pub struct Live<'a> {
     va: u64,
     /// The first one's; the others differ in the output address.
     descriptors: Descriptors,
-    /// By which the raw values of two neighbours differ, where they map something.
-    stride: u64,
     /// Where marks are besides: in leaves below the table that is taken out of use, and below the one that comes into use.
     leaves: [&'a [&'a AtomicU64]; 2],
     /// Marks that hardware has set in what was replaced, once there was a compare-and-swap.
@@ -50,7 +48,7 @@ impl<'a> Live<'a> {
     /// # Safety
     /// Nothing that the program relies on, code, stack and statics included, is translated by `ptes`.
     pub const unsafe fn new(ptes: &'a [AtomicU64], base: u64, size: u64, descriptors: Descriptors) -> Self {
-        Self { ptes, size, base, va: base, descriptors, stride: size, leaves: [&[]; 2], found: None }
+        Self { ptes, size, base, va: base, descriptors, leaves: [&[]; 2], found: None }
     }
 
     /// The same with TLBIs by VA that name `va`, another address that a descriptor translates.
@@ -81,11 +79,8 @@ impl<'a> Live<'a> {
     /// Stores `value` into the first descriptor, and what follows from it into the others.
     #[inline]
     fn write(&self, value: Descriptor) {
-        let stride = if value.is_valid() { self.stride } else { 0 };
-        let mut raw = value.raw();
-        for pte in self.ptes {
-            pte.store(raw, Relaxed);
-            raw += stride;
+        for (pte, n) in self.ptes.iter().zip(0..) {
+            pte.store(self.nth(value, n).raw(), Relaxed);
         }
     }
 
@@ -97,8 +92,7 @@ impl<'a> Live<'a> {
             loop {
                 found |= self.set_by_hardware(Descriptor::from_raw(now));
                 self.mark_leaves(found);
-                let offset = if value.is_valid() { n * self.stride } else { 0 };
-                let marked = Descriptor::from_raw(self.marked(value, found).raw() + offset);
+                let marked = self.nth(self.marked(value, found), n);
                 // Nobody but this PE and hardware writes it: what has changed since the load is hardware's.
                 match pte.compare_exchange(now, marked.raw(), AcqRel, Acquire) {
                     Ok(_) => break,
@@ -146,6 +140,12 @@ impl<'a> Live<'a> {
             let mark = |pte| Some(marks.put_in(Descriptor::from_raw(pte)).raw());
             let _ = pte.fetch_update(AcqRel, Acquire, mark);
         }
+    }
+
+    /// What stands in the descriptor with this number, from 0, where `first` stands in the first.
+    #[inline]
+    const fn nth(&self, first: Descriptor, n: u64) -> Descriptor {
+        if first.is_valid() { Descriptor::from_raw(first.raw() + n * self.size) } else { first }
     }
 
     /// Executes one step.

@@ -442,6 +442,12 @@ impl<'a> Observer<'a> {
         self.access = self.work.accesses[(round & 1) as usize];
         self.seen_new = false;
         self.left = Marks::empty();
+        // A store through a mixture of entries may have landed at any spot, which is no outcome of this round; where
+        // no mixture can be, whatever has landed here since the last round at this spot came too late.
+        let window = self.work.window;
+        if self.access.stores() && !window.refresh(self.spot) && window.discards {
+            self.count(Phase::Before, Kind::Late, probe::Probed { value: 0, esr: 0 });
+        }
     }
 
     /// Whether nothing is accessed in this round before the change begins, so that hardware writes its marks, if it does,

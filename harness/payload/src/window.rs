@@ -238,6 +238,12 @@ impl Window {
         self.marking.as_ref()
     }
 
+    /// Gives the frames their contents back at `spot`; says whether they had them.
+    pub(crate) fn refresh(&self, spot: &Spot) -> bool {
+        let held = |word: &Word| word.take(self.uncached) == word.contents;
+        held(&spot.old) & held(&spot.new)
+    }
+
     /// Does what its next owner may do to a table that the change took out of use, on the way to `spot`: nothing in
     /// it is valid any more, and whoever still walks by it takes a fault. To be called once the sequence is complete.
     pub(crate) fn discard(&self, spot: &Spot) {

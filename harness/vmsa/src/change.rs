@@ -12,6 +12,7 @@ use core::fmt;
 use crate::{
     descriptor::{Attributes, Descriptor, Shareability, contiguous_group},
     geometry::{BbmLevel, Granule, Level},
+    group::Grouping,
     instance::{Access, Family},
     memory,
     outcome::{Fault, Kind},
@@ -34,26 +35,10 @@ impl Leaf {
         Descriptor::leaf(granule, self.level, oa, self.attributes)
     }
 
-    /// Whether its permissions allow `access`, made at EL1.
-    #[must_use]
-    pub const fn permits(self, access: Access) -> bool {
-        let Attributes { writable, el0, el1_execute, .. } = self.attributes;
-        match access {
-            // A cache operation to the PoC asks for no permission at EL1.
-            Access::Load | Access::OtherLoad | Access::Unaligned | Access::Walk | Access::At | Access::Dc => true,
-            Access::Store | Access::OtherStore | Access::Atomic | Access::Exclusive => writable,
-            Access::Fetch => el1_execute,
-            Access::UserLoad => el0,
-            Access::UserStore => el0 && writable,
-        }
-    }
-
     /// The fault that `access`, made at EL1, takes. An Access flag fault comes before a Permission fault.
     #[must_use]
     pub fn fault(self, access: Access, hardware: HardwareUpdates) -> Option<Kind> {
-        let dirties = self.attributes.dbm && hardware == HardwareUpdates::Dirty;
-        let writable = self.attributes.writable || dirties;
-        let permits = Self { attributes: Attributes { writable, ..self.attributes }, ..self }.permits(access);
+        let permits = self.attributes.permits(access.privilege(), access.operation(), hardware);
         match (self.attributes.access_flag || hardware != HardwareUpdates::Off, permits) {
             (false, _) => Some(Kind::Fault(Fault::AccessFlag, self.level)),
             (true, false) => Some(Kind::Fault(Fault::Permission, self.level)),
@@ -529,11 +514,15 @@ impl Change {
         !self.moves() || self.what.sides().same_contents
     }
 
-    /// Whether the group is left misprogrammed.
+    /// How the change leaves its group, if it has one.
     #[must_use]
-    pub const fn misprograms(self) -> bool {
+    pub const fn leaves(self) -> Grouping {
         let Sides { old, new, group, .. } = self.what.sides();
-        matches!(group, Group::FirstHalf) && (old.attributes.contiguous || new.attributes.contiguous)
+        match (group, old.attributes.contiguous, new.attributes.contiguous) {
+            (Group::FirstHalf, true, true) => Grouping::Differing,
+            (Group::FirstHalf, true, false) | (Group::FirstHalf, false, true) => Grouping::Mixed,
+            _ => Grouping::Sound,
+        }
     }
 
     /// Whether one of its leaves belongs to an ASID.
@@ -618,10 +607,10 @@ impl fmt::Display for Change {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, format, string::ToString};
+    use std::{collections::BTreeSet, format, string::ToString, vec::Vec};
 
     use super::*;
-    use crate::{descriptor::DescriptorKind, testing};
+    use crate::{descriptor::DescriptorKind, group::GroupChange, testing};
 
     #[test]
     fn sides_are_what_descriptors_say() {
@@ -647,6 +636,22 @@ mod tests {
                 // The first frame is where a change starts; else nothing could be seen to move.
                 assert!(!sides.old.second, "{id}");
                 assert!(old != new || sides.old.below, "{id}");
+            }
+        }
+    }
+
+    #[test]
+    fn groups_are_left_as_their_descriptors_say() {
+        for granule in Granule::ALL {
+            for change in testing::changes(granule).into_iter().filter(|change| change.entries(granule) > 1) {
+                let Descriptors { old, new, .. } = change.example(granule);
+                let size = change.level().size(granule);
+                let all = |first: Descriptor| -> Vec<Descriptor> {
+                    (0..change.entries(granule) as u64).map(|n| Descriptor::from_raw(first.raw() + n * size)).collect()
+                };
+                let (old, new) = (all(old), all(new));
+                let group = GroupChange::new(change.context(granule), &old, &new).expect("a group");
+                assert_eq!(group.first(change.changed(granule)).leaves(), change.leaves(), "{change:?}");
             }
         }
     }

@@ -1,41 +1,39 @@
 //! Translation table descriptors of VMSAv8-64 (DDI 0487 D8.3) with their fields as types.
 //!
 //! A [`Descriptor`] is the 64-bit value as it stands in memory; what it *is* depends on the level it is
-//! looked up at, so every question about its kind takes a [`Level`]. 48-bit output addresses; the OA bits
-//! that FEAT_LPA2 and 52-bit 64K addresses move elsewhere are not modelled yet.
+//! looked up at, so every question about its kind takes a [`Level`]. All that is answered here is for 48-bit output
+//! addresses; for 52-bit ones, whose bits stand elsewhere, ask their [`Layout`].
 
 use core::fmt;
 
 use crate::{
     geometry::{Bytes, Granule, Level},
-    memory::Memory,
+    layout::Layout,
 };
 
 /// Bits 1 and 0: valid and type.
-const VALID: u64 = 1 << 0;
+pub(crate) const VALID: u64 = 1 << 0;
 /// Bit 1: Table or Page; 0 with VALID is a Block.
-const NOT_BLOCK: u64 = 1 << 1;
-const ATTR_SHIFT: u32 = 2;
-const ATTR_MASK: u64 = 7 << ATTR_SHIFT;
+pub(crate) const NOT_BLOCK: u64 = 1 << 1;
+pub(crate) const ATTR_SHIFT: u32 = 2;
+pub(crate) const ATTR_MASK: u64 = 7 << ATTR_SHIFT;
 const NS: u64 = 1 << 5;
 /// `AP[1]`: EL0 may access.
 const AP_EL0: u64 = 1 << 6;
 /// `AP[2]`: read-only.
 const AP_RO: u64 = 1 << 7;
 const SH_SHIFT: u32 = 8;
-const SH_MASK: u64 = 3 << SH_SHIFT;
+pub(crate) const SH_MASK: u64 = 3 << SH_SHIFT;
 const AF: u64 = 1 << 10;
 const NG: u64 = 1 << 11;
 /// Bit 16 of a Block descriptor, with FEAT_BBML1.
-const NT: u64 = 1 << 16;
+pub(crate) const NT: u64 = 1 << 16;
 const DBM: u64 = 1 << 51;
-const CONTIGUOUS: u64 = 1 << 52;
+pub(crate) const CONTIGUOUS: u64 = 1 << 52;
 const PXN: u64 = 1 << 53;
 const UXN: u64 = 1 << 54;
-/// Bits 47 to 12, of which granule and level use the upper ones.
-const OA_MASK: u64 = 0x0000_ffff_ffff_f000;
 /// NSTable of a Table descriptor.
-const NS_TABLE: u64 = 1 << 63;
+pub(crate) const NS_TABLE: u64 = 1 << 63;
 
 /// Shareability of Normal memory.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -108,7 +106,7 @@ impl Attributes {
     /// Readable, writable and executable at EL1: images that carry code and data in one block. Needs SCTLR.WXN=0.
     pub const NORMAL_RWX: Self = Self { el1_execute: true, ..Self::NORMAL_RW };
 
-    const fn bits(self) -> u64 {
+    pub(crate) const fn bits(self) -> u64 {
         let mut bits = (self.attr_index as u64) << ATTR_SHIFT & ATTR_MASK | (self.shareability as u64) << SH_SHIFT;
         if !self.writable {
             bits |= AP_RO;
@@ -163,27 +161,21 @@ impl Descriptor {
     /// leaf's size are dropped.
     #[must_use]
     pub const fn leaf(granule: Granule, level: Level, oa: u64, attributes: Attributes) -> Self {
-        let oa = oa & OA_MASK & !(level.size(granule) - 1);
-        let kind = if level.number() == 3 { VALID | NOT_BLOCK } else { VALID };
-        Self(oa | attributes.bits() | kind)
+        Layout::new(granule, level).leaf(oa, attributes)
     }
 
     /// A Table descriptor for the table at `address` (bytes, aligned to the granule), with no restrictions
     /// on what lies below.
     #[must_use]
     pub const fn table(address: u64) -> Self {
-        Self(address & OA_MASK | VALID | NOT_BLOCK)
+        // With 48-bit addresses every level of every granule has them in the same place.
+        Layout::new(Granule::K4, Level::L2).table(address)
     }
 
     /// What it is at `level`. A Block is only recognised where [`Level::allows_block`] without LPA2 has one.
     #[must_use]
     pub const fn kind(self, granule: Granule, level: Level) -> DescriptorKind {
-        match (self.0 & VALID != 0, self.0 & NOT_BLOCK != 0) {
-            (true, true) if level.number() == 3 => DescriptorKind::Page,
-            (true, true) => DescriptorKind::Table,
-            (true, false) if level.allows_block(granule, false) => DescriptorKind::Block,
-            _ => DescriptorKind::Invalid,
-        }
+        Layout::new(granule, level).kind(self)
     }
 
     /// Bit 0.
@@ -195,10 +187,7 @@ impl Descriptor {
     /// Output address in bytes, of a leaf at `level` or, for a table, of the next table.
     #[must_use]
     pub const fn oa(self, granule: Granule, level: Level) -> u64 {
-        match self.kind(granule, level) {
-            DescriptorKind::Table => self.0 & OA_MASK & !(granule.page_size() - 1),
-            _ => self.0 & OA_MASK & !(level.size(granule) - 1),
-        }
+        Layout::new(granule, level).oa(self)
     }
 
     /// Attributes and permissions of a leaf; meaningless for a table.
@@ -235,7 +224,7 @@ impl Descriptor {
         if af { Self(self.0 | AF) } else { Self(self.0 & !AF) }
     }
 
-    /// The same leaf with another `AP[2]`.
+    /// The same leaf, writable or read-only (`AP[2]`).
     #[must_use]
     pub const fn with_write(self, writable: bool) -> Self {
         if writable { Self(self.0 & !AP_RO) } else { Self(self.0 | AP_RO) }
@@ -253,12 +242,6 @@ impl Descriptor {
         self.0 & NS != 0
     }
 
-    /// Where the next table is: its address and its address space.
-    #[must_use]
-    pub const fn next_table(self, granule: Granule) -> (u64, bool) {
-        (self.0 & OA_MASK & !(granule.page_size() - 1), self.0 & NS_TABLE != 0)
-    }
-
     /// The value of one field.
     #[must_use]
     pub const fn bits(self, field: Field) -> u64 {
@@ -267,60 +250,7 @@ impl Descriptor {
 
     /// The fields of a descriptor of this kind, from the lowest; none of an invalid one.
     pub fn fields(kind: DescriptorKind, granule: Granule, level: Level) -> impl Iterator<Item = Field> {
-        let size = level.shift(granule) as u8;
-        let (oa, rest) = match kind {
-            DescriptorKind::Invalid => (None, [].as_slice()),
-            DescriptorKind::Table => {
-                (Some(Field::new("next-level table address", 47, granule.page_shift() as u8)), TABLE_FIELDS)
-            }
-            DescriptorKind::Block => (Some(Field::new("OA", 47, size)), BLOCK_FIELDS),
-            // In a Page there is no nT.
-            DescriptorKind::Page => (Some(Field::new("OA", 47, size)), &BLOCK_FIELDS[1..]),
-        };
-        oa.into_iter().chain(rest.iter().copied())
-    }
-
-    /// The descriptor, if it is one that may stand at `level`; `side` is for the message. `mair` is MAIR_EL1, if known.
-    ///
-    /// # Errors
-    /// The first field that is reserved, misaligned or not 0 where it must be. What is invalid has no fields.
-    pub fn check(self, side: Side, granule: Granule, level: Level, mair: Option<u64>) -> Result<Self, BadDescriptor> {
-        let bad = |field, problem| Err(BadDescriptor { side, field, problem });
-        if !level.exists(granule) {
-            return bad(Field::new("level", 1, 0), Problem::NoLevel { granule, level });
-        }
-        let kind = self.kind(granule, level);
-        let aligned = match kind {
-            DescriptorKind::Invalid if self.is_valid() => {
-                return bad(Field::new("descriptor type", 1, 0), Problem::Reserved { granule, level });
-            }
-            DescriptorKind::Invalid => return Ok(self),
-            DescriptorKind::Table => granule.page_size(),
-            DescriptorKind::Block | DescriptorKind::Page => level.size(granule),
-        };
-        let nt = if kind == DescriptorKind::Block { NT } else { 0 };
-        let below = OA_MASK & (aligned - 1) & !nt;
-        if self.0 & below != 0 {
-            let name = if kind == DescriptorKind::Table { "next-level table address" } else { "OA" };
-            let field = Field::new(name, (aligned.trailing_zeros() - 1) as u8, 12);
-            return bad(field, Problem::Misaligned { size: Bytes(aligned) });
-        }
-        if self.0 & Field::UPPER_OA.mask() != 0 {
-            return bad(Field::UPPER_OA, Problem::Res0);
-        }
-        if kind == DescriptorKind::Table {
-            return Ok(self);
-        }
-        let attr_index = self.attributes().attr_index;
-        let memory = match mair.map(|mair| Memory::from_mair(mair, attr_index)) {
-            Some(None) => return bad(FIELD_ATTR_INDEX, Problem::Mair { attr_index }),
-            Some(memory) => memory,
-            None => None,
-        };
-        if self.sh() == 0b01 && memory.is_none_or(Memory::has_shareability) {
-            return bad(FIELD_SH, Problem::ReservedValue);
-        }
-        Ok(self)
+        Layout::new(granule, level).fields(kind)
     }
 
     /// nT of a Block. Nothing else has one (I_PJZBK): in a Page the same bit is part of the OA.
@@ -348,14 +278,11 @@ pub struct Field {
 }
 
 impl Field {
-    /// OA bits 49 and 48, where FEAT_LPA2 has them.
-    const UPPER_OA: Self = Self::new("OA", 49, 48);
-
-    const fn new(name: &'static str, high: u8, low: u8) -> Self {
+    pub(crate) const fn new(name: &'static str, high: u8, low: u8) -> Self {
         Self { name, high, low }
     }
 
-    const fn mask(self) -> u64 {
+    pub(crate) const fn mask(self) -> u64 {
         (u64::MAX >> (63 - self.high)) & (u64::MAX << self.low)
     }
 }
@@ -369,11 +296,12 @@ impl fmt::Display for Field {
     }
 }
 
-const FIELD_ATTR_INDEX: Field = Field::new("AttrIndx", 4, 2);
-const FIELD_SH: Field = Field::new("SH", 9, 8);
+pub(crate) const FIELD_ATTR_INDEX: Field = Field::new("AttrIndx", 4, 2);
+pub(crate) const FIELD_CONTIGUOUS: Field = Field::new("Contiguous", 52, 52);
+pub(crate) const FIELD_SH: Field = Field::new("SH", 9, 8);
 
 /// All but the OA of a Block; those of a Page from the second on.
-const BLOCK_FIELDS: &[Field] = &[
+pub(crate) const BLOCK_FIELDS: &[Field] = &[
     Field::new("nT", 16, 16),
     FIELD_ATTR_INDEX,
     Field::new("NS", 5, 5),
@@ -384,7 +312,7 @@ const BLOCK_FIELDS: &[Field] = &[
     Field::new("nG", 11, 11),
     Field::new("GP", 50, 50),
     Field::new("DBM", 51, 51),
-    Field::new("Contiguous", 52, 52),
+    FIELD_CONTIGUOUS,
     Field::new("PXN", 53, 53),
     Field::new("UXN", 54, 54),
     Field::new("software", 58, 55),
@@ -393,7 +321,7 @@ const BLOCK_FIELDS: &[Field] = &[
 ];
 
 /// All but the address of a Table.
-const TABLE_FIELDS: &[Field] = &[
+pub(crate) const TABLE_FIELDS: &[Field] = &[
     Field::new("AF", 10, 10),
     Field::new("PXNTable", 59, 59),
     Field::new("UXNTable", 60, 60),
@@ -444,7 +372,10 @@ pub enum Problem {
         size: Bytes,
     },
     /// Not 0 in a field that is RES0.
-    Res0,
+    Res0 {
+        /// Why it is.
+        why: &'static str,
+    },
     /// A reserved value.
     ReservedValue,
     /// MAIR holds an UNPREDICTABLE encoding for this index.
@@ -474,7 +405,7 @@ impl fmt::Display for BadDescriptor {
             Problem::Misaligned { size } => {
                 write!(f, "{side} descriptor: {}: not 0, so not aligned to {size}", self.field)
             }
-            Problem::Res0 => write!(f, "{side} descriptor: {}: not 0; addresses have 48 bits here", self.field),
+            Problem::Res0 { why } => write!(f, "{side} descriptor: {}: not 0; {why}", self.field),
             Problem::ReservedValue => write!(f, "{side} descriptor: {}: 0b01 is reserved (R_ZWYSH)", self.field),
             Problem::Mair { attr_index } => {
                 write!(f, "{side} descriptor: {}: MAIR's Attr{attr_index} has no defined encoding", self.field)
@@ -607,7 +538,8 @@ mod tests {
     fn what_is_no_descriptor_is_refused_by_its_field() {
         let rw = Descriptor::leaf(Granule::K4, Level::L2, 0x4020_0000, Attributes::NORMAL_RW).raw();
         let check = |raw, granule, level, mair| {
-            Descriptor::from_raw(raw).check(Side::New, granule, level, mair).map_err(|error| error.field.name)
+            let checked = Layout::new(granule, level).check(Descriptor::from_raw(raw), Side::New, mair);
+            checked.map_err(|error| error.field.name)
         };
         let at_l2 = |raw| check(raw, Granule::K4, Level::L2, None).map(Descriptor::raw);
         for good in [rw, rw | NT, 0, rw & !VALID | 0x1000, 0x4010_0003] {
@@ -625,31 +557,6 @@ mod tests {
         // Device memory has no Shareability of its own, so that a reserved value does not count.
         let device = rw & !SH_MASK | 1 << SH_SHIFT;
         assert!(check(device, Granule::K4, Level::L2, Some(0x00)).is_ok());
-    }
-
-    /// No two fields of a descriptor share a bit, and no bit that may be set is in none.
-    #[test]
-    fn fields_are_apart_and_complete() {
-        for (granule, level) in places().chain([(Granule::K4, Level::L0)]) {
-            let page = level == Level::L3;
-            let kinds: &[_] =
-                if page { &[DescriptorKind::Page] } else { &[DescriptorKind::Block, DescriptorKind::Table] };
-            for &kind in kinds {
-                let mut all = 0;
-                for field in Descriptor::fields(kind, granule, level) {
-                    let mask = field.mask();
-                    // nT is below the OA of a Block at any level that has one.
-                    assert_eq!(all & mask, 0, "{field} of {kind:?} at {level}, {granule}");
-                    all |= mask;
-                    assert_eq!(Descriptor::from_raw(mask).bits(field) << field.low, mask);
-                }
-                if page {
-                    let res0 = 3 << 48 | (granule.page_size() - 1) & OA_MASK;
-                    assert_eq!(!all & !res0, VALID | NOT_BLOCK, "{granule}");
-                }
-            }
-        }
-        assert_eq!(Descriptor::fields(DescriptorKind::Invalid, Granule::K4, Level::L3).count(), 0);
     }
 
     #[test]

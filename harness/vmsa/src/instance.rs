@@ -20,6 +20,7 @@ use core::{fmt, str::FromStr};
 use crate::{
     change::{Change, Sides},
     geometry::{BbmLevel, Granule},
+    permission::{Operation, Privilege},
     rule::HardwareUpdates,
     sequence::Sequence,
     words,
@@ -191,6 +192,25 @@ impl Access {
     #[must_use]
     pub const fn switches_asid(self) -> bool {
         matches!(self, Self::OtherLoad | Self::OtherStore)
+    }
+
+    /// Whose permissions it has.
+    #[must_use]
+    pub const fn privilege(self) -> Privilege {
+        match self {
+            Self::UserLoad | Self::UserStore => Privilege::El0,
+            _ => Privilege::El1,
+        }
+    }
+
+    /// What it asks for, most of all. A cache operation to the PoC asks for no permission at EL1, where all may be read.
+    #[must_use]
+    pub const fn operation(self) -> Operation {
+        match self {
+            Self::Fetch => Operation::Execute,
+            _ if self.stores() => Operation::Write,
+            _ => Operation::Read,
+        }
     }
 
     /// What tells one mapping from another by it, where both permit it.

@@ -15,6 +15,7 @@ use crate::{
     descriptor::{Attributes, Descriptor},
     instance::Access,
     rule::HardwareUpdates,
+    update::{Fate, Flag, UPDATES, Update},
 };
 
 bitflags! {
@@ -74,16 +75,15 @@ impl Marks {
     }
 }
 
-/// Why the new descriptor must be written by a compare-and-swap where these marks may be set in the old one.
-#[must_use]
-pub const fn may_be_lost(marks: Marks) -> Option<(&'static str, &'static str)> {
-    if marks.contains(Marks::DIRTY) {
-        Some(("R_RTBRL", "a plain store overwrites the dirty state that hardware set in the old descriptor"))
-    } else if marks.contains(Marks::ACCESSED) {
-        Some(("I_GXGZY", "a plain store overwrites the Access flag that hardware set in the old descriptor"))
-    } else {
-        None
-    }
+/// What becomes of the first of `marks`, the heaviest loss, where a plain store replaces the descriptor that has them.
+pub fn overwritten(marks: Marks) -> Option<&'static Update> {
+    UPDATES.iter().find(|update| {
+        let mark = match update.flag {
+            Flag::AccessFlag => Marks::ACCESSED,
+            Flag::Dirty => Marks::DIRTY,
+        };
+        update.fate == Fate::Overwritten && marks.contains(mark)
+    })
 }
 
 #[cfg(test)]

@@ -36,8 +36,9 @@ use core::fmt;
 use bitflags::bitflags;
 
 use crate::{
-    descriptor::{Attributes, BadDescriptor, Descriptor, DescriptorKind, Side},
+    descriptor::{BadDescriptor, Descriptor, DescriptorKind, Side},
     geometry::{BbmLevel, Granule, Level},
+    layout::{Layout, Width},
     memory::Memory,
 };
 
@@ -121,6 +122,8 @@ pub struct Context {
     pub granule: Granule,
     /// Level at which the descriptor stands.
     pub level: Level,
+    /// Bits of an output address, from which it follows where the descriptor holds it.
+    pub width: Width,
     /// MAIR_ELx, if it is known. If not, two values of AttrIndx count as two memory types.
     pub mair: Option<u64>,
     /// Whether the memory at both output addresses holds the same, all the time.
@@ -136,19 +139,26 @@ pub struct Context {
 }
 
 impl Context {
-    /// The usual: a table maps what the block maps, other addresses hold other contents, hardware writes nothing,
-    /// MAIR is not known.
+    /// The usual: addresses of 48 bits, a table maps what the block maps, other addresses hold other contents, hardware
+    /// writes nothing, MAIR is not known.
     #[must_use]
     pub const fn new(granule: Granule, level: Level) -> Self {
         Self {
             granule,
             level,
+            width: Width::Bits48,
             mair: None,
             contents_equal: false,
             same_mapping: true,
             hardware: HardwareUpdates::Off,
             compare_and_swap: false,
         }
+    }
+
+    /// The format of the descriptors.
+    #[must_use]
+    pub const fn layout(&self) -> Layout {
+        Layout { granule: self.granule, level: self.level, width: self.width }
     }
 
     /// The memory that a leaf maps, if MAIR is known and its field has a defined encoding.
@@ -158,11 +168,6 @@ impl Context {
             Some(mair) => Memory::from_mair(mair, leaf.attributes().attr_index),
             None => None,
         }
-    }
-
-    /// Whether an access through a leaf with these attributes may write.
-    const fn writes(&self, attributes: Attributes) -> bool {
-        attributes.writable || attributes.dbm && matches!(self.hardware, HardwareUpdates::Dirty)
     }
 }
 
@@ -230,8 +235,8 @@ impl Comparison {
     pub fn of(transition: &Transition) -> Self {
         use DescriptorKind::{Block, Invalid, Page, Table};
         let Transition { old, new, context } = transition;
-        let Context { granule, level, .. } = *context;
-        let kinds = (old.kind(granule, level), new.kind(granule, level));
+        let layout = context.layout();
+        let kinds = (layout.kind(*old), layout.kind(*new));
         // Where hardware sets the Access flag, AF=0 keeps nobody out. The old descriptor is then what it says only if
         // a compare-and-swap finds it so.
         let sets_af = context.hardware >= HardwareUpdates::AccessFlag;
@@ -243,7 +248,7 @@ impl Comparison {
             (_, Block | Page) if !new.af() && !sets_af => Self::TO_AF0,
             // Other restrictions on what is below the same table are permissions.
             (Table, Table) => {
-                let other = !context.same_mapping && old.next_table(granule) != new.next_table(granule);
+                let other = !context.same_mapping && layout.next_table(*old) != layout.next_table(*new);
                 Self::TABLES | Self::OTHER_MAPPING.only_if(other)
             }
             (Block, Table) => Self::size(*old, context),
@@ -258,22 +263,23 @@ impl Comparison {
     }
 
     fn leaves(old: Descriptor, new: Descriptor, context: &Context) -> Self {
-        let (a, b) = (old.attributes(), new.attributes());
+        let layout = context.layout();
+        let (a, b) = (layout.attributes(old), layout.attributes(new));
         let (memory, shareability) = match (context.memory(old), context.memory(new)) {
             (Some(a), Some(b)) => (a != b, a.has_shareability() || b.has_shareability()),
             _ => (a.attr_index != b.attr_index, true),
         };
         let space = old.ns() != new.ns();
-        let moves = space || old.oa(context.granule, context.level) != new.oa(context.granule, context.level);
+        let moves = space || layout.oa(old) != layout.oa(new);
         let differences = [
             (memory, Self::MEMORY),
-            (shareability && old.sh() != new.sh(), Self::SHAREABILITY),
+            (shareability && layout.sh(old) != layout.sh(new), Self::SHAREABILITY),
             (a.not_global && !b.not_global, Self::NG_CLEARED),
             (!a.not_global && b.not_global, Self::NG_SET),
             (a.contiguous != b.contiguous, Self::CONTIGUOUS),
             (moves, Self::OA),
             (space, Self::OA_SPACE),
-            (moves && (context.writes(a) || context.writes(b)), Self::WRITABLE),
+            (moves && (a.writes(context.hardware) || b.writes(context.hardware)), Self::WRITABLE),
             (moves && !context.contents_equal, Self::CONTENTS),
         ];
         differences.into_iter().fold(Self::empty(), |set, (differs, flag)| set | flag.only_if(differs))
@@ -418,8 +424,8 @@ impl Reach {
     }
 }
 
-/// Whose entries a TLBI must remove.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Whose entries a TLBI must remove; later ones include earlier ones.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Asids {
     /// Global entries, or none: the forms by ASID remove them whatever ASID they name.
     Any,
@@ -442,6 +448,12 @@ pub struct Invalidation {
 impl Invalidation {
     /// No TLBI is owed.
     pub const NONE: Self = Self { reach: Reach::Nothing, asids: Asids::Any };
+
+    /// What does both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { reach: self.reach.max(other.reach), asids: self.asids.max(other.asids) }
+    }
 }
 
 /// Two descriptors, one of which replaces the other in a live table.
@@ -461,7 +473,7 @@ impl Transition {
     /// # Errors
     /// If one of them is no descriptor of this level: the first field of it that is wrong.
     pub fn checked(old: u64, new: u64, context: Context) -> Result<Self, BadDescriptor> {
-        let check = |side, raw| Descriptor::from_raw(raw).check(side, context.granule, context.level, context.mair);
+        let check = |side, raw| context.layout().check(Descriptor::from_raw(raw), side, context.mair);
         Ok(Self { old: check(Side::Old, old)?, new: check(Side::New, new)?, context })
     }
 
@@ -474,15 +486,16 @@ impl Transition {
     /// What its TLBI must do.
     #[must_use]
     pub fn invalidation(&self) -> Invalidation {
-        let Context { granule, level, .. } = self.context;
-        let leaf = |d: Descriptor| match d.kind(granule, level) {
-            DescriptorKind::Block | DescriptorKind::Page => Some(d.attributes()),
+        let layout = self.context.layout();
+        let leaf = |d: Descriptor| match layout.kind(d) {
+            DescriptorKind::Block | DescriptorKind::Page => Some(layout.attributes(d)),
             DescriptorKind::Table | DescriptorKind::Invalid => None,
         };
         let comparison = Comparison::of(self);
         match leaf(self.old) {
             _ if comparison.intersects(Comparison::NEVER_CACHED) => Invalidation::NONE,
-            None => Invalidation { reach: Reach::Tree, asids: Asids::Any },
+            // What is kept of a table belongs to an ASID, whatever is below (R_CHVGJ).
+            None => Invalidation { reach: Reach::Tree, asids: Asids::InUse },
             Some(old) => {
                 let contiguous = old.contiguous || leaf(self.new).is_some_and(|new| new.contiguous);
                 let asids = match old.not_global {
@@ -494,27 +507,18 @@ impl Transition {
             }
         }
     }
-
-    /// Why the new descriptor must be written by a compare-and-swap, if it must: hardware may update the old one at
-    /// any time before, and a plain store would undo that.
+    /// What the TLBI of `written` must do, one of several writes by which this transition is made: where a global entry
+    /// comes in the end, it must not meet a non-global one of any ASID, which the write alone does not tell.
     #[must_use]
-    pub fn must_swap(&self) -> Option<Needed> {
-        let Context { granule, level, hardware, .. } = self.context;
-        let attributes = self.old.attributes();
-        if !matches!(self.old.kind(granule, level), DescriptorKind::Block | DescriptorKind::Page)
-            || self.old == self.new
-        {
-            None
-        } else if hardware == HardwareUpdates::Dirty && attributes.dbm && !attributes.writable {
-            Some(needed(
-                Need::Nothing,
-                "R_RTBRL",
-                "hardware may mark the old mapping dirty until the new one is written",
-            ))
-        } else if hardware >= HardwareUpdates::AccessFlag && !attributes.access_flag {
-            Some(needed(Need::Nothing, "I_GXGZY", "hardware may set the old Access flag until the new one is written"))
+    pub fn invalidation_of(&self, written: &Self) -> Invalidation {
+        let layout = self.context.layout();
+        let is_leaf = |d| matches!(layout.kind(d), DescriptorKind::Block | DescriptorKind::Page);
+        let not_global = |d| is_leaf(d) && layout.attributes(d).not_global;
+        let owed = written.invalidation();
+        if owed != Invalidation::NONE && not_global(self.old) && is_leaf(self.new) && !not_global(self.new) {
+            owed.and(Invalidation { reach: Reach::Nothing, asids: Asids::Every })
         } else {
-            None
+            owed
         }
     }
 }
@@ -528,7 +532,7 @@ pub fn needs(old: Descriptor, new: Descriptor, context: &Context, bbm: BbmLevel)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::descriptor::Shareability;
+    use crate::descriptor::{Attributes, Shareability};
 
     const CONTEXT: Context = Context::new(Granule::K4, Level::L2);
     const RW: Attributes = Attributes::NORMAL_RW;

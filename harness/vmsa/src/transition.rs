@@ -19,8 +19,8 @@ pub use crate::rule::{Context, Need, Needed, Transition, needs};
 
 impl Transition {
     fn kinds(&self) -> (DescriptorKind, DescriptorKind) {
-        let Context { granule, level, .. } = self.context;
-        (self.old.kind(granule, level), self.new.kind(granule, level))
+        let layout = self.context.layout();
+        (layout.kind(self.old), layout.kind(self.new))
     }
 
     /// The Block from which the nT sequence makes its descriptor; without one, the old descriptor.
@@ -34,12 +34,12 @@ impl Transition {
     pub fn same_contents(&self) -> bool {
         use DescriptorKind::{Invalid, Table};
         let Self { old, new, context } = *self;
-        let Context { granule, level, .. } = context;
+        let layout = context.layout();
         match self.kinds() {
             (Invalid, _) | (_, Invalid) => context.contents_equal,
-            (Table, Table) => context.same_mapping || old.next_table(granule) == new.next_table(granule),
+            (Table, Table) => context.same_mapping || layout.next_table(old) == layout.next_table(new),
             (Table, _) | (_, Table) => context.same_mapping || context.contents_equal,
-            _ => context.contents_equal || (old.oa(granule, level), old.ns()) == (new.oa(granule, level), new.ns()),
+            _ => context.contents_equal || (layout.oa(old), old.ns()) == (layout.oa(new), new.ns()),
         }
     }
 
@@ -71,7 +71,8 @@ impl Transition {
             Reach::Leaf if kinds.1 == Table => Tlbi::Vaae1is,
             Reach::Leaf | Reach::Nothing => Tlbi::Vaale1is,
         };
-        fits.then(|| Sequence::with(method, tlbi))
+        let sequence = Sequence::with(method, tlbi);
+        fits.then(|| if self.context.compare_and_swap { sequence.swapping() } else { sequence })
     }
 }
 
@@ -126,6 +127,7 @@ pub fn gives(sequence: &Sequence, transition: &Transition, block: Descriptor, bb
                     return Err(last);
                 }
                 let next = write.value(old, new, block);
+                let context = Context { compare_and_swap: false, ..context };
                 let written = Transition { old: current, new: next, context };
                 last = written.needs(bbm);
                 if last.need.is_bbm() {
@@ -134,9 +136,8 @@ pub fn gives(sequence: &Sequence, transition: &Transition, block: Descriptor, bb
                 if strongest.is_none_or(|strongest| last.need > strongest.need) {
                     strongest = Some(last);
                 }
-                owed = written.invalidation();
-                only_clears_nt =
-                    next.kind(context.granule, context.level) == DescriptorKind::Block && current == next.with_nt(true);
+                owed = transition.invalidation_of(&written);
+                only_clears_nt = context.layout().kind(next) == DescriptorKind::Block && current == next.with_nt(true);
                 state = if last.need == Need::Nothing { Maintenance::Settled } else { Maintenance::Written };
                 seen = next == current;
                 synchronised = false;

@@ -30,12 +30,14 @@ use crate::{
     change::Leaf,
     descriptor::{Descriptor, DescriptorKind},
     geometry::{BbmLevel, Level},
+    group::{Grouping, Lookup},
     instance::{Access, Case, Instance, Method, Selftest, Stage2, Tells},
-    mark::{Marks, may_be_lost},
+    mark::{Marks, overwritten},
     outcome::{Count, End, Fault, Kind, Phase},
     rule::HardwareUpdates,
     sequence::{Sequence, Write},
     transition::{Context, Need, Needed, Transition, gives, guarantee, sufficient},
+    update::Update,
 };
 
 /// Whether an outcome may be seen, and why.
@@ -100,13 +102,6 @@ fn effective(case: &Case, level: BbmLevel) -> BbmLevel {
 /// Whether the case's steps are a defined way of making its change; see [`guarantee`].
 fn defined(case: &Case, level: BbmLevel) -> Result<Needed, Needed> {
     let level = effective(case, level);
-    if case.change.misprograms() && level == BbmLevel::L0 {
-        return Err(Needed {
-            need: Need::Bbm,
-            rule: "R_NGLXZ",
-            why: "the Contiguous group is left misprogrammed, and that is not defined without FEAT_BBM",
-        });
-    }
     match case.script {
         _ if case.observer.access.switches_asid() => {
             sufficient(&case.sequence().seen_by_other_asid(), case.change, case.granule, level)
@@ -146,8 +141,8 @@ pub struct Situation {
     stage2: bool,
     /// Whether the steps are a defined way of making the change.
     given: Result<Needed, Needed>,
-    /// Whether the change leaves a Contiguous group misprogrammed.
-    misprograms: bool,
+    /// How the change leaves its Contiguous group, and the BBM level.
+    leaves: (Grouping, BbmLevel),
     /// What hardware writes into descriptors.
     hardware: HardwareUpdates,
     /// The marks that an access leaves in either mapping, and that the change may lose.
@@ -178,12 +173,14 @@ impl Situation {
         stage2: Stage2,
         bbm: BbmLevel,
     ) -> Option<Self> {
-        let Context { granule, level, .. } = transition.context;
+        let (layout, level) = (transition.context.layout(), transition.context.level);
         let sequence = transition.sequence(method)?;
-        let leaf = |descriptor: Descriptor| match descriptor.kind(granule, level) {
+        let leaf = |descriptor: Descriptor| match layout.kind(descriptor) {
             DescriptorKind::Invalid => None,
             DescriptorKind::Table => Some(below),
-            DescriptorKind::Block | DescriptorKind::Page => Some(Leaf { level, attributes: descriptor.attributes() }),
+            DescriptorKind::Block | DescriptorKind::Page => {
+                Some(Leaf { level, attributes: layout.attributes(descriptor) })
+            }
         };
         let context = Context { contents_equal: transition.same_contents(), ..transition.context };
         let moves = !transition.same_address();
@@ -198,7 +195,7 @@ impl Situation {
             scripted: false,
             stage2: stage2 != Stage2::Off,
             given: gives(&sequence, transition, transition.block(), bbm),
-            misprograms: false,
+            leaves: (Grouping::Sound, bbm),
         })
     }
 
@@ -216,7 +213,7 @@ impl Situation {
             scripted: case.script.is_some(),
             stage2: case.stage2 != Stage2::Off,
             given: defined(case, level),
-            misprograms: case.change.misprograms(),
+            leaves: (case.change.leaves(), effective(case, level)),
         }
     }
 
@@ -240,7 +237,7 @@ impl Situation {
                 allow(method_rule(self.method, met), "until the change is complete either mapping may be used")
             }
             (Phase::During, Ok(met)) => {
-                if let (Kind::Unmarked, Some((rule, why))) = (kind, may_be_lost(self.lost)) {
+                if let (Kind::Unmarked, Some(&Update { rule, why, .. })) = (kind, overwritten(self.lost)) {
                     return allow(rule, why);
                 }
                 let meets = |write, fault| self.sequence.writes(write) && kind == Kind::Fault(fault, self.level);
@@ -250,25 +247,31 @@ impl Situation {
                     allow("R_XCLRD", "the access met the break by the Access flag")
                 } else if meets(Write::BlockNt, Fault::Translation) {
                     allow("R_MRRPW", "whether an access through a Block with nT set faults is the CPU's choice")
-                } else if kind == Kind::Conflict && self.misprograms {
-                    allow("R_FCPSG", "the group is misprogrammed, and its entries may conflict")
                 } else if kind == Kind::Conflict && met.need == Need::DirectTlbi {
                     allow(met.rule, "until the TLBI completes old and new entries may conflict (I_HYQMB)")
                 } else {
-                    forbidden(kind)
+                    self.misprogrammed(kind).unwrap_or(forbidden(kind))
                 }
-            }
-            (Phase::After, Ok(_)) if self.misprograms && (kind == effects.old || kind == effects.new) => {
-                allow("R_JQQTC", "the group is misprogrammed: any of its descriptors may be used")
-            }
-            (Phase::After, Ok(_)) if self.misprograms && kind == Kind::Conflict => {
-                allow("R_FCPSG", "the group is misprogrammed, and its entries may conflict")
             }
             (Phase::After, Ok(_)) if kind == effects.new => {
                 allow("R_YNJCP", "the change is complete on every PE: the new mapping alone is in force")
             }
-            (Phase::After, Ok(_)) => forbidden(kind),
+            (Phase::After, Ok(_)) => self.misprogrammed(kind).unwrap_or(forbidden(kind)),
         }
+    }
+
+    /// Why `kind` may be seen because the Contiguous group is left misprogrammed, if it may.
+    fn misprogrammed(&self, kind: Kind) -> Option<Allowance> {
+        let (grouping, bbm) = self.leaves;
+        // Whichever descriptor is used for one access, another one may be for the next.
+        let either = kind == self.effects.old || kind == self.effects.new || kind == Kind::Reordered;
+        let lookups = [
+            (Lookup::Another, either || kind == Kind::Late && self.effects.old == Kind::Old),
+            (Lookup::Conflict, kind == Kind::Conflict),
+            (Lookup::Inconsistent, kind != Kind::External || !self.stage2),
+        ];
+        let gives = |(lookup, it): (Lookup, bool)| if it { grouping.allows(lookup, bbm) } else { None };
+        lookups.into_iter().find_map(gives).map(|row| allow(row.rule, row.why))
     }
 
     /// What may be seen during and after a change that did not get what it needs; see the module's text.
@@ -902,7 +905,7 @@ mod tests {
                 let effects = Effects::of_case(&case);
                 let allowed = |phase, kind| allowance(&instance, level, phase, kind).allowed;
                 assert!(allowed(Phase::During, effects.old) && allowed(Phase::During, effects.new), "{instance}");
-                if defined(&case, level).is_ok() && !case.change.misprograms() {
+                if defined(&case, level).is_ok() && case.change.leaves() == Grouping::Sound {
                     let only = |phase, kind| allowed_kinds(&instance, level, phase).map(|(k, _)| k).eq([kind]);
                     assert!(only(Phase::Before, effects.old) && only(Phase::After, effects.new), "{instance}");
                     for kind in [Kind::Neither, Kind::Lost, Kind::Late, Kind::Torn, Kind::Reordered, Kind::External] {

@@ -4,14 +4,15 @@
 //! Contiguous, nT (or another bit of the OA), OA, or in what no rule asks for (two values each), invalid ones, and
 //! tables; each with each; with the same contents or not, MAIR not known, with two types or with one type twice, a table
 //! that maps the same or not, and hardware updates off, of AF, or of AF and dirty state, by plain store or
-//! compare-and-swap. All of this for a 2 MiB block and a 4 KiB page; at the other granules and levels with one context
-//! each, since no rule asks where a descriptor stands.
+//! compare-and-swap. All of this for a 2 MiB block and a 4 KiB page; at the other granules and levels, and with 52-bit
+//! addresses, with one context each, since no rule asks where a descriptor stands or a field is.
 
 use std::{collections::BTreeMap, sync::Mutex, thread};
 
 use vmsa::{
     BbmLevel, Descriptor, Granule, Level,
     descriptor::{Attributes, DescriptorKind, Shareability},
+    layout::{Layout, Width},
     rule::{Asids, Comparison, Context, HardwareUpdates, Need, Needed, RULES, Reach, Transition},
 };
 
@@ -30,25 +31,33 @@ const NT: u64 = 1 << 16;
 const DBM: u64 = 1 << 51;
 const CONTIGUOUS: u64 = 1 << 52;
 
-const PLACES: [(Granule, Level); 7] = [
-    (Granule::K4, Level::L2),
-    (Granule::K4, Level::L1),
-    (Granule::K4, Level::L3),
-    (Granule::K16, Level::L2),
-    (Granule::K16, Level::L3),
-    (Granule::K64, Level::L2),
-    (Granule::K64, Level::L3),
-];
+/// Where descriptors stand, also where only tables may; the two with all contexts first and last.
+fn places() -> Vec<Layout> {
+    let mut all: Vec<Layout> = Layout::all().collect();
+    all.sort_by_key(|layout| (*layout == Layout::new(Granule::K4, Level::L3), !every(*layout)));
+    all
+}
 
-fn descriptors(granule: Granule, level: Level) -> Vec<Descriptor> {
+/// Whether all contexts are tried here.
+fn every(layout: Layout) -> bool {
+    [Level::L2, Level::L3].map(|level| Layout::new(Granule::K4, level)).contains(&layout)
+}
+
+fn descriptors(layout: Layout) -> Vec<Descriptor> {
+    let Layout { granule, level, width } = layout;
     let size = level.size(granule);
+    // Two addresses apart in a bit that a 52-bit address has elsewhere than a 48-bit one.
+    let oas = match width {
+        Width::Bits48 => [4 * size, 8 * size],
+        Width::Bits52 => [1 << 50, 1 << 51],
+    };
     let mut all = vec![Descriptor::INVALID, Descriptor::from_raw(0x4000_0000 | AF)];
     if level != Level::L3 {
         let table = 64 * granule.page_size();
         all.extend([
-            Descriptor::table(table),
-            Descriptor::table(2 * table),
-            Descriptor::from_raw(Descriptor::table(table).raw() | 1 << 61),
+            layout.table(table),
+            layout.table(oas[1] + table),
+            Descriptor::from_raw(layout.table(table).raw() | 1 << 61),
         ]);
     } else {
         // A reserved encoding.
@@ -66,20 +75,20 @@ fn descriptors(granule: Granule, level: Level) -> Vec<Descriptor> {
             contiguous: bit(6),
             ..Attributes::NORMAL_RW
         };
-        // In a Page bit 16 is one of the OA.
-        let leaf = Descriptor::leaf(granule, level, if bit(7) { 4 * size } else { 8 * size }, attributes).raw();
+        let leaf = layout.leaf(oas[usize::from(bit(7))], attributes).raw();
         let other = if bit(8) { OTHER } else { 0 };
         let nt = match (bit(9), level == Level::L3) {
             (false, _) => 0,
             (true, false) => NT,
-            (true, true) => 16 * size,
+            (true, true) => layout.leaf(16 * size, Attributes::NORMAL_RW).raw() & 0x0000_ffff_ffff_0000,
         };
         all.push(Descriptor::from_raw(leaf ^ other | nt));
     }
     all
 }
 
-fn contexts(granule: Granule, level: Level) -> impl Iterator<Item = Context> {
+fn contexts(layout: Layout) -> impl Iterator<Item = Context> {
+    let Layout { granule, level, width } = layout;
     let updates = HardwareUpdates::ALL.into_iter().flat_map(|hardware| {
         let swaps: &[bool] = if hardware == HardwareUpdates::Off { &[false] } else { &[false, true] };
         swaps.iter().map(move |&compare_and_swap| (hardware, compare_and_swap))
@@ -87,6 +96,7 @@ fn contexts(granule: Granule, level: Level) -> impl Iterator<Item = Context> {
     let all = updates.flat_map(move |(hardware, compare_and_swap)| {
         [None, Some(0x00ff), Some(0xeeff), Some(0x0400)].into_iter().flat_map(move |mair| {
             [false, true].map(move |contents_equal| Context {
+                width,
                 mair,
                 contents_equal,
                 hardware,
@@ -95,13 +105,12 @@ fn contexts(granule: Granule, level: Level) -> impl Iterator<Item = Context> {
             })
         })
     });
-    let every = granule == Granule::K4 && level != Level::L1;
-    all.take(if every { usize::MAX } else { 1 })
+    all.take(if every(layout) { usize::MAX } else { 1 })
 }
 
 /// Whether a walk that finds this may put it into a TLB, now or after hardware has set the Access flag.
 fn lives(descriptor: Descriptor, context: &Context) -> bool {
-    match descriptor.kind(context.granule, context.level) {
+    match context.layout().kind(descriptor) {
         DescriptorKind::Invalid => false,
         DescriptorKind::Table => true,
         DescriptorKind::Block | DescriptorKind::Page => descriptor.af() || context.hardware != HardwareUpdates::Off,
@@ -140,7 +149,8 @@ impl Answers {
 fn check(transition: &Transition, answers: &mut Answers) {
     use Need::{Bbm, DirectTlbi, Nothing, NtSequence, Tlbi};
     let Transition { old, new, context } = *transition;
-    let Context { granule, level, hardware, compare_and_swap, .. } = context;
+    let Context { hardware, compare_and_swap, .. } = context;
+    let layout = context.layout();
     let needs = answers.of(transition);
     let at = |needs: [Need; 4]| move |expected: [Need; 4]| assert_eq!(needs, expected, "{transition:?}");
     let this = at(needs);
@@ -149,7 +159,7 @@ fn check(transition: &Transition, answers: &mut Answers) {
     if old == new {
         return this([Nothing; 4]);
     }
-    let (old_kind, new_kind) = (old.kind(granule, level), new.kind(granule, level));
+    let (old_kind, new_kind) = (layout.kind(old), layout.kind(new));
     let is_leaf = |kind| matches!(kind, DescriptorKind::Block | DescriptorKind::Page);
     assert_eq!(needs[0] == Nothing, invalidation.reach == Reach::Nothing, "{transition:?}");
     assert!(needs.iter().all(|need| (*need == Nothing) == (needs[0] == Nothing)), "{transition:?}");
@@ -184,7 +194,7 @@ fn check(transition: &Transition, answers: &mut Answers) {
 
     match (old_kind, new_kind) {
         (DescriptorKind::Table, DescriptorKind::Table) => {
-            let same = context.same_mapping || old.oa(granule, level) == new.oa(granule, level);
+            let same = context.same_mapping || layout.oa(old) == layout.oa(new);
             assert_eq!(invalidation.reach, Reach::Tree, "{transition:?}");
             this([if same { Tlbi } else { Bbm }; 4])
         }
@@ -204,16 +214,18 @@ fn check(transition: &Transition, answers: &mut Answers) {
 fn leaves(transition: &Transition, needs: [Need; 4]) {
     use Need::{Bbm, DirectTlbi, Tlbi};
     let Transition { old, new, context } = *transition;
-    let Context { granule, level, hardware, .. } = context;
-    let (a, b) = (old.attributes(), new.attributes());
+    let Context { level, hardware, .. } = context;
+    let layout = context.layout();
+    let (a, b) = (layout.attributes(old), layout.attributes(new));
     let invalidation = transition.invalidation();
-    let moves = old.oa(granule, level) != new.oa(granule, level);
+    let moves = layout.oa(old) != layout.oa(new);
     let group = a.contiguous || b.contiguous;
     assert_eq!(invalidation.reach, if group { Reach::Group } else { Reach::Leaf }, "{transition:?}");
     assert_eq!(invalidation.asids == Asids::Every, a.not_global && !b.not_global, "{transition:?}");
 
-    let oa_mask = if moves { 0x0000_ffff_ffff_f000 } else { 0 };
+    let oa_mask = layout.leaf(u64::MAX, Attributes::NORMAL_RO).raw() & !layout.leaf(0, Attributes::NORMAL_RO).raw();
     let differ = (old.raw() ^ new.raw()) & !oa_mask;
+    assert_eq!(moves, (old.raw() ^ new.raw()) & oa_mask != 0, "{transition:?}");
     let permissions = OTHER | AP_RO | AF | DBM | if level == Level::L3 { 0 } else { NT };
     let dirty = hardware == HardwareUpdates::Dirty;
     let writes = [a, b].iter().any(|one| one.writable || one.dbm && dirty);
@@ -240,17 +252,19 @@ fn leaves(transition: &Transition, needs: [Need; 4]) {
 #[test]
 fn the_whole_space() {
     let sum = Mutex::new((0u64, BTreeMap::new()));
-    let (first, second) = PLACES.split_at(2);
+    let places = places();
+    // Half of the work each.
+    let (first, second) = places.split_at(places.len() / 2);
     thread::scope(|scope| {
         for places in [first, second] {
             let sum = &sum;
             scope.spawn(move || {
                 let mut answers = Answers::default();
                 let mut transitions = 0;
-                for &(granule, level) in places {
-                    let all = descriptors(granule, level);
-                    let tables = |d: Descriptor| d.kind(granule, level) == DescriptorKind::Table;
-                    for context in contexts(granule, level) {
+                for &layout in places {
+                    let all = descriptors(layout);
+                    let tables = |d: Descriptor| layout.kind(d) == DescriptorKind::Table;
+                    for context in contexts(layout) {
                         for &old in &all {
                             for &new in &all {
                                 check(&Transition { old, new, context }, &mut answers);
@@ -281,7 +295,7 @@ fn the_whole_space() {
 }
 
 /// Transitions in the space; they come to 131 comparisons.
-const SPACE: u64 = 90_093_876;
+const SPACE: u64 = 107_103_141;
 
 /// The OA space is a part of the output address (I_WZRHR).
 #[test]

@@ -383,7 +383,7 @@ mod tests {
     const PERMISSION: Kind = Kind::Fault(Fault::Permission, Level::L3);
 
     fn case(id: &str, verdict: Class, seen: &[(Phase, Kind)]) -> (Instance, CaseResult) {
-        let first = First { esr: Hex(0), far: Hex(0), pc: Hex(0), cpu: 0, round: 0, value: Hex(0) };
+        let first = First { esr: Hex(0), far: Hex(0), pc: Hex(0), cpu: 0, round: 0, value: Hex(0), seed: None };
         let outcome = |&(phase, kind)| Outcome { phase, kind, count: 1, allowed: true, rule: String::new(), first };
         let case = CaseResult {
             id: id.to_owned(),
@@ -393,6 +393,8 @@ mod tests {
             cpu: 0,
             bbm: BbmLevel::L2,
             rounds: 1,
+            passes: 1,
+            bound: None,
             overlap: 1,
             accesses: 1,
             trouble: None,

@@ -65,7 +65,7 @@ fn details(file: &ResultFile, text: &mut String) {
     let mut lines = String::new();
     let is_bad = |case: &&CaseResult| matches!(case.verdict, Class::Fail | Class::Error);
     let bad: Vec<&CaseResult> = file.cases.iter().filter(is_bad).collect();
-    bad.iter().for_each(|case| bad_case(&file.platform.kind, case, &mut lines));
+    bad.iter().for_each(|case| bad_case(file, case, &mut lines));
     // What failed stands above already; what is left are controls that the platform hid.
     let failed: HashSet<&str> = bad.iter().map(|case| case.id.as_str()).collect();
     let (excused, hidden): (Vec<&ControlResult>, Vec<&ControlResult>) = file
@@ -96,7 +96,8 @@ fn cannot_show(platform: &str, control: &str) -> Option<known::Note> {
     known::cannot_show(platform, &control.parse().ok()?)
 }
 
-fn bad_case(platform: &str, case: &CaseResult, lines: &mut String) {
+fn bad_case(file: &ResultFile, case: &CaseResult, lines: &mut String) {
+    let platform = &file.platform.kind;
     *lines += &format!("  {} {}\n    {}\n    {}\n", case.verdict, case.id, case.reason, histogram(case));
     if let Some(note) = case.id.parse().ok().and_then(|instance| known::defect(platform, &instance)) {
         *lines += &format!("    {}\n", note.what);
@@ -112,6 +113,9 @@ fn bad_case(platform: &str, case: &CaseResult, lines: &mut String) {
             "    {} {}: forbidden by {}; first in round {} on CPU {}: esr {} far {} pc {}",
             outcome.phase, outcome.kind, outcome.rule, first.round, first.cpu, first.esr, first.far, first.pc
         );
+        if file.run.passes > 1 {
+            *lines += &format!("    {}\n", file.replay(case, outcome));
+        }
     }
     if let Some(registers) = &case.registers {
         let named = ["PC", "ESR_EL2", "FAR_EL2", "ESR_EL1", "ELR_EL1", "FAR_EL1"];

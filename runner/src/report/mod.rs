@@ -7,13 +7,13 @@
 use std::io;
 
 use serde::Serialize;
-use vmsa::{
-    instance::{Family, Instance},
-    outcome::{Kind, Phase},
-    verdict::{self, Class},
-};
+use vmsa::{outcome::Phase, verdict::Class};
 
-use crate::results::{CaseResult, Evidence, ResultFile};
+use crate::{
+    judge::conflict_possible,
+    results::{CaseResult, Evidence, ResultFile},
+    stats::Rate,
+};
 
 pub mod human;
 pub mod json;
@@ -124,12 +124,8 @@ struct Conflicts {
 
 impl Conflicts {
     fn of(file: &ResultFile) -> Self {
-        let possible = |case: &&CaseResult| {
-            let instance = case.id.parse::<Instance>().ok().filter(|i| i.family() != Family::Selftest);
-            instance.is_some_and(|i| verdict::allowance(&i, case.bbm, Phase::During, Kind::Conflict).allowed)
-        };
         let mut conflicts = Self { seen: 0, rounds: 0 };
-        for case in file.cases.iter().filter(possible) {
+        for case in file.cases.iter().filter(|case| conflict_possible(case)) {
             conflicts.seen += case.conflicts.total();
             conflicts.rounds += case.overlap;
         }
@@ -141,9 +137,7 @@ impl Conflicts {
     fn describe(&self, evidence: Evidence) -> String {
         match (self.seen, self.rounds, evidence) {
             (0, _, Evidence::Emulator) => "cannot show".to_owned(),
-            (0, 0, _) => "not tried".to_owned(),
-            (0, rounds, _) => format!("0 in {rounds} (< {:.1e} at 95 %)", 3.0 / rounds as f64),
-            (seen, rounds, _) => format!("{seen} in {rounds}"),
+            (seen, trials, _) => Rate { seen, trials, of: "rounds" }.to_string(),
         }
     }
 }
@@ -276,8 +270,11 @@ mod tests {
     #[test]
     fn never_seen_carries_its_bound() {
         let conflicts = Conflicts { seen: 0, rounds: 30_000 };
-        assert_eq!(conflicts.describe(Evidence::Silicon), "0 in 30000 (< 1.0e-4 at 95 %)");
+        assert_eq!(conflicts.describe(Evidence::Silicon), "0 in 30000 rounds: at most 3/30000 = 1.0e-4 (95 %)");
         assert_eq!(conflicts.describe(Evidence::Emulator), "cannot show");
-        assert_eq!(Conflicts { seen: 2, rounds: 9 }.describe(Evidence::Emulator), "2 in 9");
+        assert_eq!(
+            Conflicts { seen: 2, rounds: 9 }.describe(Evidence::Emulator),
+            "2 in 9 rounds: 2.2e-1, 6.3e-2 to 5.5e-1 (95 %)"
+        );
     }
 }

@@ -469,6 +469,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_document_tells_every_family_and_access() {
+        let text = include_str!("../../docs/catalogue.md");
+        for family in Family::ALL {
+            assert!(text.contains(&std::format!("\n| `{family}` | ")), "{family}");
+        }
+        for access in Access::ALL {
+            assert!(text.contains(&std::format!("`{access}`")), "{access}");
+        }
+    }
+
     /// A row that no granule has is a mistake, and so is a case that two rows make.
     #[test]
     fn every_row_counts() {

@@ -4,7 +4,7 @@
 //! unshown. A note is printed beside it, and the tests under `cargo test` expect exactly this.
 
 use vmsa::{
-    Instance, Level,
+    Granule, Instance, Level,
     change::{Change, What},
     instance::{Access, Case, Method},
     outcome::{Fault, Kind, Phase},
@@ -41,14 +41,21 @@ pub const QEMU_NO_ASIDS: Note = Note {
     what: "QEMU cannot show this: its TLB has no ASIDs, and is emptied by a TLBI by any of them and by their change",
 };
 
+/// QEMU executes cache maintenance by address as nothing at all: it does not even translate the address.
+pub const QEMU_MAINTENANCE: Note = Note {
+    name: "qemu-maintenance",
+    what: "QEMU cannot show this (found 2026-11-23, in 10.0.2): to it a DC by VA is no access, and meets no fault",
+};
+
 /// The defect of the platform `kind` that makes this instance fail there, if one is known.
 #[must_use]
 pub fn defect(kind: &str, instance: &Instance) -> Option<Note> {
     let Instance::Case(case) = instance else { return None };
-    let large = |level: Level| level != Level::L3;
+    // Than QEMU's own page, which is 4 KiB.
+    let large = case.change.level() != Level::L3 || case.granule != Granule::K4;
     let applies = kind == qemu::KIND
-        && case.change.what() == What::ProtectXXn
-        && large(case.change.level())
+        && matches!(case.change.what(), What::ProtectXXn | What::ExecPxnSet | What::ExecXnSet)
+        && large
         && case.observer.access == Access::Fetch;
     applies.then_some(QEMU_JUMP_CACHE)
 }
@@ -73,8 +80,11 @@ fn asids_decide(case: &Case) -> bool {
 
 /// Whether the change gives a permission.
 fn gives(change: Change) -> bool {
-    use What::{ContigRoRw, ProtectRoRw, ProtectXnX, UserGrant, UserRoRw};
-    matches!(change.what(), ContigRoRw | ProtectRoRw | ProtectXnX | UserGrant | UserRoRw)
+    use What::{ContigRoRw, DirtyGrant, ExecPxnClear, ExecXnClear, ProtectRoRw, ProtectXnX, UserGrant, UserRoRw};
+    matches!(
+        change.what(),
+        ContigRoRw | DirtyGrant | ExecPxnClear | ExecXnClear | ProtectRoRw | ProtectXnX | UserGrant | UserRoRw
+    )
 }
 
 /// Why the platform `kind` sees (`sees`), or does not see, an outcome that a CPU without this defect or habit does not
@@ -85,6 +95,8 @@ pub fn difference(kind: &str, instance: &Instance, sees: bool, phase: Phase, out
     let denied = matches!(outcome, Kind::Fault(Fault::Permission, _));
     if phase == Phase::Before {
         None
+    } else if kind == qemu::KIND && case.observer.access == Access::Dc {
+        Some(QEMU_MAINTENANCE)
     } else if kind == qemu::KIND && gives(case.change) && if sees { outcome == Kind::New } else { denied } {
         Some(QEMU_REWALKS)
     } else if kind == qemu::KIND && asids_decide(case) && sees == (outcome == Kind::New) {

@@ -53,10 +53,15 @@ fn a_trace_is_of_the_same_run_and_the_same_again() {
     for (path, text) in &first {
         assert!(said.contains(path.as_str()), "{said}");
         assert!(text.contains("--trace") && text.contains(CPU), "{text}");
-        for event in ["access", "fill", "tlbi", "effect", "barrier", "store"] {
+        for event in ["access", "fill", "store"] {
             assert!(text.contains(&format!(" {event} ")), "{path} without {event}:\n{text}");
         }
         assert!(text.lines().last().is_some_and(|line| line.contains("counted")), "{text}");
+    }
+
+    // Not everything comes before every first outcome.
+    for event in ["tlbi", "effect", "barrier"] {
+        assert!(first.values().any(|text| text.contains(&format!(" {event} "))), "no {event}");
     }
 
     run(dir.path(), &["--trace"]);

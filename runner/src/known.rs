@@ -86,8 +86,11 @@ fn takes_execution(change: Change) -> bool {
 
 /// Whether the change gives a permission.
 fn gives(change: Change) -> bool {
-    use What::{ContigRoRw, ProtectRoRw, ProtectXnX, UserGrant, UserRoRw};
-    matches!(change.what(), ContigRoRw | ProtectRoRw | ProtectXnX | UserGrant | UserRoRw)
+    use What::{ContigRoRw, DirtyGrant, ExecPxnClear, ExecXnClear, ProtectRoRw, ProtectXnX, UserGrant, UserRoRw};
+    matches!(
+        change.what(),
+        ContigRoRw | DirtyGrant | ExecPxnClear | ExecXnClear | ProtectRoRw | ProtectXnX | UserGrant | UserRoRw
+    )
 }
 
 /// Why the platform `kind` sees (`sees`), or does not see, an outcome that a CPU without this defect or habit does not

@@ -134,7 +134,8 @@ words! {
 
 impl Method {
     /// Whether the method can be carried out for `change` at all: only a Block has an nT bit, a Table descriptor has no
-    /// Access flag to break it by, and where that is what changes there is nothing in between.
+    /// Access flag to break it by. Where that is what changes there is nothing in between, and where hardware sets it, it
+    /// keeps nobody out.
     #[must_use]
     pub const fn fits(self, change: Change) -> bool {
         let Sides { old, new, hardware, .. } = change.what().sides();
@@ -143,7 +144,7 @@ impl Method {
             Self::Nt => change.resizes(),
             Self::NtCas => swaps && change.resizes(),
             Self::BbmCas | Self::DirectCas => swaps,
-            Self::BbmAf => !old.below && old.attributes.access_flag && new.attributes.access_flag,
+            Self::BbmAf => !swaps && !old.below && old.attributes.access_flag && new.attributes.access_flag,
             Self::Bbm | Self::Direct | Self::DirectNotlbi => true,
         }
     }

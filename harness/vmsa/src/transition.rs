@@ -61,7 +61,9 @@ impl Transition {
             Method::Nt => matches!(kinds, (Block, Table) | (Table, Block)),
             Method::NtCas => swaps && matches!(kinds, (Block, Table) | (Table, Block)),
             Method::BbmCas | Method::DirectCas => swaps,
-            Method::BbmAf => matches!(kinds.0, Block | Page) && self.old.af() && (kinds.1 == Table || self.new.af()),
+            Method::BbmAf => {
+                !swaps && matches!(kinds.0, Block | Page) && self.old.af() && (kinds.1 == Table || self.new.af())
+            }
             Method::Bbm | Method::Direct | Method::DirectNotlbi => true,
         };
         let tlbi = match self.invalidation().reach {

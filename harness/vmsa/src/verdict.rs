@@ -1206,8 +1206,8 @@ mod tests {
                 matches!(family, Family::Retype | Family::Cacheability | Family::Shareability | Family::Globalise);
             let expected = match case.method {
                 Method::DirectNotlbi => change.what() != What::AgeSet,
-                Method::Direct => another || another_memory,
-                Method::Nt => change.moves(),
+                Method::Direct | Method::DirectCas => another || another_memory,
+                Method::Nt | Method::NtCas => change.moves(),
                 _ => false,
             };
             assert_eq!(undefined, expected, "{}", Instance::Case(case));

@@ -36,7 +36,7 @@ fn removes(tlbi: Tlbi, entry: Entry) -> bool {
         return false;
     };
     let named = match operand {
-        "" => true,
+        "" | "asid" => true,
         "va" | "va | other asid" => entry.named,
         "va (of each entry)" => entry.named || entry.member,
         "other" | "va << 12" => false,
@@ -49,6 +49,8 @@ fn removes(tlbi: Tlbi, entry: Entry) -> bool {
         && match operation {
             "vmall" => true,
             "vaa" => true,
+            // No global entry is of an ASID.
+            "asid" => entry.asid == Some(asid),
             "vaal" => !entry.table,
             "va" => of_asid,
             "val" => of_asid && !entry.table,

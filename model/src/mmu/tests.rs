@@ -1664,6 +1664,26 @@ fn a_hardware_update_never_brings_an_old_descriptor_back() {
     }
 }
 
+/// A walk that read a block from before the store of a table, and was to mark it, goes on by the table.
+#[test]
+fn a_hardware_update_of_a_block_that_is_a_table_by_now_walks_on() {
+    for profile in Profile::ALL {
+        for seed in 0..100 {
+            let mut world = World::new(profile, seed, Granule::K4, false);
+            let attributes = Attributes { access_flag: false, ..RW };
+            let block = Descriptor::leaf(Granule::K4, Level::L2, 0, attributes).raw();
+            world.place(Level::L3, WINDOW, leaf(Granule::K4, Level::L3, OLD));
+            let slot = world.slot(Level::L2, WINDOW);
+            let table = world.memory.words.insert(slot, block).expect("a table leads to the page");
+            world.context.tcr_el1 |= 1 << 39;
+            world.sync();
+            world.step(Step::Store(slot, table));
+            assert_eq!(world.load(1, WINDOW), Ok(OLD), "{} {seed}", profile.name);
+            assert_eq!(world.memory.words[&slot], table, "{} {seed}", profile.name);
+        }
+    }
+}
+
 /// TCR_EL1.A1 says whose ASID tags what is walked for, in both ranges, and AS how many bits of it there are.
 #[test]
 fn the_asid_is_that_of_the_ttbr_that_a1_names() {

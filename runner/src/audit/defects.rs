@@ -63,11 +63,9 @@ const fn owed(defect: Defect) -> Option<Owed> {
     let (issue, family, why) = match defect {
         Defect::RangeLastPage => (4, "TLBI completeness", "no sequence of today has a range TLBI"),
         Defect::TtlMisread => (4, "TLBI completeness", "no sequence of today has a TTL hint"),
-        Defect::AsidKept => (4, "TLBI completeness", "no sequence of today goes by ASID"),
         Defect::ContiguousPastGroup | Defect::ContiguousPartKept => {
             (4, "Contiguous", "no change of today has the Contiguous bit")
         }
-        Defect::UpdateMisplaced => (4, "age", "no change of today has hardware update of AF or dirty state on"),
         Defect::VaKeepsTables => (4, "freed tables", "a table is taken out of use by VMALLE1 only"),
         Defect::IpaKeepsTables | Defect::IpaKeepsBlocks => (5, "s2", "nobody changes stage 2 under a running payload"),
         Defect::Stage2Escape => (5, "s2", "stage 2 maps onto itself what the payload can reach by any entry"),

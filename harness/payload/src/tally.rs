@@ -39,11 +39,19 @@ impl Cell {
 /// The histogram of one vCPU.
 pub(crate) struct Tally {
     cells: [[Cell; Kind::CODES]; Phase::ALL.len()],
+    /// For each phase the codes of the kinds that were counted, a bit each: few of them ever are, and whoever adds the
+    /// tallies up need not look at the others.
+    counted: [AtomicU64; Phase::ALL.len()],
 }
+
+const _: () = assert!(Kind::CODES <= u64::BITS as usize, "a bit for each code");
 
 impl Tally {
     pub(crate) const fn new() -> Self {
-        Self { cells: [const { [const { Cell::new() }; Kind::CODES] }; Phase::ALL.len()] }
+        Self {
+            cells: [const { [const { Cell::new() }; Kind::CODES] }; Phase::ALL.len()],
+            counted: [const { AtomicU64::new(0) }; Phase::ALL.len()],
+        }
     }
 
     /// Counts an outcome. `first` is only asked for the first of its kind.
@@ -59,8 +67,15 @@ impl Tally {
             cell.pc.store(pc, Relaxed);
             cell.round.store(round, Relaxed);
             cell.value.store(value, Relaxed);
+            let counted = &self.counted[phase as usize];
+            counted.store(counted.load(Relaxed) | 1 << kind.code(), Release);
         }
         cell.count.store(count + 1, Release);
+    }
+
+    /// The codes of the kinds that were counted in `phase`, a bit each.
+    fn counted(&self, phase: Phase) -> u64 {
+        self.counted[phase as usize].load(Acquire)
     }
 
     /// How often, and the first time with this vCPU's number in it.
@@ -202,7 +217,8 @@ const RECOVERIES: [Recovery; 5] =
 pub(crate) fn report(rounds: u64, trouble: Option<Trouble>) -> Report {
     let mut report = Report { rounds, trouble, ..Report::default() };
     for phase in Phase::ALL {
-        for kind in Kind::all() {
+        let counted = CPUS.iter().fold(0, |all, state| all | state.tally.counted(phase));
+        for kind in Kind::all().filter(|kind| counted >> kind.code() & 1 != 0) {
             let mut sum = 0;
             let mut earliest: Option<First> = None;
             for (cpu, state) in (0..MAX_VCPUS as u8).zip(&CPUS) {

@@ -150,6 +150,11 @@ impl Window {
         self.live.naming(spot.named)
     }
 
+    /// Whether hardware writes descriptors when they are used.
+    pub(crate) fn is_updated_by_hardware(&self) -> bool {
+        self.hardware != HardwareUpdates::Off
+    }
+
     /// Gives the frames their contents back at `spot`; says whether they had them.
     pub(crate) fn refresh(&self, spot: &Spot) -> bool {
         let held = |word: &Word| word.take(self.uncached) == word.contents;

@@ -72,7 +72,9 @@ impl Pattern {
         };
         // In three rounds of four the steps follow one another at once, as in a kernel.
         let between = if bits >> 59 & 3 == 0 { bits >> 32 & (Self::BETWEEN - 1) } else { 0 };
-        Self { prime, before: (bits & (Self::BEFORE - 1)) as u32, between: between as u32, draw: mix(bits, 0) }
+        // Of every length as many: waits are what a round costs most, and short ones tell no less.
+        let before = (bits & (Self::BEFORE - 1)) >> (bits >> 16 & 7);
+        Self { prime, before: before as u32, between: between as u32, draw: mix(bits, 0) }
     }
 
     /// In front of which of `steps` steps a changer that pauses does so, a bit each: one for certain, and one in four of

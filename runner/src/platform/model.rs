@@ -201,15 +201,15 @@ impl Target for ModelTarget {
                 });
                 executed.fetch_add(machine.instructions() - before, Ordering::Relaxed);
                 if stopped.load(Ordering::Relaxed) {
-                    return;
+                    break None;
                 }
                 match end {
                     End::Limit if mute && machine.instructions() >= MUTE => {
-                        break with_states(&machine, &format!("it printed nothing in {MUTE} instructions"));
+                        break Some(with_states(&machine, &format!("it printed nothing in {MUTE} instructions")));
                     }
                     End::Limit => {}
-                    End::Off | End::Exit(_) | End::Unknown(_) | End::Storm(_) => break end.to_string(),
-                    _ => break with_states(&machine, &end.to_string()),
+                    End::Off | End::Exit(_) | End::Unknown(_) | End::Storm(_) => break Some(end.to_string()),
+                    _ => break Some(with_states(&machine, &end.to_string())),
                 }
             };
             for (pe, parts) in machine.parts().enumerate() {
@@ -217,7 +217,9 @@ impl Target for ModelTarget {
                     sum.fetch_add(part, Ordering::Relaxed);
                 }
             }
-            let _ = sender.send(Heard::Off(Off { how, killed: false }));
+            if let Some(how) = how {
+                let _ = sender.send(Heard::Off(Off { how, killed: false }));
+            }
         };
         thread::Builder::new().name(format!("model {}", self.name)).spawn(simulate).map_err(failed)?;
         Ok(Box::new(Running { console, stop }))

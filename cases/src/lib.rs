@@ -17,10 +17,13 @@ use vmsa::{
     BbmLevel, Granule, Instance, Level,
     change::{Change, What},
     instance::{Access, Case, Family, Method, Observer, Place, Regime, Selftest, Stage2},
+    sequence::Sequence,
 };
 
-use Access::{At, Atomic, Dc, Exclusive, Fetch, Load, Store, Unaligned, UserLoad, UserStore, Walk};
-use Method::{Bbm, BbmAf, Direct, DirectNotlbi, Nt};
+use Access::{
+    At, Atomic, Dc, Exclusive, Fetch, Load, OtherLoad, OtherStore, Store, Unaligned, UserLoad, UserStore, Walk,
+};
+use Method::{Bbm, BbmAf, BbmCas, Direct, DirectCas, DirectNotlbi, Nt, NtCas};
 use Place::{All, Local, Remote};
 
 /// Cases that differ in a few parameters: all combinations of them that exist.
@@ -34,6 +37,8 @@ struct Row {
     accesses: &'static [Access],
     places: &'static [Place],
     variants: &'static [Variant],
+    /// Other steps than the methods' own; none means those.
+    scripts: &'static [&'static str],
 }
 
 /// The circumstances of a case.
@@ -68,7 +73,17 @@ const fn row(
     accesses: &'static [Access],
 ) -> Row {
     let places = &[Local, Remote];
-    Row { granules: &[Granule::K4], whats, levels, leaf: None, methods, accesses, places, variants: PLAIN }
+    Row {
+        granules: &[Granule::K4],
+        whats,
+        levels,
+        leaf: None,
+        methods,
+        accesses,
+        places,
+        variants: PLAIN,
+        scripts: &[],
+    }
 }
 
 impl Row {
@@ -85,6 +100,11 @@ impl Row {
     /// The same with leaves at `leaf`.
     const fn down_to(self, leaf: Level) -> Self {
         Self { leaf: Some(leaf), ..self }
+    }
+
+    /// The same by other steps, a letter each.
+    const fn scripts(self, scripts: &'static [&'static str]) -> Self {
+        Self { scripts, ..self }
     }
 
     /// The same under observers at `places`.
@@ -112,8 +132,12 @@ impl Row {
 
     /// The product, as far as the granules have such changes.
     fn cases(&'static self) -> impl Iterator<Item = Case> {
-        let Self { methods, accesses, places, variants, .. } = self;
-        self.changes().filter(|(granule, change)| change.exists(*granule)).flat_map(move |(granule, change)| {
+        let Self { methods, accesses, places, variants, scripts, .. } = self;
+        let own = [None].into_iter().filter(|_| scripts.is_empty());
+        let script = |letters: &&str| Sequence::parse(letters).expect("letters of steps");
+        let scripts = own.chain(scripts.iter().map(script).map(Some));
+        let cases = self.changes().filter(|(granule, change)| change.exists(*granule));
+        let cases = cases.flat_map(move |(granule, change)| {
             methods.iter().flat_map(move |&method| {
                 accesses.iter().flat_map(move |&access| {
                     places.iter().flat_map(move |&place| {
@@ -130,7 +154,8 @@ impl Row {
                     })
                 })
             })
-        })
+        });
+        cases.flat_map(move |case| scripts.clone().map(move |script| Case { script, ..case }))
     }
 }
 
@@ -138,6 +163,12 @@ impl Row {
 const RESIZE: &[Method] = &[Bbm, Nt, Direct, DirectNotlbi];
 /// What a change from leaf to leaf can be made by.
 const REPLACE: &[Method] = &[Bbm, BbmAf, Direct, DirectNotlbi];
+/// The ways of a change of size that lose no mark of hardware's.
+const CARRY: &[Method] = &[BbmCas, NtCas, DirectCas];
+/// Break-before-make with a TLBI that names the ASID in use: VAE1IS, VALE1IS, ASIDE1IS.
+const BY_ASID: &[&str] = &["0sEd1di", "0sLd1di", "0sDd1di"];
+/// And with one that names the other ASID.
+const BY_OTHER_ASID: &[&str] = &["0sXd1di"];
 /// The defined ways of a change for which a TLBI is enough, and the control.
 const UPDATE: &[Method] = &[Bbm, Direct, DirectNotlbi];
 
@@ -210,7 +241,42 @@ const ROWS: &[Row] = &{
         row(&[AgeSet, AgeClear], &[L3, L2], UPDATE, &[Load, Store]),
         row(&[AgeSet, AgeClear], &[L3], UPDATE, &[Load]).granules(LARGER),
         //
+        row(&[HwAgeClear], &[L3, L2], &[Bbm, Direct, DirectCas], &[Load]),
+        row(&[HwAgeClear], &[L3], &[DirectCas], &[Store, Atomic, Exclusive, Walk, Unaligned]),
+        row(&[HwAgeProtect], &[L3, L2], &[BbmCas, Direct, DirectCas], &[Load]),
+        row(&[HwAgeRemap], &[L3, L2], &[Bbm, BbmCas], &[Load]),
+        row(&[HwAgeRemapSame], &[L3], &[Direct, DirectCas], &[Load]),
+        row(&[HwAgeProtect], &[L3], &[DirectCas], &[Load]).places(&[All]),
+        row(&[HwAgeClear, HwAgeProtect], &[L3], &[DirectCas], &[Load]).granules(LARGER).remote(),
+        // E5: Cortex-A55 1024718 (AP and DBM changed without break-before-make), Cortex-A510 2051678 (the order of
+        // hardware's updates), AmpereOne AC03_CPU_38 (TCR_EL1.{HA, HD} where ID_AA64MMFR1_EL1.HAFDBS says there are none).
+        row(&[DirtyClean], &[L3, L2], &[Bbm, Direct, DirectCas], &[Load, Store]),
+        row(&[DirtyClean], &[L3], &[DirectCas], &[Atomic, Exclusive]),
+        row(&[DirtyProtect], &[L3, L2], &[Direct, DirectCas, DirectNotlbi], &[Store]),
+        row(&[DirtyGrant], &[L3, L2], &[Direct], &[Store]),
+        row(&[DirtyExec], &[L3, L2], &[BbmCas, Direct, DirectCas], &[Store]),
+        row(&[DirtyRemap], &[L3], &[Bbm, BbmCas], &[Store]),
+        row(&[DirtyClean, DirtyExec], &[L3], &[DirectCas], &[Store]).places(&[All]),
+        row(&[DirtyClean, DirtyExec], &[L3], &[DirectCas], &[Store]).granules(LARGER).remote(),
+        row(&[CarrySplit, CarryMerge], &[L2], CARRY, &[Load, Store]),
+        row(&[CarrySplit, CarryMerge], &[L2], &[Bbm, Direct], &[Store]),
+        row(&[CarrySplitAge, CarryMergeAge], &[L2], CARRY, &[Load]),
+        row(&[CarrySplit, CarryMerge], &[L2], &[DirectCas], &[Store]).places(&[All]),
+        row(&[CarrySplit, CarryMerge], &[L2], &[BbmCas, DirectCas], &[Store]).granules(LARGER).remote(),
+        // E6: Cortex-A715 2645198, a wrong ESR or FAR of the Permission fault behind a change to not executable.
+        row(&[ExecPxnSet, ExecPxnClear], &[L3, L2], &[Direct], &[Fetch]).remote(),
+        row(&[ExecUxnSet, ExecUxnClear], &[L3, L2], &[Direct], &[Fetch]),
+        row(&[ExecXnSet, ExecXnClear], &[L3, L2], &[Bbm, Direct], &[Fetch]),
+        row(&[ExecPxnSet, ExecXnSet], &[L3, L2], &[Direct], &[Fetch]).granules(LARGER).remote(),
+        //
         row(&[GlobalClear, GlobalSet], &[L3, L2], &[Bbm, Direct], &[Load, Store]),
+        row(&[RemapToNg, RemapToGlobal], &[L3, L2], &[Bbm], &[Load, OtherLoad]),
+        row(&[RemapToNg, RemapToGlobal], &[L3], &[DirectNotlbi], &[OtherLoad]),
+        row(&[RemapNg], &[L3, L2], UPDATE, &[OtherLoad]).remote(),
+        row(&[RemapNg], &[L3], &[Bbm, DirectNotlbi], &[OtherStore]).remote(),
+        row(&[RemapNg], &[L3], &[Bbm], &[Load, OtherLoad]).scripts(BY_ASID),
+        row(&[RemapNg], &[L3], &[Bbm], &[Load, OtherLoad]).scripts(BY_OTHER_ASID),
+        row(&[RemapToNg], &[L3], &[Bbm], &[Load, OtherLoad]).scripts(&["0sEd1di", "0sXd1di"]).remote(),
         row(&[RemapNg], &[L3, L2], UPDATE, &[Load, Store]),
         row(&[RemapNg], &[L3], UPDATE, &[Load]).granules(LARGER),
     ]
@@ -353,8 +419,8 @@ mod tests {
             let needs_bbm = BbmLevel::ALL.iter().all(|bbm| case.change.needs(granule, *bbm).need == Need::Bbm);
             let undefined = match case.method {
                 DirectNotlbi => case.change.what() != What::AgeSet,
-                Direct => needs_bbm,
-                Bbm | BbmAf | Nt => false,
+                Direct | DirectCas => needs_bbm,
+                Bbm | BbmAf | Nt | BbmCas | NtCas => false,
             };
             assert_eq!(guarantee(case.method, case.change, granule, BbmLevel::L3).is_err(), undefined, "{id}");
         }
@@ -366,12 +432,14 @@ mod tests {
         for case in cases() {
             let (family, what) = (case.change.family(), case.change.what());
             let from = match case.method {
-                Bbm | BbmAf => Some(BbmLevel::L0),
-                Nt => Some(BbmLevel::L1),
-                Direct => match family {
-                    Family::Split | Family::Merge => Some(BbmLevel::L2),
+                Bbm | BbmAf | BbmCas => Some(BbmLevel::L0),
+                Nt | NtCas => Some(BbmLevel::L1),
+                Direct | DirectCas => match family {
+                    Family::Split | Family::Merge | Family::Carry => Some(BbmLevel::L2),
                     Family::Fold | Family::Unfold => Some(BbmLevel::L1),
-                    Family::Protect | Family::User | Family::Age => Some(BbmLevel::L0),
+                    Family::Protect | Family::User | Family::Age | Family::HwAge | Family::Dirty | Family::Exec => {
+                        Some(BbmLevel::L0)
+                    }
                     _ => match what {
                         What::HalfFold | What::HalfUnfold => Some(BbmLevel::L1),
                         What::RemapRoSame | What::TableSame | What::HalfRwRo => Some(BbmLevel::L0),

@@ -280,6 +280,9 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
         Method::Nt => "by way of a Block with nT set",
         Method::Direct => "the new descriptor over the old one, then the TLBI",
         Method::DirectNotlbi => "the new descriptor over the old one, and no TLBI",
+        Method::BbmCas => "break-before-make, where the break is a compare-and-swap",
+        Method::NtCas => "by way of a Block with nT set, by compare-and-swap",
+        Method::DirectCas => "the new descriptor over the old one by compare-and-swap, then the TLBI",
     };
     let access = match case.observer.access {
         Access::Load => "loads",
@@ -293,6 +296,8 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
         Access::Walk => "loads behind a TLBI of the observer's own",
         Access::UserLoad => "loads with EL0's permissions (LDTR)",
         Access::UserStore => "stores with EL0's permissions (STTR)",
+        Access::OtherLoad => "loads with the other ASID than TLBIs name, before the change with either",
+        Access::OtherStore => "stores with the other ASID than TLBIs name, behind loads with either before the change",
     };
     let place = match case.observer.place {
         Place::Local => "the changing PE does so between the steps",
@@ -343,6 +348,7 @@ fn describe(descriptor: Descriptor, layout: Layout) -> String {
         el1_execute,
         el0_execute,
         access_flag,
+        dbm,
         not_global,
         contiguous,
         ..
@@ -359,6 +365,7 @@ fn describe(descriptor: Descriptor, layout: Layout) -> String {
         (el0, "EL0 too"),
         (el0_execute, "executable at EL0"),
         (access_flag, "AF"),
+        (dbm, "DBM"),
         (not_global, "nG"),
         (contiguous, "Contiguous"),
         (nt, "nT"),

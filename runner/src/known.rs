@@ -6,7 +6,7 @@
 use vmsa::{
     Granule, Instance, Level,
     change::{Change, What},
-    instance::{Access, Method},
+    instance::{Access, Case, Method},
     outcome::{Fault, Kind, Phase},
 };
 
@@ -41,14 +41,19 @@ pub const QEMU_MAINTENANCE: Note = Note {
     what: "QEMU cannot show this (found 2026-11-23, in 10.0.2): to it a DC by VA is no access, and meets no fault",
 };
 
+/// QEMU's TLB has no ASIDs: a TLBI by any ASID removes what it names of all of them, and so does another ASID in a TTBR.
+pub const QEMU_NO_ASIDS: Note = Note {
+    name: "qemu-no-asids",
+    what: "QEMU cannot show this: its TLB has no ASIDs, and is emptied by a TLBI by any of them and by their change",
+};
+
 /// The defect of the platform `kind` that makes this instance fail there, if one is known.
 #[must_use]
 pub fn defect(kind: &str, instance: &Instance) -> Option<Note> {
     let Instance::Case(case) = instance else { return None };
     // Than QEMU's own page, which is 4 KiB.
     let large = case.change.level() != Level::L3 || case.granule != Granule::K4;
-    let applies =
-        kind == qemu::KIND && case.change.what() == What::ProtectXXn && large && case.observer.access == Access::Fetch;
+    let applies = kind == qemu::KIND && takes_execution(case.change) && large && case.observer.access == Access::Fetch;
     applies.then_some(QEMU_JUMP_CACHE)
 }
 
@@ -56,7 +61,24 @@ pub fn defect(kind: &str, instance: &Instance) -> Option<Note> {
 #[must_use]
 pub fn cannot_show(kind: &str, control: &Instance) -> Option<Note> {
     let Instance::Case(case) = control else { return None };
-    (kind == qemu::KIND && gives(case.change) && case.method == Method::DirectNotlbi).then_some(QEMU_REWALKS)
+    if kind != qemu::KIND {
+        None
+    } else if asids_decide(case) {
+        Some(QEMU_NO_ASIDS)
+    } else {
+        (gives(case.change) && case.method == Method::DirectNotlbi).then_some(QEMU_REWALKS)
+    }
+}
+
+/// Whether what is stale depends on ASIDs: the observer has another one, or the steps name one.
+fn asids_decide(case: &Case) -> bool {
+    case.change.uses_asids() && (case.observer.access.switches_asid() || case.script.is_some())
+}
+
+/// Whether the change takes the permission to execute at EL1.
+fn takes_execution(change: Change) -> bool {
+    let [old, new] = [change.old_leaf(), change.new_leaf()];
+    old.attributes.el1_execute && !new.attributes.el1_execute
 }
 
 /// Whether the change gives a permission.
@@ -77,6 +99,8 @@ pub fn difference(kind: &str, instance: &Instance, sees: bool, phase: Phase, out
         Some(QEMU_MAINTENANCE)
     } else if kind == qemu::KIND && gives(case.change) && if sees { outcome == Kind::New } else { denied } {
         Some(QEMU_REWALKS)
+    } else if kind == qemu::KIND && asids_decide(case) && sees == (outcome == Kind::New) {
+        Some(QEMU_NO_ASIDS)
     } else {
         defect(kind, instance).filter(|_| if sees { outcome == Kind::Old } else { denied })
     }
@@ -108,6 +132,13 @@ mod tests {
         ] {
             assert_eq!(note(id, sees, phase, outcome), None);
         }
+        let by_asid = "el1.asid.4k-l3-rw.bbm~0sXd1di.load-local".parse().expect("an id");
+        assert_eq!(cannot_show("qemu", &by_asid), Some(QEMU_NO_ASIDS));
+        assert_eq!(cannot_show("model", &by_asid), None);
+        assert_eq!(note(&by_asid, false, Phase::After, Kind::Old), Some(QEMU_NO_ASIDS));
+        assert_eq!(note(&by_asid, true, Phase::After, Kind::Neither), None);
+        let by_all = "el1.asid.4k-l3-rw.direct-notlbi.load-local".parse().expect("an id");
+        assert_eq!(cannot_show("qemu", &by_all), None);
         let shown = "el1.protect.4k-l3-rw-ro.direct-notlbi.store-local".parse().expect("an id");
         assert_eq!(cannot_show("qemu", &shown), None);
     }

@@ -1,15 +1,20 @@
 //! Executes the steps that [`vmsa::sequence`] describes.
 //!
 //! Every step is one instruction (for a TLBI by VA, its operand besides), in the order of the description: the
-//! stores are atomic and the barriers and TLBIs are compiler barriers too, so nothing is moved or merged.
+//! stores are atomic and the barriers and TLBIs are compiler barriers too, so nothing is moved or merged. A
+//! compare-and-swap is a loop around a pair of exclusives, and does what goes with it: the marks that it finds in what it
+//! replaces are remembered, and put into what is written from then on.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
 
 use vmsa::{
     change::Descriptors,
     descriptor::Descriptor,
+    mark::Marks,
     sequence::{Dsb, Step, Tlbi},
-    update,
 };
 
 use crate::{barrier, tlbi};
@@ -19,7 +24,7 @@ use crate::{barrier, tlbi};
 const ELSEWHERE: u64 = 1 << 37;
 
 /// Live descriptors, one or several of a group, and the change they go through.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Live<'a> {
     ptes: &'a [AtomicU64],
     /// What one of them maps, in bytes.
@@ -30,6 +35,10 @@ pub struct Live<'a> {
     va: u64,
     /// The first one's; the others differ in the output address.
     descriptors: Descriptors,
+    /// Where marks are besides: in leaves below the table that is taken out of use, and below the one that comes into use.
+    leaves: [&'a [&'a AtomicU64]; 2],
+    /// Marks that hardware has set in what was replaced, once there was a compare-and-swap.
+    found: Option<Marks>,
 }
 
 impl<'a> Live<'a> {
@@ -39,28 +48,97 @@ impl<'a> Live<'a> {
     /// # Safety
     /// Nothing that the program relies on, code, stack and statics included, is translated by `ptes`.
     pub const unsafe fn new(ptes: &'a [AtomicU64], base: u64, size: u64, descriptors: Descriptors) -> Self {
-        Self { ptes, size, base, va: base, descriptors }
+        Self { ptes, size, base, va: base, descriptors, leaves: [&[]; 2], found: None }
     }
 
     /// The same with TLBIs by VA that name `va`, another address that a descriptor translates.
     #[inline]
     #[must_use]
-    pub const fn naming(self, va: u64) -> Self {
-        Self { va, ..self }
+    pub const fn naming(mut self, va: u64) -> Self {
+        self.va = va;
+        self
+    }
+
+    /// The same with leaves below the old table whose marks a compare-and-swap carries over, and those below the new table
+    /// which get them.
+    #[inline]
+    #[must_use]
+    pub const fn carrying(mut self, leaves: [&'a [&'a AtomicU64]; 2]) -> Self {
+        self.leaves = leaves;
+        self
     }
 
     /// The same descriptors on their way back.
     #[must_use]
-    pub const fn reversed(self) -> Self {
+    pub const fn reversed(mut self) -> Self {
         let Descriptors { old, new, block } = self.descriptors;
-        Self { descriptors: Descriptors { old: new, new: old, block }, ..self }
+        self.descriptors = Descriptors { old: new, new: old, block };
+        self
     }
 
     /// Stores `value` into the first descriptor, and what follows from it into the others.
     #[inline]
     fn write(&self, value: Descriptor) {
         for (pte, n) in self.ptes.iter().zip(0..) {
-            pte.store(self.nth(value, n).raw(), Ordering::Relaxed);
+            pte.store(self.nth(value, n).raw(), Relaxed);
+        }
+    }
+
+    /// Replaces each descriptor by what follows from `value`, whatever hardware has made of it.
+    fn swap(&mut self, value: Descriptor) {
+        let mut found = self.found.unwrap_or(Marks::empty());
+        for (pte, n) in self.ptes.iter().zip(0..) {
+            let mut now = pte.load(Acquire);
+            loop {
+                found |= self.set_by_hardware(Descriptor::from_raw(now));
+                self.mark_leaves(found);
+                let marked = self.nth(self.marked(value, found), n);
+                // Nobody but this PE and hardware writes it: what has changed since the load is hardware's.
+                match pte.compare_exchange(now, marked.raw(), AcqRel, Acquire) {
+                    Ok(_) => break,
+                    Err(other) => now = other,
+                }
+            }
+        }
+        self.found = Some(found);
+    }
+
+    /// The marks in `now`, or below it, that are not the old mapping's own.
+    fn set_by_hardware(&self, now: Descriptor) -> Marks {
+        let Descriptors { old, block, .. } = self.descriptors;
+        let [below, _] = self.leaves;
+        // A table has no marks of its own.
+        let above = if !below.is_empty() && now == old { Descriptor::INVALID } else { now };
+        let leaves = below.iter().map(|leaf| Descriptor::from_raw(leaf.load(Acquire)));
+        let found = leaves.chain([above]).fold(Marks::empty(), |marks, leaf| marks | Marks::all().found_in(leaf));
+        found - Marks::all().found_in(block)
+    }
+
+    /// `value` with `marks`, if it is a leaf.
+    fn marked(&self, value: Descriptor, marks: Marks) -> Descriptor {
+        let [_, below] = self.leaves;
+        let is_table = !below.is_empty() && value == self.descriptors.new;
+        if is_table { value } else { marks.put_in(value) }
+    }
+
+    /// Puts `marks` into the leaves below the new table. Hardware may be setting marks there too.
+    fn mark_leaves(&self, marks: Marks) {
+        let [_, below] = self.leaves;
+        for leaf in below.iter().filter(|_| !marks.is_empty()) {
+            let mark = |leaf| Some(marks.put_in(Descriptor::from_raw(leaf)).raw());
+            // It never returns None.
+            let _ = leaf.fetch_update(AcqRel, Acquire, mark);
+        }
+    }
+
+    /// What is left to do when the steps are done: marks that hardware has set, until the TLBI was complete, in leaves
+    /// below the table that is out of use go into the block.
+    pub fn finish(&self) {
+        let [below, _] = self.leaves;
+        if let (Some(found), [pte], false) = (self.found, self.ptes, below.is_empty()) {
+            let marks = found | self.set_by_hardware(Descriptor::INVALID);
+            let mark = |pte| Some(marks.put_in(Descriptor::from_raw(pte)).raw());
+            let _ = pte.fetch_update(AcqRel, Acquire, mark);
         }
     }
 
@@ -72,21 +150,23 @@ impl<'a> Live<'a> {
 
     /// Executes one step.
     #[inline]
-    pub fn step(&self, step: Step) {
+    pub fn step(&mut self, step: Step) {
         match step {
             Step::Write(write) => {
                 let Descriptors { old, new, block } = self.descriptors;
-                self.write(write.value(old, new, block));
+                let value = write.value(old, new, block);
+                match self.found {
+                    None => self.write(value),
+                    Some(found) => {
+                        let found = found | self.set_by_hardware(Descriptor::INVALID);
+                        self.mark_leaves(found);
+                        self.write(self.marked(value, found));
+                    }
+                }
             }
             Step::Swap(write) => {
                 let Descriptors { old, new, block } = self.descriptors;
-                let new = write.value(old, new, block);
-                for (pte, n) in self.ptes.iter().zip(0..) {
-                    let [old, new] = [old, new].map(|descriptor| self.nth(descriptor, n));
-                    // Nobody but this PE and hardware writes it: what has changed since the load is hardware's.
-                    let swap = |found| Some(update::carried(old, Descriptor::from_raw(found), new).raw());
-                    let _ = pte.fetch_update(Ordering::Relaxed, Ordering::Relaxed, swap);
-                }
+                self.swap(write.value(old, new, block));
             }
             Step::Dsb(Dsb::Ishst) => barrier::dsb_ishst(),
             Step::Dsb(Dsb::Ish) => barrier::dsb_ish(),
@@ -109,6 +189,7 @@ impl<'a> Live<'a> {
             Step::Tlbi(Tlbi::Vaae1isOther) => tlbi::vaae1is(self.va ^ ELSEWHERE),
             Step::Tlbi(Tlbi::Vaae1isUnshifted) => tlbi::vaae1is_unshifted(self.va),
             Step::Tlbi(Tlbi::Vae1isOtherAsid) => tlbi::vae1is_other(self.va),
+            Step::Tlbi(Tlbi::Aside1is) => tlbi::aside1is(tlbi::ASID),
             Step::Tlbi(Tlbi::Vae2is) => tlbi::vae2is(self.va),
             Step::Isb => barrier::isb(),
         }

@@ -50,6 +50,8 @@ tlbi! {
     vae1is(va, |va| operand(va) | ASID << ASID_SHIFT) = "vae1is",
     /// By VA, the payload's ASID, last level only, Inner Shareable.
     vale1is(va, |va| operand(va) | ASID << ASID_SHIFT) = "vale1is",
+    /// The payload's ASID, what is not global, Inner Shareable.
+    aside1is(asid, |asid| asid << ASID_SHIFT) = "aside1is",
     /// By VA, the other ASID, all levels, Inner Shareable.
     vae1is_other(va, |va| operand(va) | OTHER_ASID << ASID_SHIFT) = "vae1is",
     /// A mistake to be tested: as `vaae1is` with the address where its bits from 12 up belong.

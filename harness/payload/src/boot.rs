@@ -167,6 +167,12 @@ impl Vm {
         barrier::isb();
     }
 
+    /// TTBR1_EL1 with the usual ASID, and with the other one. Both have the same tables.
+    pub(crate) const fn upper(&self) -> [u64; 2] {
+        let root = self.mmu.ttbr1 & !(0xffff << tlbi::ASID_SHIFT);
+        [root | tlbi::ASID << tlbi::ASID_SHIFT, root | tlbi::OTHER_ASID << tlbi::ASID_SHIFT]
+    }
+
     /// Has hv start vCPU `index` at `entry` with its MMU off and `context` in x0. Says whether hv accepted.
     pub(crate) fn start_at(&self, index: usize, entry: u64, context: u64) -> bool {
         hypercall::cpu_on(self.info.mpidr[index], entry, context)

@@ -32,6 +32,7 @@ use arch::{barrier, counter, probe, tlbi};
 use vmsa::{
     geometry::BbmLevel,
     instance::{Access, Instance, Place},
+    mark::Marks,
     outcome::{Kind, Phase},
     sequence::{Sequence, Step},
     stress::{Pattern, Prime},
@@ -47,7 +48,7 @@ use crate::{
     boot::Vm,
     cpu::{self, Cpu},
     hypercall, tally,
-    window::{SPOT_BITS, Spot, Window, token},
+    window::{SPOT_BITS, Side, Spot, Window, token},
 };
 
 /// Accesses of an observer in a round's `before` and in its `after`.
@@ -56,6 +57,11 @@ const STILL_ACCESSES: u64 = 2;
 const PAUSE_MASK: u64 = 1;
 /// Every round whose number has these bits clear is one in which a local observer looks between the steps.
 const LOOK_MASK: u64 = 2;
+/// Every round whose number has one of these bits set is one in which an observer leaves no mark before the change begins.
+const LAZY_MASK: u64 = 4;
+/// Every other round whose number has these bits set, none of them one with pauses, is one in which a remote observer leaves
+/// no mark while the change is made.
+const QUIET_MASK: u64 = 3;
 /// Accesses for which the changer pauses.
 const PAUSE_ACCESSES: u64 = 2;
 /// Longest pause in milliseconds.
@@ -66,6 +72,17 @@ const NEIGHBOURS: u64 = 3;
 const SILENCE_MS: u64 = 1000;
 /// How long another vCPU may take to come up, in milliseconds.
 const START_MS: u64 = 500;
+
+/// Lowest bit of ESR_EL1.EC, and of IL below it; both together are what is above ISS.
+const EC: u32 = 25;
+/// EC and IL of an Instruction Abort taken without a change of Exception level.
+const INSTRUCTION_ABORT: u64 = 0x21 << 1 | 1;
+/// EC and IL of such a Data Abort.
+const DATA_ABORT: u64 = 0x25 << 1 | 1;
+/// ISS of an Instruction Abort by stage 1: SET, FnV, EA and S1PTW are 0.
+const INSTRUCTION_ISS: u64 = 0x3 << 11 | 1 << 10 | 1 << 9 | 1 << 7;
+/// ISS of a Data Abort: WnR.
+const WNR: u64 = 1 << 6;
 
 /// The `go` that ends an observer's work.
 const STOP: u64 = u64::MAX;
@@ -218,8 +235,10 @@ impl<'a> Work<'a> {
             }
             observer.cpu.enter(Phase::Before, Part::Restore);
             self.window.recover(observer.spot);
-            let undo = self.window.live_at(observer.spot).reversed();
+            self.window.forget(Side::Old);
+            let mut undo = self.window.live_at(observer.spot).reversed();
             self.restore.iter().for_each(|step| undo.step(*step));
+            self.window.forget(Side::New);
             rounds += u64::from(trouble.is_none());
             if counter::now() - start > vm.info.budget_ticks {
                 break;
@@ -279,7 +298,7 @@ impl<'a> Work<'a> {
         observer.shape();
         observer.cpu.enter(Phase::During, Part::Sequence);
         let looks = observer.round & LOOK_MASK == 0;
-        let live = self.window.live_at(observer.spot);
+        let mut live = self.window.live_at(observer.spot);
         let mut steps = self.steps.iter().peekable();
         pass(observer.pattern.before);
         while let Some(step) = steps.next() {
@@ -290,7 +309,9 @@ impl<'a> Work<'a> {
                 observer.access(Phase::During);
             }
         }
+        live.finish();
         self.window.discard(observer.spot);
+        observer.check(Phase::During);
         observer.overlapped(looks && self.steps.len() > 1);
         observer.still(Phase::After);
     }
@@ -298,7 +319,10 @@ impl<'a> Work<'a> {
     fn round_remotely(&self, changer: &Observer<'_>, limits: &Limits) -> Result<(), Trouble> {
         let Observer { round, pattern, cpu, .. } = *changer;
         cpu.enter(Phase::Before, Part::Prime);
-        changer.prime();
+        // Where hardware writes marks, the changer leaves none: they are to be the observers'.
+        if self.window.marking().is_none() {
+            changer.prime();
+        }
         self.go.publish(round);
         cpu.enter(Phase::Before, Part::Wait);
         let silent = |ok: bool| if ok { Ok(()) } else { Err(Trouble::ObserverSilent) };
@@ -306,7 +330,7 @@ impl<'a> Work<'a> {
         let pauses = if round & PAUSE_MASK == 0 || round == 1 { pattern.pauses(self.steps.len() as u32) } else { 0 };
         cpu.enter(Phase::During, Part::Sequence);
         pass(pattern.before);
-        let live = self.window.live_at(changer.spot);
+        let mut live = self.window.live_at(changer.spot);
         self.stage.publish(round);
         for (number, step) in self.steps.iter().enumerate() {
             if pauses >> number & 1 != 0 {
@@ -319,6 +343,7 @@ impl<'a> Work<'a> {
             }
             live.step(*step);
         }
+        live.finish();
         self.window.discard(changer.spot);
         self.done.publish(round);
         cpu.enter(Phase::Before, Part::Wait);
@@ -363,6 +388,10 @@ impl<'a> Work<'a> {
             seat.armed.publish(round);
             let mut overlapped = false;
             while self.done.read() != round {
+                if observer.holds_back(self.stage.read() == round) {
+                    barrier::spin();
+                    continue;
+                }
                 observer.access(Phase::During);
                 overlapped |= self.stage.read() == round;
                 during += 1;
@@ -371,6 +400,7 @@ impl<'a> Work<'a> {
             }
             barrier::dsb_sy();
             barrier::isb();
+            observer.check(Phase::During);
             observer.still(Phase::After);
             observer.overlapped(overlapped);
             seat.ack.publish(round);
@@ -394,12 +424,15 @@ struct Observer<'a> {
     seen_new: bool,
     /// Accesses so far: no two stores of a vCPU store the same.
     made: u64,
+    /// Marks of this round's accesses that went through, where hardware writes them.
+    left: Marks,
 }
 
 impl<'a> Observer<'a> {
     fn new(work: &'a Work<'a>, cpu: &'a Cpu, number: u64) -> Self {
         let (spot, [access, _]) = (work.window.spot(0), work.accesses);
-        Self { work, cpu, number, round: 0, spot, access, pattern: Pattern::of(0, 0), seen_new: false, made: 0 }
+        let (pattern, left) = (Pattern::of(0, 0), Marks::empty());
+        Self { work, cpu, number, round: 0, spot, access, pattern, seen_new: false, made: 0, left }
     }
 
     fn begin(&mut self, round: u64) {
@@ -408,6 +441,7 @@ impl<'a> Observer<'a> {
         self.access = self.work.accesses[(round & 1) as usize];
         self.pattern = Pattern::of(self.work.seed, round - 1);
         self.seen_new = false;
+        self.left = Marks::empty();
         // A store through a mixture of entries may have landed at any spot, which is no outcome of this round; where
         // no mixture can be, whatever has landed here since the last round at this spot came too late.
         let window = self.work.window;
@@ -422,6 +456,19 @@ impl<'a> Observer<'a> {
         (hash >> (u64::BITS - SPOT_BITS)) + self.number
     }
 
+    /// Whether nothing is accessed in this round before the change begins, so that hardware writes its marks, if it does,
+    /// while software replaces the descriptor.
+    const fn is_lazy(&self) -> bool {
+        self.work.window.marking().is_some() && self.round & LAZY_MASK != 0
+    }
+
+    /// Whether nothing is to be accessed for now, where hardware writes marks: before the change begins in a lazy round,
+    /// and while it is made in a quiet one, so that no new mark stands where an old one was lost.
+    fn holds_back(&self, changing: bool) -> bool {
+        self.work.window.marking().is_some()
+            && if changing { !self.is_lazy() && self.round & QUIET_MASK == QUIET_MASK } else { self.is_lazy() }
+    }
+
     /// Counts the round if it overlapped the change.
     fn overlapped(&self, yes: bool) {
         self.cpu.overlap.store(self.cpu.overlap.load(Relaxed) + u64::from(yes), Release);
@@ -430,8 +477,25 @@ impl<'a> Observer<'a> {
     /// The accesses of a phase in which nothing changes.
     fn still(&mut self, phase: Phase) {
         self.cpu.enter(phase, Part::Access);
+        if phase == Phase::After {
+            self.left = Marks::empty();
+        }
+        if phase == Phase::Before && self.is_lazy() {
+            return;
+        }
         for _ in 0..STILL_ACCESSES {
             self.access(phase);
+        }
+        self.check(phase);
+    }
+
+    /// Looks for the marks that accesses must have left in the descriptor. In `During` once the change is complete.
+    fn check(&self, phase: Phase) {
+        let Some(marking) = self.work.window.marking() else { return };
+        // What hardware writes for an access is complete with it, and that behind a DSB.
+        barrier::dsb_sy();
+        if let Some((kind, descriptor)) = marking.look(self.spot, phase, self.left) {
+            self.count(phase, kind, probe::Probed { value: descriptor, esr: 0 });
         }
     }
 
@@ -441,7 +505,7 @@ impl<'a> Observer<'a> {
         let probed = unsafe { probe::load(self.spot.va) };
         self.settle(Phase::Before, &probed);
         if probed.esr != 0 {
-            self.count(Phase::Before, self.exception(Kind::from_esr(probed.esr)), probed);
+            self.count(Phase::Before, self.exception(Access::Load, probed.esr), probed);
         }
     }
 
@@ -455,7 +519,7 @@ impl<'a> Observer<'a> {
         };
         match self.pattern.prime {
             // What hardware would mark is left to the accesses that count.
-            Prime::Neighbours | Prime::At if self.work.window.is_updated_by_hardware() => {}
+            Prime::Neighbours | Prime::At if self.work.window.marking().is_some() => {}
             Prime::Spot => {}
             Prime::Neighbours => {
                 for n in 1..=NEIGHBOURS {
@@ -478,7 +542,7 @@ impl<'a> Observer<'a> {
     fn settle(&self, phase: Phase, probed: &probe::Probed) {
         if self.cpu.conflicts.settle() && Kind::from_esr(probed.esr) != Kind::Conflict {
             let esr = self.cpu.fault_syndrome.load(Relaxed);
-            self.count(phase, self.exception(Kind::Conflict), probe::Probed { esr, ..*probed });
+            self.count(phase, self.exception(self.access, esr), probe::Probed { esr, ..*probed });
         }
     }
 
@@ -486,28 +550,36 @@ impl<'a> Observer<'a> {
     fn translated(&self, probed: probe::Probed) -> probe::Probed {
         /// PAR_EL1.F.
         const FAILED: u64 = 1;
-        /// EC of a Data Abort taken without a change of Exception level.
-        const DATA_ABORT: u64 = 0x25 << 26;
         if probed.value & FAILED == 0 {
             return probed;
         }
-        let esr = DATA_ABORT | probed.value >> 1 & 0x3f;
+        let esr = DATA_ABORT << EC | probed.value >> 1 & 0x3f;
         self.cpu.fault_address.store(self.spot.va, Relaxed);
         self.cpu.fault_pc.store(0, Relaxed);
         probe::Probed { value: probed.value, esr }
     }
 
-    /// An exception of this kind, if its FAR is in the word that was accessed (of a fetch, the second instruction may
-    /// be the one); else it is none that a mapping gives.
-    fn exception(&self, kind: Kind) -> Kind {
-        let far = self.cpu.fault_address.load(Relaxed);
-        match kind {
-            // Across a seam it may be in either word.
-            Kind::Fault(..) | Kind::Conflict
-                if far & !7 != self.spot.va & !7 && far & !7 != (self.spot.va + 7) & !7 =>
-            {
-                Kind::Exception
+    /// The kind that the syndrome of an exception at `access` tells, if syndrome and FAR are what that access gives by
+    /// whichever mapping; else it is none that a mapping gives (E6 are CPUs that get them wrong).
+    fn exception(&self, access: Access, esr: u64) -> Kind {
+        let [far, pc] = [&self.cpu.fault_address, &self.cpu.fault_pc].map(|register| register.load(Relaxed));
+        let offset = far.wrapping_sub(self.spot.va);
+        match Kind::from_esr(esr) {
+            // The second instruction may be the one, and the one is where the exception came from.
+            kind @ Kind::Fault(..) if access == Access::Fetch => {
+                let exact = matches!(offset, 0 | 4) && far == pc && esr & INSTRUCTION_ISS == 0;
+                if exact && esr >> EC == INSTRUCTION_ABORT { kind } else { Kind::Exception }
             }
+            kind @ Kind::Fault(..) => {
+                let told = match access {
+                    Access::Atomic | Access::Exclusive | Access::Dc | Access::At => true,
+                    access => (esr & WNR != 0) == access.stores(),
+                };
+                // Any byte of it may be the one, and across a seam any in either leaf.
+                if offset < 8 && told && esr >> EC == DATA_ABORT { kind } else { Kind::Exception }
+            }
+            // Across a seam it may be in either word.
+            Kind::Conflict if far & !7 != self.spot.va & !7 && far & !7 != (self.spot.va + 7) & !7 => Kind::Exception,
             kind => kind,
         }
     }
@@ -528,6 +600,16 @@ impl<'a> Observer<'a> {
                 Access::Fetch => probe::fetch(va),
                 Access::UserLoad => probe::user_load(va),
                 Access::UserStore => probe::user_store(va, token),
+                Access::OtherLoad | Access::OtherStore => {
+                    // The TLB is to hold the old mapping for the usual ASID too, which must not serve the other one.
+                    if phase == Phase::Before {
+                        probe::load(va);
+                    }
+                    self.work.window.with_other_asid(|| match self.access {
+                        Access::OtherLoad => probe::load(va),
+                        _ => probe::store(va, token),
+                    })
+                }
                 Access::Atomic => probe::swap(va, token),
                 Access::Exclusive => {
                     let (probed, did) = probe::exclusive(va, token);
@@ -548,8 +630,12 @@ impl<'a> Observer<'a> {
         let kind = if probed.esr == 0 {
             self.work.window.tell(self.access, phase, self.spot, probed, token, failed)
         } else {
-            self.exception(Kind::from_esr(probed.esr))
+            self.exception(self.access, probed.esr)
         };
+        if matches!(kind, Kind::Old | Kind::New | Kind::Same) {
+            let marks = Marks::of(self.access);
+            self.left |= if failed { marks - Marks::DIRTY } else { marks };
+        }
         self.seen_new |= kind == Kind::New;
         // Afterwards the old mapping's effect is wrong in itself, whatever was seen before it.
         let back = kind == Kind::Old && self.seen_new && phase == Phase::During;

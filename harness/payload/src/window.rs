@@ -10,11 +10,13 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use arch::{barrier, cache, probe::Probed, sequence::Live};
+use arch::{barrier, cache, probe::Probed, sequence::Live, write_sysreg};
 use vmsa::{
     change::{Change, Leaf},
+    descriptor::Descriptor,
     geometry::Granule,
     instance::{Access, Tells},
+    mark::Marks,
     outcome::{Kind, Phase},
     rule::HardwareUpdates,
     sequence::{Step, Write},
@@ -53,6 +55,34 @@ pub(crate) struct Spot {
     freed: [Option<(&'static AtomicU64, u64)>; 2],
     old: Word,
     new: Word,
+    /// Number among the spots.
+    number: usize,
+}
+
+/// The mapping before a change, and after it.
+#[derive(Clone, Copy)]
+pub(crate) enum Side {
+    Old,
+    New,
+}
+
+/// A leaf that translates a spot, and what software has put there: hardware may set marks in it at any time.
+#[derive(Clone, Copy)]
+struct Marked {
+    slot: &'static AtomicU64,
+    pristine: u64,
+}
+
+/// What hardware is to write into the leaves of either side.
+pub(crate) struct Marking {
+    /// Which marks.
+    missing: [Marks; 2],
+    /// Which of them the observers' accesses leave.
+    of_access: Marks,
+    /// The leaves of each spot, old and new.
+    leaves: [[Marked; SPOTS]; 2],
+    /// Of a side with tables, the leaves below them.
+    below: [Option<[&'static AtomicU64; SPOTS]>; 2],
 }
 
 /// The window.
@@ -67,6 +97,10 @@ pub(crate) struct Window {
     old: Leaf,
     new: Leaf,
     hardware: HardwareUpdates,
+    /// Where hardware writes into descriptors.
+    marking: Option<Marking>,
+    /// TTBR1_EL1 with either ASID.
+    ttbr1: [u64; 2],
 }
 
 impl Window {
@@ -113,6 +147,7 @@ impl Window {
             };
             // Of a block another page than the one that is looked at: as good as any, and the one that shows a TLBI
             // which does not reach all of the block. Of what is below a table one address is not enough.
+            let number = i;
             let named = offset_of((i + 2) % SPOTS);
             let freed = match level.next().filter(|_| change.frees_table()) {
                 Some(next) => tables::path(granule, next, trees[0], BASE + offset),
@@ -125,6 +160,30 @@ impl Window {
                 named: BASE + (named & !(granule.page_size() - 1)),
                 old: word(0, old_oa),
                 new: word(new_frame, new_oa),
+                number,
+            }
+        });
+        let marking = (sides.hardware != HardwareUpdates::Off).then(|| {
+            let side = |below: bool, tree, oa, leaf: Leaf| {
+                spots.each_ref().map(|spot| {
+                    let offset = spot.va - BASE;
+                    let slot = match level.next().filter(|_| below) {
+                        Some(next) => tables::path(granule, next, tree, spot.va).into_iter().flatten().last(),
+                        None => ptes.get((offset / level.size(granule)) as usize),
+                    };
+                    let slot = slot.expect("a leaf translates it");
+                    Marked { slot, pristine: leaf.descriptor(granule, oa + offset).raw() }
+                })
+            };
+            let leaves = [change.old_leaf(), change.new_leaf()];
+            let old = side(sides.old.below, trees[0], old_oa, leaves[0]);
+            let new = side(sides.new.below, trees[1], new_oa, leaves[1]);
+            let slots = |leaves: [Marked; SPOTS]| leaves.map(|leaf| leaf.slot);
+            Marking {
+                missing: leaves.map(|leaf| Marks::missing(leaf.attributes, sides.hardware)),
+                of_access: Marks::of(access),
+                leaves: [old, new],
+                below: [sides.old.below.then(|| slots(old)), sides.new.below.then(|| slots(new))],
             }
         });
         Self {
@@ -135,6 +194,8 @@ impl Window {
             old: change.old_leaf(),
             new: change.new_leaf(),
             hardware: sides.hardware,
+            marking,
+            ttbr1: vm.upper(),
         }
     }
 
@@ -146,13 +207,35 @@ impl Window {
 
     /// The change as made in rounds at `spot`.
     #[inline]
-    pub(crate) const fn live_at(&self, spot: &Spot) -> Live<'static> {
-        self.live.naming(spot.named)
+    pub(crate) fn live_at(&self, spot: &Spot) -> Live<'_> {
+        let live = self.live.clone().naming(spot.named);
+        match &self.marking {
+            Some(Marking { below: [old, new], .. }) => {
+                live.carrying([old, new].map(|leaves| leaves.as_ref().map_or(&[][..], |leaves| leaves)))
+            }
+            None => live,
+        }
     }
 
-    /// Whether hardware writes descriptors when they are used.
-    pub(crate) fn is_updated_by_hardware(&self) -> bool {
-        self.hardware != HardwareUpdates::Off
+    /// What `access` brings back when it is made with the other ASID in TTBR1_EL1.
+    #[inline]
+    pub(crate) fn with_other_asid<T>(&self, access: impl FnOnce() -> T) -> T {
+        let [usual, other] = self.ttbr1;
+        let switch = |ttbr1| {
+            // SAFETY: both have the same tables, which translate nothing but the window; it is only accessed by probes.
+            unsafe { write_sysreg!("ttbr1_el1", ttbr1) };
+            barrier::isb();
+        };
+        switch(other);
+        let result = access();
+        switch(usual);
+        result
+    }
+
+    /// What hardware writes into its descriptors, if it does.
+    #[inline]
+    pub(crate) const fn marking(&self) -> Option<&Marking> {
+        self.marking.as_ref()
     }
 
     /// Gives the frames their contents back at `spot`; says whether they had them.
@@ -168,6 +251,18 @@ impl Window {
         if self.discards && spot.freed.iter().any(Option::is_some) {
             for (slot, _) in spot.freed.iter().flatten() {
                 slot.store(0, Relaxed);
+            }
+            barrier::dsb_ishst();
+        }
+    }
+
+    /// Takes the marks out of the leaves below the table of one side, which is not in use. The descriptors that change
+    /// live are written by the sequences.
+    pub(crate) fn forget(&self, side: Side) {
+        let Some(Marking { leaves, below, .. }) = &self.marking else { return };
+        if below[side as usize].is_some() {
+            for Marked { slot, pristine } in &leaves[side as usize] {
+                slot.store(*pristine, Relaxed);
             }
             barrier::dsb_ishst();
         }
@@ -249,6 +344,31 @@ impl Window {
             (true, false) => Kind::Old,
             (false, true) => Kind::New,
             (false, false) => Kind::Neither,
+        }
+    }
+}
+
+impl Marking {
+    /// What is wrong with the marks in the leaf that is to have those of `phase`, and the leaf, where something is.
+    /// `left` are the marks of the accesses that went through in this phase and, of `During`, before it: hardware set
+    /// them in the old mapping or in the new one, and those which it set in the old one are carried over. What software
+    /// has taken away with the old mapping needs not be there.
+    pub(crate) fn look(&self, spot: &Spot, phase: Phase, left: Marks) -> Option<(Kind, u64)> {
+        let [old, new] = self.missing;
+        let (expected, missing, leaves) = match phase {
+            Phase::Before => (old, old, &self.leaves[0]),
+            Phase::During => (old & new, new, &self.leaves[1]),
+            Phase::After => (new, new, &self.leaves[1]),
+        };
+        let raw = leaves[spot.number].slot.load(Relaxed);
+        let found = Marks::all().found_in(Descriptor::from_raw(raw));
+        let dirty = missing & found & Marks::DIRTY;
+        if !found.contains(left & expected) {
+            Some((Kind::Unmarked, raw))
+        } else if !(dirty - self.of_access).is_empty() {
+            Some((Kind::Spurious, raw))
+        } else {
+            None
         }
     }
 }

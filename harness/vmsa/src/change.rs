@@ -110,6 +110,10 @@ impl Sides {
     const fn group(self, group: Group) -> Self {
         Self { group, ..self }
     }
+
+    const fn hardware(self, hardware: HardwareUpdates) -> Self {
+        Self { hardware, ..self }
+    }
 }
 
 const RW: Attributes = Attributes::NORMAL_RW;
@@ -122,7 +126,14 @@ const USER_RO: Attributes = Attributes { el0: true, ..RO };
 const CONTIG: Attributes = Attributes { contiguous: true, ..RW };
 const CONTIG_RO: Attributes = Attributes { contiguous: true, ..RO };
 const NO_AF: Attributes = Attributes { access_flag: false, ..RW };
+const NO_AF_RO: Attributes = Attributes { access_flag: false, ..RO };
 const NOT_GLOBAL: Attributes = Attributes { not_global: true, ..RW };
+/// Writable-clean: read-only until hardware, managing the dirty state, makes it writable for a write.
+const CLEAN: Attributes = Attributes { dbm: true, ..RO };
+/// Writable-dirty.
+const DIRTY: Attributes = Attributes { dbm: true, ..RW };
+/// Executable at EL1 and at EL0.
+const ALL_X: Attributes = Attributes { el0_execute: true, ..RX };
 
 /// `attributes` with another memory type.
 const fn typed(attr_index: u8, attributes: Attributes) -> Attributes {
@@ -173,6 +184,7 @@ macro_rules! whats {
             /// Its sides.
             #[must_use]
             pub const fn sides(self) -> Sides {
+                use HardwareUpdates::{AccessFlag, Dirty};
                 match self {
                     $(Self::$name => $sides,)+
                 }
@@ -258,10 +270,52 @@ whats! {
     AgeSet: Age, "set" = sides(at(NO_AF), at(RW));
     /// The Access flag is cleared.
     AgeClear: Age, "clear" = sides(at(RW), at(NO_AF));
+    /// The Access flag is cleared, and hardware sets it.
+    HwAgeClear: HwAge, "clear" = sides(at(RW), at(NO_AF)).hardware(AccessFlag);
+    /// A leaf whose Access flag hardware sets becomes read-only.
+    HwAgeProtect: HwAge, "rw-ro" = sides(at(NO_AF), at(NO_AF_RO)).hardware(AccessFlag);
+    /// A leaf whose Access flag hardware sets gets another output address, writable before and after.
+    HwAgeRemap: HwAge, "rw" = sides(at(NO_AF), at(NO_AF).second()).hardware(AccessFlag);
+    /// A leaf whose Access flag hardware sets gets another output address, read-only, where the same contents are.
+    HwAgeRemapSame: HwAge, "ro-same" = sides(at(NO_AF_RO), at(NO_AF_RO).second()).same_contents().hardware(AccessFlag);
+    /// A writable-dirty leaf is made clean.
+    DirtyClean: Dirty, "clean" = sides(at(DIRTY), at(CLEAN)).hardware(Dirty);
+    /// A writable-clean leaf becomes read-only: DBM is cleared.
+    DirtyProtect: Dirty, "protect" = sides(at(CLEAN), at(RO)).hardware(Dirty);
+    /// A read-only leaf becomes writable-clean: DBM is set.
+    DirtyGrant: Dirty, "grant" = sides(at(RO), at(CLEAN)).hardware(Dirty);
+    /// A writable-clean leaf becomes executable.
+    DirtyExec: Dirty, "xn-x" = sides(at(CLEAN), at(Attributes { el1_execute: true, ..CLEAN })).hardware(Dirty);
+    /// A writable-clean leaf gets another output address.
+    DirtyRemap: Dirty, "remap" = sides(at(CLEAN), at(CLEAN).second()).hardware(Dirty);
+    /// A block whose Access flag hardware sets becomes tables of such leaves.
+    CarrySplitAge: Carry, "split-age" = sides(at(NO_AF), below(NO_AF)).hardware(AccessFlag);
+    /// Tables of leaves whose Access flags hardware sets become such a block.
+    CarryMergeAge: Carry, "merge-age" = sides(below(NO_AF), at(NO_AF)).hardware(AccessFlag);
+    /// A writable-clean block becomes tables of writable-clean leaves.
+    CarrySplit: Carry, "split" = sides(at(CLEAN), below(CLEAN)).hardware(Dirty);
+    /// Tables of writable-clean leaves become a writable-clean block.
+    CarryMerge: Carry, "merge" = sides(below(CLEAN), at(CLEAN)).hardware(Dirty);
+    /// A leaf becomes not executable at EL1 (PXN).
+    ExecPxnSet: Exec, "pxn-set" = sides(at(RX), at(RO));
+    /// A leaf becomes executable at EL1 (PXN).
+    ExecPxnClear: Exec, "pxn-clear" = sides(at(RO), at(RX));
+    /// A leaf becomes not executable at EL0 (UXN), which EL1 does not notice.
+    ExecUxnSet: Exec, "uxn-set" = sides(at(ALL_X), at(RX));
+    /// A leaf becomes executable at EL0 (UXN), which EL1 does not notice.
+    ExecUxnClear: Exec, "uxn-clear" = sides(at(RX), at(ALL_X));
+    /// A leaf becomes not executable at all (UXN and PXN).
+    ExecXnSet: Exec, "xn-set" = sides(at(ALL_X), at(RO));
+    /// A leaf becomes executable everywhere (UXN and PXN).
+    ExecXnClear: Exec, "xn-clear" = sides(at(RO), at(ALL_X));
     /// A global leaf becomes non-global.
     GlobalClear: Globalise, "g-ng" = sides(at(RW), at(NOT_GLOBAL));
     /// A non-global leaf becomes global.
     GlobalSet: Globalise, "ng-g" = sides(at(NOT_GLOBAL), at(RW));
+    /// A global leaf becomes non-global, and gets another output address.
+    RemapToNg: Globalise, "g-ng-rw" = sides(at(RW), at(NOT_GLOBAL).second());
+    /// A non-global leaf becomes global, and gets another output address.
+    RemapToGlobal: Globalise, "ng-g-rw" = sides(at(NOT_GLOBAL), at(RW).second());
     /// A non-global leaf gets another output address, writable before and after.
     RemapNg: Asid, "rw" = sides(at(NOT_GLOBAL), at(NOT_GLOBAL).second());
 }
@@ -274,7 +328,8 @@ impl What {
     }
 
     /// Whether a side of it has tables.
-    pub(crate) const fn has_tables(self) -> bool {
+    #[must_use]
+    pub const fn has_tables(self) -> bool {
         let Sides { old, new, .. } = self.sides();
         old.below || new.below
     }

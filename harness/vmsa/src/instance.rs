@@ -21,6 +21,7 @@ use crate::{
     change::{Change, Sides},
     geometry::{BbmLevel, Granule},
     permission::{Operation, Privilege},
+    rule::HardwareUpdates,
     sequence::Sequence,
     words,
 };
@@ -71,6 +72,14 @@ words! {
         Shareability = "shareability",
         /// The Access flag by software.
         Age = "age",
+        /// The Access flag, which hardware sets.
+        HwAge = "hw-age",
+        /// Dirty state, which hardware manages.
+        Dirty = "dirty",
+        /// Access flag and dirty state, set by hardware and carried over a change of size.
+        Carry = "carry",
+        /// The permission to execute.
+        Exec = "exec",
         /// The nG bit.
         Globalise = "globalise",
         /// Non-global mappings and their ASIDs.
@@ -114,6 +123,12 @@ words! {
         Direct = "direct",
         /// The new descriptor over the old one and no TLBI: a control.
         DirectNotlbi = "direct-notlbi",
+        /// As `bbm`, where the break is a compare-and-swap: what hardware has set in the old descriptor is carried over.
+        BbmCas = "bbm-cas",
+        /// As `nt`, by compare-and-swap.
+        NtCas = "nt-cas",
+        /// As `direct`, by compare-and-swap.
+        DirectCas = "direct-cas",
     }
 }
 
@@ -122,9 +137,12 @@ impl Method {
     /// Access flag to break it by, and where that is what changes there is nothing in between.
     #[must_use]
     pub const fn fits(self, change: Change) -> bool {
-        let Sides { old, new, .. } = change.what().sides();
+        let Sides { old, new, hardware, .. } = change.what().sides();
+        let swaps = !matches!(hardware, HardwareUpdates::Off);
         match self {
             Self::Nt => change.resizes(),
+            Self::NtCas => swaps && change.resizes(),
+            Self::BbmCas | Self::DirectCas => swaps,
             Self::BbmAf => !old.below && old.attributes.access_flag && new.attributes.access_flag,
             Self::Bbm | Self::Direct | Self::DirectNotlbi => true,
         }
@@ -156,6 +174,10 @@ words! {
         UserLoad = "user-load",
         /// A store with EL0's permissions: STTR.
         UserStore = "user-store",
+        /// A load with the other ASID in TTBR1_EL1; before the change each is behind one with the usual ASID.
+        OtherLoad = "other-load",
+        /// A store of that kind.
+        OtherStore = "other-store",
     }
 }
 
@@ -163,7 +185,13 @@ impl Access {
     /// Whether it stores, so that its landing place is looked up.
     #[must_use]
     pub const fn stores(self) -> bool {
-        matches!(self, Self::Store | Self::UserStore | Self::Atomic | Self::Exclusive)
+        matches!(self, Self::Store | Self::UserStore | Self::OtherStore | Self::Atomic | Self::Exclusive)
+    }
+
+    /// Whether it is made with the other ASID.
+    #[must_use]
+    pub const fn switches_asid(self) -> bool {
+        matches!(self, Self::OtherLoad | Self::OtherStore)
     }
 
     /// Whose permissions it has.

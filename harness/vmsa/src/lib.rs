@@ -15,6 +15,7 @@
 //! * [`rule`]: what the change of one descriptor to any other needs: the table of rules;
 //! * [`group`]: the change of a Contiguous group as a whole, and what a misprogrammed one may show;
 //! * [`transition`]: whether a sequence gives a change what it needs;
+//! * [`mark`]: what hardware writes into descriptors, and what becomes of it;
 //! * [`update`]: what becomes of hardware's updates of a descriptor that is replaced;
 //! * [`oracle`]: rows of another model's verdicts, held against the rules;
 //! * [`permission`]: what a leaf allows to EL1 and to EL0;
@@ -34,6 +35,7 @@ pub mod geometry;
 pub mod group;
 pub mod instance;
 pub mod layout;
+pub mod mark;
 pub mod memory;
 pub mod mutant;
 pub mod oracle;

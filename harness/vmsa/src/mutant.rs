@@ -70,7 +70,8 @@ const fn weaker(step: Step) -> &'static [Step] {
 /// change at all.
 pub fn of(sequence: &Sequence) -> impl Iterator<Item = (Mistake, Sequence)> {
     let steps = sequence.steps();
-    let left_out = steps.iter().enumerate().filter(|(_, step)| **step != Step::Write(Write::New)).map(|(at, &step)| {
+    let makes = |step: &Step| step.write().is_some_and(|(write, _)| write == Write::New);
+    let left_out = steps.iter().enumerate().filter(move |(_, step)| !makes(step)).map(|(at, &step)| {
         let rest = steps[..at].iter().chain(&steps[at + 1..]);
         (Mistake::LeftOut { at, step }, rest.copied().collect())
     });

@@ -100,6 +100,10 @@ pub enum Kind {
     External,
     /// Any other exception; the syndrome tells.
     Exception,
+    /// An access that succeeded and left no mark, though hardware is to set the Access flag or the dirty state for it.
+    Unmarked,
+    /// Dirty state in a descriptor through which nobody can have written.
+    Spurious,
     /// An MMU fault of stage 1 with the level that its syndrome reports.
     Fault(Fault, Level),
 }
@@ -108,7 +112,7 @@ impl Kind {
     /// One more than the largest [`code`](Self::code).
     pub const CODES: usize = 48;
 
-    const PLAIN: [Self; 11] = [
+    const PLAIN: [Self; 13] = [
         Self::Old,
         Self::New,
         Self::Same,
@@ -120,6 +124,8 @@ impl Kind {
         Self::Conflict,
         Self::External,
         Self::Exception,
+        Self::Unmarked,
+        Self::Spurious,
     ];
 
     /// Every kind, in order of [`code`](Self::code).
@@ -142,6 +148,8 @@ impl Kind {
             Self::Conflict => 8,
             Self::External => 9,
             Self::Exception => 10,
+            Self::Unmarked => 11,
+            Self::Spurious => 12,
             Self::Fault(fault, level) => 16 + fault as u8 * 8 + (level.number() + 1) as u8,
         }
     }
@@ -204,6 +212,8 @@ impl fmt::Display for Kind {
             Self::Conflict => "conflict",
             Self::External => "external",
             Self::Exception => "exception",
+            Self::Unmarked => "unmarked",
+            Self::Spurious => "spurious",
             Self::Fault(fault, level) => return write!(f, "{}-{level}", fault.name()),
         })
     }

@@ -507,19 +507,22 @@ impl Transition {
             }
         }
     }
-    /// What the TLBI of `written` must do, one of several writes by which this transition is made: where a global entry
-    /// comes in the end, it must not meet a non-global one of any ASID, which the write alone does not tell.
+    /// What the TLBI of `written` must do, one of several writes by which this transition is made. The write alone does not
+    /// tell that where a global entry comes in the end, it must not meet a non-global one of any ASID, nor that the other
+    /// descriptors of a group that is Contiguous before or after change with this one (I_JQPNP).
     #[must_use]
     pub fn invalidation_of(&self, written: &Self) -> Invalidation {
         let layout = self.context.layout();
         let is_leaf = |d| matches!(layout.kind(d), DescriptorKind::Block | DescriptorKind::Page);
         let not_global = |d| is_leaf(d) && layout.attributes(d).not_global;
         let owed = written.invalidation();
-        if owed != Invalidation::NONE && not_global(self.old) && is_leaf(self.new) && !not_global(self.new) {
-            owed.and(Invalidation { reach: Reach::Nothing, asids: Asids::Every })
-        } else {
-            owed
+        if owed == Invalidation::NONE {
+            return owed;
         }
+        let global = not_global(self.old) && is_leaf(self.new) && !not_global(self.new);
+        let asids = if global { Asids::Every } else { Asids::Any };
+        let reach = if self.invalidation().reach == Reach::Group { Reach::Group } else { Reach::Nothing };
+        owed.and(Invalidation { reach, asids })
     }
 }
 

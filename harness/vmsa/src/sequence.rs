@@ -102,7 +102,9 @@ instructions! {
         Vaae1isOther = 'O', "tlbi vaae1is, other";
         /// VAAE1IS with the address as it is, where its bits from 12 up belong.
         Vaae1isUnshifted = 'S', "tlbi vaae1is, va << 12";
-        /// VAE1IS for an ASID that is not in use.
+        /// All entries of one ASID that are not global.
+        Aside1is = 'D', "tlbi aside1is, asid";
+        /// VAE1IS for an ASID that is not in use, but by observers which switch to it.
         Vae1isOtherAsid = 'X', "tlbi vae1is, va | other asid";
         /// EL2's own translation: not to be executed at EL1.
         Vae2is = 'R', "tlbi vae2is, va";
@@ -138,13 +140,25 @@ impl Tlbi {
                 | Self::Vae1is
                 | Self::Vale1is
                 | Self::Vae1isOtherAsid
+                | Self::Aside1is
         )
+    }
+
+    /// What it is to whoever uses the other ASID.
+    const fn seen_by_other_asid(self) -> Self {
+        match self {
+            Self::Vae1is | Self::Vale1is => Self::Vae1isOtherAsid,
+            Self::Vae1isOtherAsid => Self::Vae1is,
+            // No entry of the other ASID goes, and no global one.
+            Self::Aside1is => Self::Vaae1isOther,
+            tlbi => tlbi,
+        }
     }
 
     /// Whether it removes what was made from any descriptor of a Contiguous group.
     #[must_use]
     pub const fn reaches_groups(self) -> bool {
-        matches!(self, Self::Vmalle1is | Self::Vaale1isEach)
+        matches!(self, Self::Vmalle1is | Self::Vaale1isEach | Self::Aside1is)
     }
 
     /// Whether it removes all that was made by way of a table: the table's descriptor and the entries of all its
@@ -238,6 +252,7 @@ impl Step {
             Self::Tlbi(Tlbi::Vaae1is | Tlbi::Vaale1is | Tlbi::Vae1is | Tlbi::Vale1is | Tlbi::Vae1isOtherAsid) => {
                 "nobody keeps the old translation of this address (R_LXHLD)"
             }
+            Self::Tlbi(Tlbi::Aside1is) => "nobody keeps an entry of this ASID; global ones are not removed (R_LXHLD)",
             Self::Tlbi(Tlbi::Vmalle1is) => "nobody keeps any of the many old entries (R_LXHLD)",
             Self::Tlbi(Tlbi::Vaae1 | Tlbi::Vaale1 | Tlbi::Vmalle1) => "this PE does not keep the old translation",
             Self::Tlbi(Tlbi::Vaae1isOther | Tlbi::Vaae1isUnshifted) => "does not name the window",
@@ -339,6 +354,9 @@ impl Sequence {
             Method::Nt => Self::build(&[&[W(Write::BlockNt)], &flush, &make_flush]),
             Method::Direct => Self::build(&[&make_flush]),
             Method::DirectNotlbi => Self::build(&[&make]),
+            Method::BbmCas => Self::with(Method::Bbm, tlbi).swapping(),
+            Method::NtCas => Self::with(Method::Nt, tlbi).swapping(),
+            Method::DirectCas => Self::with(Method::Direct, tlbi).swapping(),
         }
     }
 
@@ -356,6 +374,26 @@ impl Sequence {
             }
         };
         self.steps().iter().map(swap).collect()
+    }
+
+    /// The same steps as they are to whoever uses the other ASID: a TLBI that names one ASID names his, or not.
+    #[must_use]
+    pub fn seen_by_other_asid(&self) -> Self {
+        let turn = |step: &Step| match *step {
+            Step::Tlbi(tlbi) => Step::Tlbi(tlbi.seen_by_other_asid()),
+            step => step,
+        };
+        self.steps().iter().map(turn).collect()
+    }
+
+    /// Whether a plain store replaces a descriptor that was live: what hardware has set there is then overwritten.
+    #[must_use]
+    pub fn overwrites(&self) -> bool {
+        let mut broken = false;
+        self.steps().iter().filter_map(|step| step.write()).any(|(write, swap)| {
+            let after_break = core::mem::replace(&mut broken, write == Write::Invalid);
+            !swap && !after_break
+        })
     }
 
     /// The full break-before-make by which the harness takes a change back between rounds. Its TLBI is the widest,
@@ -437,9 +475,9 @@ mod tests {
         for change in testing::changes(Granule::K4) {
             for &method in Method::ALL {
                 let sequence = Sequence::of(method, change);
-                let last = sequence.steps().iter().rposition(|step| matches!(step, Step::Write(_)));
+                let last = sequence.steps().iter().rposition(|step| step.write().is_some());
                 let (writes, tail) = sequence.steps().split_at(last.expect("a sequence writes") + 1);
-                assert_eq!(writes.last(), Some(&Step::Write(Write::New)));
+                assert_eq!(writes.last().and_then(|step| step.write()).map(|(write, _)| write), Some(Write::New));
                 assert!(tail.ends_with(&[Step::Dsb(Dsb::Ish), Step::Isb]), "{method} of {change}");
                 // Only the control has no TLBI at all.
                 let tlbis = sequence.steps().iter().filter(|step| matches!(step, Step::Tlbi(_))).count();

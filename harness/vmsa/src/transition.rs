@@ -11,7 +11,7 @@ use crate::{
     descriptor::{Descriptor, DescriptorKind},
     geometry::{BbmLevel, Granule},
     instance::Method,
-    rule::{Asids, Invalidation, Reach, needed},
+    rule::{Asids, HardwareUpdates, Invalidation, Reach, needed},
     sequence::{Sequence, Step, Tlbi},
 };
 
@@ -56,8 +56,11 @@ impl Transition {
     pub fn sequence(&self, method: Method) -> Option<Sequence> {
         use DescriptorKind::{Block, Page, Table};
         let kinds = self.kinds();
+        let swaps = self.context.hardware != HardwareUpdates::Off;
         let fits = match method {
             Method::Nt => matches!(kinds, (Block, Table) | (Table, Block)),
+            Method::NtCas => swaps && matches!(kinds, (Block, Table) | (Table, Block)),
+            Method::BbmCas | Method::DirectCas => swaps,
             Method::BbmAf => matches!(kinds.0, Block | Page) && self.old.af() && (kinds.1 == Table || self.new.af()),
             Method::Bbm | Method::Direct | Method::DirectNotlbi => true,
         };
@@ -118,13 +121,13 @@ pub fn gives(sequence: &Sequence, transition: &Transition, block: Descriptor, bb
     let (mut seen, mut synchronised) = (true, true);
     for step in sequence.steps() {
         match *step {
+            // A compare-and-swap carries over what it finds: the old descriptor may be an updated one, and cached.
             Step::Write(write) | Step::Swap(write) => {
                 if state != Maintenance::Settled {
                     return Err(last);
                 }
                 let next = write.value(old, new, block);
-                let compare_and_swap = matches!(step, Step::Swap(_));
-                let context = Context { compare_and_swap, ..context };
+                let context = Context { compare_and_swap: false, ..context };
                 let written = Transition { old: current, new: next, context };
                 last = written.needs(bbm);
                 if last.need.is_bbm() {
@@ -191,7 +194,7 @@ const fn reaches(tlbi: Tlbi, owed: Invalidation) -> bool {
         Reach::Tree => tlbi.reaches_tables(),
     };
     let asids = match owed.asids {
-        Asids::Any => true,
+        Asids::Any => !matches!(tlbi, Tlbi::Aside1is),
         Asids::InUse => !matches!(tlbi, Tlbi::Vae1isOtherAsid),
         Asids::Every => matches!(tlbi, Tlbi::Vaae1is | Tlbi::Vaale1is | Tlbi::Vaale1isEach | Tlbi::Vmalle1is),
     };
@@ -265,7 +268,8 @@ mod tests {
                     if nothing || guarantee(method, change, Granule::K4, bbm).is_err() {
                         continue;
                     }
-                    let made = sequence.steps().iter().position(|step| *step == Step::Write(Write::New));
+                    let makes = |step: &Step| step.write().is_some_and(|(write, _)| write == Write::New);
+                    let made = sequence.steps().iter().position(makes);
                     for (left_out, step) in sequence.steps().iter().enumerate() {
                         // What is kept of the Block with nT set is right without it too.
                         let merges = change.frees_table();
@@ -275,7 +279,8 @@ mod tests {
                         let rest = Sequence::of_steps(rest).expect("shorter");
                         assert_eq!(
                             sufficient(&rest, change, Granule::K4, bbm).is_ok(),
-                            method == Method::Nt && (too_late || direct_remains(*step, change, bbm)),
+                            matches!(method, Method::Nt | Method::NtCas)
+                                && (too_late || direct_remains(*step, change, bbm)),
                             "{method} of {change} at level {bbm} without step {left_out}, {step}"
                         );
                     }
@@ -286,7 +291,7 @@ mod tests {
 
     /// Without its first write, the nT sequence is a TLBI too many and then the direct change.
     fn direct_remains(step: Step, change: Change, bbm: BbmLevel) -> bool {
-        step == Step::Write(Write::BlockNt) && !change.needs(Granule::K4, bbm).need.is_bbm()
+        step.write().is_some_and(|(write, _)| write == Write::BlockNt) && !change.needs(Granule::K4, bbm).need.is_bbm()
     }
 
     #[test]

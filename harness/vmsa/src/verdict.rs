@@ -32,9 +32,12 @@ use crate::{
     geometry::{BbmLevel, Level},
     group::{Grouping, Lookup},
     instance::{Access, Case, Instance, Method, Selftest, Stage2, Tells},
+    mark::{Marks, overwritten},
     outcome::{Count, End, Fault, Kind, Phase},
+    rule::HardwareUpdates,
     sequence::{Sequence, Write},
     transition::{Context, Need, Needed, Transition, gives, guarantee, sufficient},
+    update::Update,
 };
 
 /// Whether an outcome may be seen, and why.
@@ -100,6 +103,9 @@ fn effective(case: &Case, level: BbmLevel) -> BbmLevel {
 fn defined(case: &Case, level: BbmLevel) -> Result<Needed, Needed> {
     let level = effective(case, level);
     match case.script {
+        _ if case.observer.access.switches_asid() => {
+            sufficient(&case.sequence().seen_by_other_asid(), case.change, case.granule, level)
+        }
         Some(script) => sufficient(&script, case.change, case.granule, level),
         None => guarantee(case.method, case.change, case.granule, level),
     }
@@ -115,10 +121,10 @@ pub fn is_defined(case: &Case, level: BbmLevel) -> bool {
 /// The rule that makes a defined method one.
 const fn method_rule(method: Method, met: Needed) -> &'static str {
     match method {
-        Method::Bbm => "R_DDMVT",
+        Method::Bbm | Method::BbmCas => "R_DDMVT",
         Method::BbmAf => "R_XCLRD",
-        Method::Nt => "R_KFLJB",
-        Method::Direct | Method::DirectNotlbi => met.rule,
+        Method::Nt | Method::NtCas => "R_KFLJB",
+        Method::Direct | Method::DirectCas | Method::DirectNotlbi => met.rule,
     }
 }
 
@@ -137,6 +143,21 @@ pub struct Situation {
     given: Result<Needed, Needed>,
     /// How the change leaves its Contiguous group, and the BBM level.
     leaves: (Grouping, BbmLevel),
+    /// What hardware writes into descriptors.
+    hardware: HardwareUpdates,
+    /// The marks that an access leaves in either mapping, and that the change may lose.
+    lost: Marks,
+}
+
+/// The marks that `access` leaves in the old mapping as well as in the new one, if the steps may lose them.
+fn may_lose(sequence: &Sequence, [old, new]: [Option<Leaf>; 2], access: Access, hardware: HardwareUpdates) -> Marks {
+    match (old, new) {
+        (Some(old), Some(new)) if sequence.overwrites() => {
+            let missing = |leaf: Leaf| Marks::missing(leaf.attributes, hardware);
+            Marks::of(access) & missing(old) & missing(new)
+        }
+        _ => Marks::empty(),
+    }
 }
 
 impl Situation {
@@ -163,8 +184,11 @@ impl Situation {
         };
         let context = Context { contents_equal: transition.same_contents(), ..transition.context };
         let moves = !transition.same_address();
+        let leaves = [transition.old, transition.new].map(leaf);
         Some(Self {
-            effects: Effects::of([transition.old, transition.new].map(leaf), access, level, &context, moves),
+            effects: Effects::of(leaves, access, level, &context, moves),
+            hardware: context.hardware,
+            lost: may_lose(&sequence, leaves, access, context.hardware),
             level,
             method,
             sequence,
@@ -176,8 +200,13 @@ impl Situation {
     }
 
     fn of_case(case: &Case, level: BbmLevel) -> Self {
+        let Case { change, .. } = *case;
+        let leaves = [change.old_leaf(), change.new_leaf()].map(Some);
+        let hardware = change.what().sides().hardware;
         Self {
             effects: Effects::of_case(case),
+            hardware,
+            lost: may_lose(&case.sequence(), leaves, case.observer.access, hardware),
             level: case.change.level(),
             method: case.method,
             sequence: case.sequence(),
@@ -208,6 +237,9 @@ impl Situation {
                 allow(method_rule(self.method, met), "until the change is complete either mapping may be used")
             }
             (Phase::During, Ok(met)) => {
+                if let (Kind::Unmarked, Some(&Update { rule, why, .. })) = (kind, overwritten(self.lost)) {
+                    return allow(rule, why);
+                }
                 let meets = |write, fault| self.sequence.writes(write) && kind == Kind::Fault(fault, self.level);
                 if meets(Write::Invalid, Fault::Translation) {
                     allow("R_DDMVT", "the access met the break")
@@ -258,6 +290,9 @@ impl Situation {
             Kind::Conflict if missed.need == Need::DirectTlbi => {
                 allow(missed.rule, "without a complete TLBI old and new entries may conflict (I_HYQMB)")
             }
+            Kind::Unmarked if self.hardware != HardwareUpdates::Off => {
+                allow("I_GXGZY", "without a complete TLBI the old entry, already marked, may be used")
+            }
             _ if either => allow("R_LXHLD", "without a complete TLBI the old entry may be used at any time"),
             _ => forbidden(kind),
         }
@@ -285,6 +320,8 @@ const fn forbidden(kind: Kind) -> Allowance {
         Kind::Reordered => forbid("I_THWDH", "ordering is lost"),
         Kind::Conflict => forbid("I_HYQMB", "no two entries can conflict here"),
         Kind::External => forbid("R_FVQCK", "an access got out of the VM's memory"),
+        Kind::Unmarked => forbid("I_GXGZY", "an access that left no mark in the descriptor"),
+        Kind::Spurious => forbid("R_RTBRL", "dirty state without a write"),
         Kind::Exception => forbid("I_GYJBJ", "an exception that neither mapping gives"),
         Kind::Fault(..) => forbid("I_GYJBJ", "a fault that neither mapping gives"),
     }
@@ -661,11 +698,19 @@ pub enum Control {
 
 /// What `instance` controls, if it is a control.
 ///
-/// A change whose TLBI is left out must show the effect of the old mapping after the change, if that can be told
+/// A change by a plain store must lose the marks that hardware has set in the descriptor it replaces. Otherwise,
+/// a change whose TLBI is left out must show the effect of the old mapping after the change, if that can be told
 /// from the effect of the new one.
 #[must_use]
 pub fn control(instance: &Instance) -> Option<Control> {
     match instance {
+        Instance::Case(case) if case.script.is_none() && !Situation::of_case(case, BbmLevel::L0).lost.is_empty() => {
+            Some(Control::MustShow(Phase::During, Kind::Unmarked))
+        }
+        Instance::Case(case) if case.script.is_some_and(|script| names_other_asid(case, &script)) => {
+            let Effects { old, new } = Effects::of_case(case);
+            (old != new).then_some(Control::MustShow(Phase::After, old))
+        }
         Instance::Case(case) if case.method == Method::DirectNotlbi && case.script.is_none() => {
             let Effects { old, new } = Effects::of_case(case);
             // An observer that drops its own entries first sees nothing stale, and whether AT looks into the TLB is the CPU's
@@ -677,6 +722,13 @@ pub fn control(instance: &Instance) -> Option<Control> {
         Instance::Selftest(Selftest::Quiet | Selftest::Clean) => Some(Control::MustNotShow),
         _ => None,
     }
+}
+
+/// Whether nothing is wrong with these steps but that the TLBI names another ASID than the observer's.
+fn names_other_asid(case: &Case, script: &Sequence) -> bool {
+    let given = |steps: &Sequence| sufficient(steps, case.change, case.granule, BbmLevel::L3).is_ok();
+    let (own, other) = (given(script), given(&script.seen_by_other_asid()));
+    if case.observer.access.switches_asid() { own && !other } else { other && !own }
 }
 
 /// Whether `instance`, if it is a control, was seen to do what it must. Only meaningful if its end is [`End::Done`].

@@ -113,14 +113,6 @@ fn every_tlbi_removes_what_it_says_and_no_more_is_taken_for_it() {
                     if old == new || !broken && transition.needs(BbmLevel::L3).need.is_bbm() {
                         continue;
                     }
-                    // A group is broken as a whole, so that the break owes what the old descriptor alone asks for.
-                    let group = broken && !(transition.old.attributes().contiguous);
-                    let removed = removed
-                        || group && {
-                            let alone = stale(old, Descriptor::INVALID, &context);
-                            let every = stale(old, new, &context).into_iter().filter(|entry| !entry.member);
-                            alone.into_iter().chain(every).all(|entry| removes(tlbi, entry))
-                        };
                     let undefined_here = tlbi.asm().contains("e2is");
                     let given = gives(&sequence, &transition, transition.block(), BbmLevel::L3);
                     let what = || format!("{} for {old:?} to {new:?}, {sequence}", tlbi.asm());

@@ -74,6 +74,14 @@ enum Stage {
 /// A leaf with where its descriptor stands (PA).
 type Found = (Leaf, u64);
 
+/// Where a descent has got.
+enum Descent {
+    /// At a leaf.
+    Done(Found),
+    /// Where the walk found a leaf that hardware was to update stands this by now: it goes on by that (D8.5).
+    Again(u64),
+}
+
 /// Everything a walk needs, for one walk.
 pub(super) struct Walker<'a, M, T> {
     pub(super) profile: &'a Profile,
@@ -218,6 +226,7 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
                 shortened = true;
             }
         }
+        let mut again = None;
         loop {
             let slot = tables.slot(table, level, input);
             let pa = match two {
@@ -229,7 +238,9 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
             if let Some(class) = self.late_fault(pa, tables, level) {
                 return Err(WalkFault::new(class, number, of));
             }
-            let Some(raw) = self.read(pa) else { return Err(WalkFault::new(EXTERNAL_ON_WALK, number, of)) };
+            let Some(raw) = again.take().or_else(|| self.read(pa)) else {
+                return Err(WalkFault::new(EXTERNAL_ON_WALK, number, of));
+            };
             let (oa, found) = (tables.output(raw, level), tables.kind(raw, level));
             if found != DescriptorKind::Invalid && oa >> tables.output_bits != 0 {
                 return Err(WalkFault::new(ADDRESS_SIZE, number, of));
@@ -250,7 +261,11 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
                     level = next;
                 }
                 (DescriptorKind::Block | DescriptorKind::Page, _) => {
-                    return self.leaf(stage, tables, input, level, restrictions, (pa, slot), raw);
+                    match self.leaf(stage, tables, input, level, restrictions, (pa, slot), raw)? {
+                        Descent::Done(found) => return Ok(found),
+                        // Hardware was to update it, and it is a leaf no more.
+                        Descent::Again(now) => again = Some(now),
+                    }
                 }
                 _ => {
                     if self.profile.has(Defect::FaultCached) && stage == Stage::One {
@@ -274,13 +289,13 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
         restrictions: u8,
         at: (u64, u64),
         mut raw: u64,
-    ) -> Result<Found, WalkFault> {
+    ) -> Result<Descent, WalkFault> {
         let of = (stage == Stage::Two).then_some(input);
         let fault = |class| WalkFault::new(class, level.number(), of);
         // A few attempts: each fails only because somebody else changed the descriptor in between.
         for _ in 0..8 {
             if !matches!(tables.kind(raw, level), DescriptorKind::Block | DescriptorKind::Page) {
-                return Err(fault(TRANSLATION));
+                return Ok(Descent::Again(raw));
             }
             let leaf = self.decode(stage, tables, input, level, restrictions, raw);
             if leaf.nt && self.profile.nt == Nt::Fault {
@@ -303,14 +318,14 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
                 new = if stage == Stage::One { new & !AP_RO } else { new | S2AP_W };
             }
             if new == raw {
-                return Ok((leaf, at.0));
+                return Ok(Descent::Done((leaf, at.0)));
             }
             if stage == Stage::One && self.context.stage2_on(self.tags.regime) {
                 self.stage2(at.1, true, true)?;
             }
             if self.profile.has(Defect::UpdateMisplaced) {
                 *self.misplaced = Some((at.0, new));
-                return Ok((self.decode(stage, tables, input, level, restrictions, new), at.0));
+                return Ok(Descent::Done((self.decode(stage, tables, input, level, restrictions, new), at.0)));
             }
             raw = if self.memory.cas64(at.0, raw, new) {
                 self.choices.tell("update", || format!("descriptor at {:#x}: {raw:#x} becomes {new:#x}", at.0));

@@ -113,12 +113,14 @@ fn mutants(cases: &[Case]) -> Vec<Mutant> {
 /// `sequence` with an ISB behind it, if that could make no difference to anybody: old and new descriptor translate
 /// alike, and the one that the last write replaces faults nowhere, or is synchronised with.
 fn synchronisation_cannot_show(case: &Case, sequence: &Sequence) -> Option<Sequence> {
-    let resizes = case.change.resizes() && !case.change.moves();
+    let change = case.change;
+    let alike =
+        !change.moves() && change.what().has_tables() && change.old_leaf().attributes == change.new_leaf().attributes;
     let steps = sequence.steps();
     let made = steps.iter().position(|step| *step == Step::Write(Write::New))?;
     let shown = steps[made..].iter().position(|step| matches!(step, Step::Dsb(dsb) if dsb.shows_stores()));
     let synchronised = shown.is_some_and(|shown| steps[made + shown..].contains(&Step::Isb));
-    let harmless = resizes && (case.method == Method::Direct || case.method == Method::Nt && synchronised);
+    let harmless = alike && (case.method == Method::Direct || case.method == Method::Nt && synchronised);
     harmless.then(|| Sequence::of_steps(steps.iter().copied().chain([Step::Isb])))?
 }
 

@@ -82,7 +82,7 @@ impl Pattern {
     #[must_use]
     pub const fn pauses(self, steps: u32) -> u64 {
         let Self { draw, .. } = self;
-        draw & draw.rotate_right(17) | 1 << ((draw >> 32) * steps as u64 >> 32)
+        draw & draw.rotate_right(17) | 1 << (((draw >> 32) * steps as u64) >> 32)
     }
 }
 

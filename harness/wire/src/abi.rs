@@ -162,7 +162,7 @@ const PART_SHIFT: u32 = 8;
 /// whoever simulates the PE.
 #[must_use]
 pub const fn phase_word(phase: Phase, part: Part) -> u64 {
-    phase as u64 + 1 | (part as u64) << PART_SHIFT
+    (phase as u64 + 1) | ((part as u64) << PART_SHIFT)
 }
 
 /// The phase of a [`phase_word`].

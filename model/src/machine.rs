@@ -10,6 +10,8 @@
 
 use std::fmt;
 
+use wire::abi::Part;
+
 use crate::{
     a64::{Size, Stop, SysReg, disassemble},
     choice::Choices,
@@ -443,6 +445,7 @@ impl Machine {
                 Ok(ticks) => {
                     self.shared.now += u64::from(ticks);
                     self.instructions += u64::from(ticks);
+                    self.pes[number].executed += u64::from(ticks);
                 }
                 Err(stop) => break self.stopped(number, stop),
             }
@@ -533,6 +536,12 @@ impl Machine {
     #[must_use]
     pub const fn instructions(&self) -> u64 {
         self.instructions
+    }
+
+    /// Instructions of each PE in each part of a round, by [`Part`]'s number, up to the last time that it went from part
+    /// to part.
+    pub fn parts(&self) -> impl Iterator<Item = [u64; Part::ALL.len()]> {
+        self.pes.iter().map(|pe| pe.parts)
     }
 
     /// The source of its choices, for a trace.

@@ -23,12 +23,17 @@ use crate::{
     uart::{UART_BASE, UART_SIZE},
 };
 
+use wire::abi::{Part, part_of};
+
 /// Status of a synchronous External abort that is not on a table walk.
 const EXTERNAL: u8 = 0b01_0000;
 /// Status of an Alignment fault.
 const ALIGNMENT: u8 = 0b10_0001;
 /// Status of a fault on an unsupported exclusive or atomic access.
 const UNSUPPORTED: u8 = 0b11_0101;
+
+/// TPIDR_EL0, by which software says in which part of a round it is.
+const PART: SysReg = SysReg::new(3, 3, 13, 0, 2);
 
 /// Bytes of the block that an exclusive access marks: CTR_EL0.ERG.
 pub(crate) const GRANULE: u64 = 64;
@@ -211,6 +216,12 @@ pub(crate) struct Pe {
     /// Instructions of this turn, and how many of them are left.
     turn: u32,
     left: u32,
+    /// Instructions of the turns before this one, and of each part of a round, by [`Part`]'s number, up to the last change
+    /// of part.
+    pub(crate) executed: u64,
+    pub(crate) parts: [u64; Part::ALL.len()],
+    /// Instructions at that change.
+    changed: u64,
     fetch: Fetch,
     micro: Micro,
     /// [`mmu::Mmu::generation`] of what `fetch` and `micro` hold.
@@ -255,6 +266,9 @@ impl Pe {
             marked: 0,
             turn: 0,
             left: 0,
+            executed: 0,
+            parts: [0; Part::ALL.len()],
+            changed: 0,
             fetch: Fetch::NONE,
             micro: Micro::EMPTY,
             generation: 0,
@@ -305,7 +319,8 @@ impl Pe {
             registers.set(id, self.registers.get(id));
         }
         let micro = Micro { watched: self.micro.watched, ..Micro::EMPTY };
-        *self = Self { registers, micro, ..Self::blank(self.number) };
+        let &mut Self { number, executed, parts, changed, .. } = self;
+        *self = Self { registers, micro, executed, parts, changed, ..Self::blank(number) };
         self.update_context();
     }
 
@@ -339,6 +354,14 @@ impl Core<'_> {
             }
         }
         Ok(self.pe.turn)
+    }
+
+    /// Counts what was executed since the last change of part for the part that TPIDR_EL0 names.
+    fn change_part(&mut self) {
+        let pe = &mut *self.pe;
+        let executed = pe.executed + u64::from(pe.turn - pe.left);
+        pe.parts[part_of(pe.registers.get(Id::TPIDR_EL0)) as usize] += executed - pe.changed;
+        pe.changed = executed;
     }
 
     /// Ends this PE's turn behind the current instruction.
@@ -955,6 +978,9 @@ impl Env for Core<'_> {
     }
 
     fn write_sysreg(&mut self, reg: SysReg, value: u64) -> Result<(), Stop> {
+        if reg == PART {
+            self.change_part();
+        }
         self.write_register(reg, value)
     }
 

@@ -9,6 +9,7 @@ use std::{io, num::NonZeroU64, sync::atomic::AtomicBool, time::Instant};
 
 use model::machine::FREQUENCY;
 use vmsa::{Instance, instance::Family, outcome::End};
+use wire::abi::Part;
 
 use crate::{
     doctor, guest,
@@ -21,11 +22,19 @@ use crate::{
     target::{Event, Failure, Target, drive},
 };
 
-/// The instance whose rounds are timed: one remote observer.
-const TIMED: &str = "el1.split.4k-l2.bbm.load-remote";
+/// The instances whose rounds are timed: one remote observer, and all other vCPUs.
+const TIMED: [&str; 4] = [
+    "el1.remap.4k-l3-rw.bbm.load-remote",
+    "el1.split.4k-l2.bbm.load-remote",
+    "el1.split.4k-l2.direct.load-remote",
+    "el1.split.4k-l2.bbm.load-all",
+];
 
-/// Its rounds.
+/// Their rounds on QEMU.
 const ROUNDS: NonZeroU64 = NonZeroU64::new(20_000).expect("not 0");
+
+/// Their rounds on the model, of which half are taken away again with all that is not a round.
+const MODEL_ROUNDS: [NonZeroU64; 2] = [NonZeroU64::new(500).expect("not 0"), NonZeroU64::new(1000).expect("not 0")];
 
 /// Watchdog in milliseconds; ample for [`ROUNDS`].
 const TIMEOUT_MS: NonZeroU64 = NonZeroU64::new(60_000).expect("not 0");
@@ -86,6 +95,7 @@ pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<(), Error> {
         }
     }
     if args.on != Some(On::Qemu) {
+        of_rounds(out)?;
         of_model(out)?;
     }
     Ok(())
@@ -96,7 +106,7 @@ fn of_qemu(qemu: &Qemu, args: &Args, out: &mut dyn io::Write) -> Result<(), Erro
     let hardware = args.hardware.hardware();
     writeln!(out, "\nQEMU {}, -cpu {}; medians of {REPEATS} boots", qemu.version(), args.cpu)?;
     let instances: Vec<Instance> = cases::all().filter(|instance| instance.family() != Family::Selftest).collect();
-    for cpus in [1, 4] {
+    for cpus in [1, 2, 4, 8] {
         let target = qemu.target(&args.cpu, Hardware { cpus, ..hardware.clone() });
         let figures = Figures::of_boots(&target, &instances, NonZeroU64::MIN)?;
         writeln!(out, "\n{cpus} CPU(s) in the machine, {} instances, each in a fresh VM:", figures.executed)?;
@@ -107,9 +117,52 @@ fn of_qemu(qemu: &Qemu, args: &Args, out: &mut dyn io::Write) -> Result<(), Erro
         writeln!(out, "  {:8.1} ms from starting QEMU to the first payload", figures.first_ms)?;
     }
 
-    let timed: Instance = cases::find(TIMED).expect("the catalogue has it, which a test checks");
-    let figures = Figures::of_boots(&qemu.target(&args.cpu, hardware), &[timed], ROUNDS)?;
-    writeln!(out, "\n{TIMED}:\n  {:8.0} rounds a second", figures.rounds_per_second)?;
+    writeln!(out, "\nRounds a second, by CPUs in the machine:\n  {:36} {:>8} {:>8} {:>8}", "", 2, 4, 8)?;
+    for id in TIMED {
+        write!(out, "  {id:36}")?;
+        for cpus in [2, 4, 8] {
+            let target = qemu.target(&args.cpu, Hardware { cpus, ..hardware.clone() });
+            write!(out, " {:8.0}", Figures::of_boots(&target, &[timed(id)], ROUNDS)?.rounds_per_second)?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// The instance of `id`, one of [`TIMED`].
+fn timed(id: &str) -> Instance {
+    cases::find(id).expect("the catalogue has it, which a test checks")
+}
+
+/// What a round costs on the model, by its parts.
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn of_rounds(out: &mut dyn io::Write) -> Result<(), Error> {
+    /// PEs of the machine: one changes and one observes.
+    const CPUS: u8 = 2;
+    write!(
+        out,
+        "\nInstructions a round on the model {USUAL}, {CPUS} PEs; the changer's, then the observer's:\n  {:36}",
+        ""
+    )?;
+    // What is not in a round is the same in both boots, and goes with the difference.
+    let parts = || Part::ALL.into_iter().filter(|part| *part != Part::Frame);
+    parts().try_for_each(|part| write!(out, " {:>8}", format!("{part:?}").to_lowercase()))?;
+    writeln!(out, " {:>8}", "all")?;
+    for id in TIMED {
+        let mut boots = [[[0; Part::ALL.len()]; 2]; 2];
+        for (boot, rounds) in boots.iter_mut().zip(MODEL_ROUNDS) {
+            let target = ModelTarget::new(USUAL, CPUS, 0).expect("the profile's own name");
+            Figures::of_boot(&target, &Plan { settings: settings(0, rounds, TIMEOUT_MS), instances: vec![timed(id)] })?;
+            *boot = target.parts();
+        }
+        let rounds = (MODEL_ROUNDS[1].get() - MODEL_ROUNDS[0].get()) as f64;
+        for (pe, label) in [id, ""].into_iter().enumerate() {
+            let cost = |part: Part| (boots[1][pe][part as usize] as f64 - boots[0][pe][part as usize] as f64) / rounds;
+            write!(out, "  {label:36}")?;
+            parts().try_for_each(|part| write!(out, " {:8.0}", cost(part)))?;
+            writeln!(out, " {:8.0}", parts().map(cost).sum::<f64>())?;
+        }
+    }
     Ok(())
 }
 
@@ -222,7 +275,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_catalogue_has_the_instance_that_is_timed() {
-        assert!(cases::find(TIMED).is_some());
+    fn the_catalogue_has_the_instances_that_are_timed() {
+        for id in TIMED {
+            assert!(cases::find(id).is_some(), "{id}");
+        }
     }
 }

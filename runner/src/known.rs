@@ -53,10 +53,7 @@ pub fn defect(kind: &str, instance: &Instance) -> Option<Note> {
     let Instance::Case(case) = instance else { return None };
     // Than QEMU's own page, which is 4 KiB.
     let large = case.change.level() != Level::L3 || case.granule != Granule::K4;
-    let applies = kind == qemu::KIND
-        && takes_execution(case.change)
-        && large
-        && case.observer.access == Access::Fetch;
+    let applies = kind == qemu::KIND && takes_execution(case.change) && large && case.observer.access == Access::Fetch;
     applies.then_some(QEMU_JUMP_CACHE)
 }
 

@@ -56,6 +56,8 @@ tlbi! {
     vae1is_other(va, |va| operand(va) | OTHER_ASID << ASID_SHIFT) = "vae1is",
     /// A mistake to be tested: as `vaae1is` with the address where its bits from 12 up belong.
     vaae1is_unshifted(va, |va: u64| va & ((1 << 44) - 1)) = "vaae1is",
+    /// By VA, the payload's ASID, all levels, this PE only.
+    vae1(va, |va| operand(va) | ASID << ASID_SHIFT) = "vae1",
     /// By VA, all ASIDs, all levels, this PE only.
     vaae1(va) = "vaae1",
     /// By VA, all ASIDs, last level only, this PE only.

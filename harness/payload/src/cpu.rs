@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use aarch64_cpu::registers::{Readable, TPIDR_EL0, TPIDR_EL1, Writeable};
 use vmsa::outcome::Phase;
-use wire::abi::MAX_VCPUS;
+use wire::abi::{MAX_VCPUS, Part, phase_word};
 
 use crate::tally::{Conflicts, Tally};
 
@@ -46,11 +46,11 @@ impl Cpu {
         }
     }
 
-    /// What this vCPU does from now on belongs to `phase`, which hv reads in TPIDR_EL0.
+    /// What this vCPU does from now on belongs to `phase`, which hv reads in TPIDR_EL0, and is part `part` of a round.
     #[inline]
-    pub(crate) fn enter(&self, phase: Phase) {
+    pub(crate) fn enter(&self, phase: Phase, part: Part) {
         self.phase.store(phase as u64, Relaxed);
-        TPIDR_EL0.set(wire::abi::phase_word(phase));
+        TPIDR_EL0.set(phase_word(phase, part));
     }
 }
 

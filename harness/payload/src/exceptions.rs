@@ -50,18 +50,18 @@ extern "C" fn synchronous(frame: &mut Frame, esr: u64, far: u64) -> bool {
     if Kind::from_esr(esr) == Kind::Conflict {
         note();
         let injected = cpu.injecting.load(Relaxed) != 0;
+        let mut retry = true;
         match cpu.conflicts.taken(esr, far, frame.elr, cpu.phase.load(Relaxed), injected) {
-            Remedy::Vmalle1 => {
-                tlbi::vmalle1();
-                barrier::dsb_nsh();
-                barrier::isb();
-                return true;
-            }
-            Remedy::Vmalls12e1 => {
-                hypercall::recover_conflict();
-                return true;
-            }
-            Remedy::GiveUp => {}
+            Remedy::Vae1 => tlbi::vae1(far),
+            Remedy::Vaae1 => tlbi::vaae1(far),
+            Remedy::Vmalle1 => tlbi::vmalle1(),
+            Remedy::Vmalls12e1 => hypercall::recover_conflict(),
+            Remedy::GiveUp => retry = false,
+        }
+        if retry {
+            barrier::dsb_nsh();
+            barrier::isb();
+            return true;
         }
     }
     let Some(pc) = probe::resume(frame.elr, frame.x[30]) else { return false };

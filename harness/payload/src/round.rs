@@ -35,10 +35,11 @@ use vmsa::{
     mark::Marks,
     outcome::{Kind, Phase},
     sequence::{Sequence, Step},
+    stress::{Pattern, Prime},
     verdict::is_defined,
 };
 use wire::{
-    abi::{MAX_VCPUS, mark},
+    abi::{MAX_VCPUS, Part, mark},
     frame::crc32,
     record::{First, Report, Trouble},
 };
@@ -65,8 +66,8 @@ const QUIET_MASK: u64 = 3;
 const PAUSE_ACCESSES: u64 = 2;
 /// Longest pause in milliseconds.
 const PAUSE_MS: u64 = 100;
-/// Longest random wait in front of the sequence, in turns of an empty loop; a power of two.
-const DELAY: u64 = 256;
+/// Other spots from which entries are brought where a pattern asks for it.
+const NEIGHBOURS: u64 = 3;
 /// How long an observer may be silent, in milliseconds.
 const SILENCE_MS: u64 = 1000;
 /// How long another vCPU may take to come up, in milliseconds.
@@ -185,25 +186,11 @@ fn wait(ticks: u64, condition: impl Fn() -> bool) -> bool {
     }
 }
 
-/// Xorshift64: random enough for delays, and a few instructions.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    /// In front of which of `steps` steps to pause, a bit each: one for certain, and one in four of the others.
-    fn pauses(&mut self, steps: u64) -> u64 {
-        self.next() & self.next() | 1 << self.below(steps)
-    }
-
-    /// A number below `bound`, at most 2^32, without a division.
-    fn below(&mut self, bound: u64) -> u64 {
-        ((self.next() >> 32) * bound) >> 32
+/// Lets `turns` turns of a loop pass.
+fn pass(turns: u32) {
+    for _ in 0..turns {
+        // Not the hint of a spin loop: this PE has something to do, the other one need not be let in.
+        barrier::pass();
     }
 }
 
@@ -236,7 +223,6 @@ impl<'a> Work<'a> {
         }
         let limits = Limits { pause: counter::ticks(PAUSE_MS), silence: counter::ticks(SILENCE_MS) };
         let mut observer = Observer::new(self, cpu::this(), 0);
-        let mut random = Random(self.seed | 1);
         let start = counter::now();
         let mut rounds = 0;
         let mut trouble = None;
@@ -245,8 +231,9 @@ impl<'a> Work<'a> {
             observer.begin(round);
             match place {
                 Place::Local => self.round_locally(&mut observer),
-                Place::Remote | Place::All => trouble = self.round_remotely(&observer, &mut random, &limits).err(),
+                Place::Remote | Place::All => trouble = self.round_remotely(&observer, &limits).err(),
             }
+            observer.cpu.enter(Phase::Before, Part::Restore);
             self.window.recover(observer.spot);
             self.window.forget(Side::Old);
             let mut undo = self.window.live_at(observer.spot).reversed();
@@ -257,6 +244,7 @@ impl<'a> Work<'a> {
                 break;
             }
         }
+        observer.cpu.enter(Phase::Before, Part::Frame);
         self.go.publish(STOP);
         if rounds == 0 && trouble.is_none() {
             trouble = Some(Trouble::OutOfTime);
@@ -307,12 +295,15 @@ impl<'a> Work<'a> {
 
     fn round_locally(&self, observer: &mut Observer<'_>) {
         observer.still(Phase::Before);
-        observer.cpu.enter(Phase::During);
+        observer.shape();
+        observer.cpu.enter(Phase::During, Part::Sequence);
         let looks = observer.round & LOOK_MASK == 0;
         let mut live = self.window.live_at(observer.spot);
         let mut steps = self.steps.iter().peekable();
+        pass(observer.pattern.before);
         while let Some(step) = steps.next() {
             live.step(*step);
+            pass(observer.pattern.between);
             if looks && steps.peek().is_some() {
                 barrier::isb();
                 observer.access(Phase::During);
@@ -325,33 +316,37 @@ impl<'a> Work<'a> {
         observer.still(Phase::After);
     }
 
-    fn round_remotely(&self, changer: &Observer<'_>, random: &mut Random, limits: &Limits) -> Result<(), Trouble> {
-        let round = changer.round;
+    fn round_remotely(&self, changer: &Observer<'_>, limits: &Limits) -> Result<(), Trouble> {
+        let Observer { round, pattern, cpu, .. } = *changer;
+        cpu.enter(Phase::Before, Part::Prime);
         // Where hardware writes marks, the changer leaves none: they are to be the observers'.
         if self.window.marking().is_none() {
             changer.prime();
         }
         self.go.publish(round);
+        cpu.enter(Phase::Before, Part::Wait);
         let silent = |ok: bool| if ok { Ok(()) } else { Err(Trouble::ObserverSilent) };
         silent(self.all_in(limits.silence, |seat| seat.armed.read() == round))?;
-        let pauses = if round & PAUSE_MASK == 0 || round == 1 { random.pauses(self.steps.len() as u64) } else { 0 };
-        for _ in 0..random.below(DELAY) {
-            // Not the hint of a spin loop: this PE has something to do, the other one need not be let in.
-            barrier::pass();
-        }
-        changer.cpu.enter(Phase::During);
+        let pauses = if round & PAUSE_MASK == 0 || round == 1 { pattern.pauses(self.steps.len() as u32) } else { 0 };
+        cpu.enter(Phase::During, Part::Sequence);
+        pass(pattern.before);
         let mut live = self.window.live_at(changer.spot);
         self.stage.publish(round);
         for (number, step) in self.steps.iter().enumerate() {
             if pauses >> number & 1 != 0 {
+                cpu.enter(Phase::During, Part::Wait);
                 self.pause(limits.pause);
+                cpu.enter(Phase::During, Part::Sequence);
+            }
+            if number != 0 {
+                pass(pattern.between);
             }
             live.step(*step);
         }
         live.finish();
         self.window.discard(changer.spot);
         self.done.publish(round);
-        changer.cpu.enter(Phase::Before);
+        cpu.enter(Phase::Before, Part::Wait);
         silent(self.all_in(limits.silence, |seat| seat.ack.read() == round))
     }
 
@@ -371,6 +366,7 @@ impl<'a> Work<'a> {
         let mut observer = Observer::new(self, cpu, number as u64);
         let mut during = 0;
         loop {
+            cpu.enter(Phase::Before, Part::Wait);
             // Not bounded: if the changer is gone, so is the VM.
             let mut round = self.go.read();
             while round == observer.round {
@@ -378,14 +374,17 @@ impl<'a> Work<'a> {
                 round = self.go.read();
             }
             if round == STOP {
+                cpu.enter(Phase::Before, Part::Frame);
                 return;
             }
+            cpu.enter(Phase::Before, Part::Access);
             observer.begin(round);
             // Behind the change back, as behind the change itself.
             barrier::dsb_sy();
             barrier::isb();
             observer.still(Phase::Before);
-            cpu.enter(Phase::During);
+            observer.shape();
+            cpu.enter(Phase::During, Part::Access);
             seat.armed.publish(round);
             let mut overlapped = false;
             while self.done.read() != round {
@@ -420,6 +419,7 @@ struct Observer<'a> {
     round: u64,
     spot: &'a Spot,
     access: Access,
+    pattern: Pattern,
     /// Whether this round has shown the new mapping's effect.
     seen_new: bool,
     /// Accesses so far: no two stores of a vCPU store the same.
@@ -431,15 +431,15 @@ struct Observer<'a> {
 impl<'a> Observer<'a> {
     fn new(work: &'a Work<'a>, cpu: &'a Cpu, number: u64) -> Self {
         let (spot, [access, _]) = (work.window.spot(0), work.accesses);
-        Self { work, cpu, number, round: 0, spot, access, seen_new: false, made: 0, left: Marks::empty() }
+        let (pattern, left) = (Pattern::of(0, 0), Marks::empty());
+        Self { work, cpu, number, round: 0, spot, access, pattern, seen_new: false, made: 0, left }
     }
 
     fn begin(&mut self, round: u64) {
         self.round = round;
-        // The number is a hash of what all vCPUs know.
-        let hash = (round ^ self.work.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.spot = self.work.window.spot((hash >> (u64::BITS - SPOT_BITS)) + self.number);
+        self.spot = self.work.window.spot(self.spot_number());
         self.access = self.work.accesses[(round & 1) as usize];
+        self.pattern = Pattern::of(self.work.seed, round - 1);
         self.seen_new = false;
         self.left = Marks::empty();
         // A store through a mixture of entries may have landed at any spot, which is no outcome of this round; where
@@ -448,6 +448,12 @@ impl<'a> Observer<'a> {
         if self.access.stores() && !window.refresh(self.spot) && window.discards {
             self.count(Phase::Before, Kind::Late, probe::Probed { value: 0, esr: 0 });
         }
+    }
+
+    /// Number of the spot of this round: a hash of what all vCPUs know, and its own number.
+    fn spot_number(&self) -> u64 {
+        let hash = (self.round ^ self.work.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (hash >> (u64::BITS - SPOT_BITS)) + self.number
     }
 
     /// Whether nothing is accessed in this round before the change begins, so that hardware writes its marks, if it does,
@@ -470,7 +476,7 @@ impl<'a> Observer<'a> {
 
     /// The accesses of a phase in which nothing changes.
     fn still(&mut self, phase: Phase) {
-        self.cpu.enter(phase);
+        self.cpu.enter(phase, Part::Access);
         if phase == Phase::After {
             self.left = Marks::empty();
         }
@@ -500,6 +506,33 @@ impl<'a> Observer<'a> {
         self.settle(Phase::Before, &probed);
         if probed.esr != 0 {
             self.count(Phase::Before, self.exception(Access::Load, probed.esr), probed);
+        }
+    }
+
+    /// Leaves this PE's TLB with what the pattern says.
+    fn shape(&self) {
+        let va = self.spot.va;
+        let drop_by = |tlbi: fn(u64)| {
+            tlbi(va);
+            barrier::dsb_nsh();
+            barrier::isb();
+        };
+        match self.pattern.prime {
+            // What hardware would mark is left to the accesses that count.
+            Prime::Neighbours | Prime::At if self.work.window.marking().is_some() => {}
+            Prime::Spot => {}
+            Prime::Neighbours => {
+                for n in 1..=NEIGHBOURS {
+                    Self { spot: self.work.window.spot(self.spot_number() + n), ..*self }.prime();
+                }
+            }
+            Prime::Walk => drop_by(tlbi::vaale1),
+            Prime::Nothing => drop_by(tlbi::vaae1),
+            Prime::At => {
+                drop_by(tlbi::vaae1);
+                // SAFETY: as in `access`. What it tells is not looked at.
+                let _ = unsafe { probe::translate(va) };
+            }
         }
     }
 

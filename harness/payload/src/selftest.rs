@@ -20,7 +20,7 @@ use vmsa::{
     sequence::Step,
 };
 use wire::{
-    abi::call,
+    abi::{Part, call},
     frame,
     record::{First, Place},
 };
@@ -261,7 +261,7 @@ fn conflict(mut vm: Vm, place: Place) -> ! {
     let window = still_window(&mut vm);
     let va = window.spot(0).va;
     let cpu = cpu::this();
-    cpu.enter(Phase::During);
+    cpu.enter(Phase::During, Part::Frame);
     // SAFETY: a load from a frame by way of the window.
     let expected = unsafe { probe::load(va) };
     for _ in 0..TIMES {
@@ -328,7 +328,7 @@ fn scribble(mut vm: Vm) -> ! {
             });
         }
     };
-    cpu::this().enter(Phase::During);
+    cpu::this().enter(Phase::During, Part::Frame);
     for (base, size) in own {
         for pa in (base.saturating_sub(REACH)..base + size + REACH).step_by(STEP as usize) {
             reach(&mut vm, pa);

@@ -39,11 +39,19 @@ impl Cell {
 /// The histogram of one vCPU.
 pub(crate) struct Tally {
     cells: [[Cell; Kind::CODES]; Phase::ALL.len()],
+    /// For each phase the codes of the kinds that were counted, a bit each: few of them ever are, and whoever adds the
+    /// tallies up need not look at the others.
+    counted: [AtomicU64; Phase::ALL.len()],
 }
+
+const _: () = assert!(Kind::CODES <= u64::BITS as usize, "a bit for each code");
 
 impl Tally {
     pub(crate) const fn new() -> Self {
-        Self { cells: [const { [const { Cell::new() }; Kind::CODES] }; Phase::ALL.len()] }
+        Self {
+            cells: [const { [const { Cell::new() }; Kind::CODES] }; Phase::ALL.len()],
+            counted: [const { AtomicU64::new(0) }; Phase::ALL.len()],
+        }
     }
 
     /// Counts an outcome. `first` is only asked for the first of its kind.
@@ -59,8 +67,15 @@ impl Tally {
             cell.pc.store(pc, Relaxed);
             cell.round.store(round, Relaxed);
             cell.value.store(value, Relaxed);
+            let counted = &self.counted[phase as usize];
+            counted.store(counted.load(Relaxed) | 1 << kind.code(), Release);
         }
         cell.count.store(count + 1, Release);
+    }
+
+    /// The codes of the kinds that were counted in `phase`, a bit each.
+    fn counted(&self, phase: Phase) -> u64 {
+        self.counted[phase as usize].load(Acquire)
     }
 
     /// How often, and the first time with this vCPU's number in it.
@@ -97,6 +112,10 @@ struct Slot {
 /// What to do about a conflict abort.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Remedy {
+    /// TLBI VAE1 of the FAR, then try again.
+    Vae1,
+    /// TLBI VAAE1 of the FAR, then try again.
+    Vaae1,
     /// TLBI VMALLE1, then try again.
     Vmalle1,
     /// Have hv execute TLBI VMALLS12E1, then try again.
@@ -115,6 +134,9 @@ pub(crate) struct Conflicts {
 
 /// Times that VMALLE1 is tried before hv is asked.
 const VMALLE1_TRIES: u64 = 3;
+/// Forms by VA that are tried before VMALLE1 in every other conflict. The architecture does not have them clear a
+/// conflict, but a CPU may (R_GRVDR), and which do is worth knowing; in the conflicts between, VMALLE1 has to.
+const BY_VA: [(Remedy, Recovery); 2] = [(Remedy::Vae1, Recovery::Vae1), (Remedy::Vaae1, Recovery::Vaae1)];
 
 impl Conflicts {
     pub(crate) const fn new() -> Self {
@@ -145,9 +167,12 @@ impl Conflicts {
             self.total.store(total, Release);
         }
         tries += 1;
-        let (remedy, recovery) = match tries {
-            1..=VMALLE1_TRIES => (Remedy::Vmalle1, Recovery::Vmalle1),
-            tries if tries == VMALLE1_TRIES + 1 => (Remedy::Vmalls12e1, Recovery::Vmalls12e1),
+        // An injected one is in no TLB, and would tell nothing about a form.
+        let by_va: &[_] = if total.is_multiple_of(2) && !injected { &BY_VA } else { &[] };
+        let (remedy, recovery) = match tries - 1 {
+            n if n < by_va.len() as u64 => by_va[n as usize],
+            n if n < by_va.len() as u64 + VMALLE1_TRIES => (Remedy::Vmalle1, Recovery::Vmalle1),
+            n if n == by_va.len() as u64 + VMALLE1_TRIES => (Remedy::Vmalls12e1, Recovery::Vmalls12e1),
             _ => (Remedy::GiveUp, Recovery::None),
         };
         self.tries.store(tries, Relaxed);
@@ -195,14 +220,22 @@ impl Conflicts {
 }
 
 /// Recoveries in order of their discriminants, by which slots name them.
-const RECOVERIES: [Recovery; 5] =
-    [Recovery::Vmalle1, Recovery::Vmalls12e1, Recovery::Alle2, Recovery::Alle1, Recovery::None];
+const RECOVERIES: [Recovery; 7] = [
+    Recovery::Vmalle1,
+    Recovery::Vmalls12e1,
+    Recovery::Alle2,
+    Recovery::Alle1,
+    Recovery::None,
+    Recovery::Vae1,
+    Recovery::Vaae1,
+];
 
 /// What all vCPUs together have seen.
 pub(crate) fn report(rounds: u64, trouble: Option<Trouble>) -> Report {
     let mut report = Report { rounds, trouble, ..Report::default() };
     for phase in Phase::ALL {
-        for kind in Kind::all() {
+        let counted = CPUS.iter().fold(0, |all, state| all | state.tally.counted(phase));
+        for kind in Kind::all().filter(|kind| counted >> kind.code() & 1 != 0) {
             let mut sum = 0;
             let mut earliest: Option<First> = None;
             for (cpu, state) in (0..MAX_VCPUS as u8).zip(&CPUS) {

@@ -20,6 +20,7 @@
 //! * [`oracle`]: rows of another model's verdicts, held against the rules;
 //! * [`permission`]: what a leaf allows to EL1 and to EL0;
 //! * [`outcome`]: what one access can see;
+//! * [`stress`]: what is done around a change in a round, drawn from the seed;
 //! * [`verdict`]: what may be seen in each phase, and the judgement of a finished instance.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -42,6 +43,7 @@ pub mod outcome;
 pub mod permission;
 pub mod rule;
 pub mod sequence;
+pub mod stress;
 #[cfg(test)]
 mod testing;
 pub mod transition;

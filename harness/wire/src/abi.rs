@@ -132,17 +132,49 @@ impl VmInfo {
     pub const MAGIC: u64 = u64::from_le_bytes(*b"SHVMINF1");
 }
 
-/// What a vCPU keeps in TPIDR_EL0, so that hv knows the phase of a conflict abort that is taken at EL2: 0 before
-/// any phase, then the phase's number plus one.
+/// Part of a round, as a simulator counts what each costs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// What brings VM and vCPU up, and tells the result.
+    Frame,
+    /// Fills the TLB, and lets the round begin.
+    Prime,
+    /// The steps of the sequence, with the waits in front of them.
+    Sequence,
+    /// Changes back.
+    Restore,
+    /// An observer's accesses, and what is counted of them.
+    Access,
+    /// Waits for another vCPU.
+    Wait,
+}
+
+impl Part {
+    /// All of them, by their numbers.
+    pub const ALL: [Self; 6] = [Self::Frame, Self::Prime, Self::Sequence, Self::Restore, Self::Access, Self::Wait];
+}
+
+/// Lowest bit of the [`Part`]'s number in a [`phase_word`].
+const PART_SHIFT: u32 = 8;
+
+/// What a vCPU keeps in TPIDR_EL0, so that hv knows the phase of a conflict abort that is taken at EL2: in bits 7 to 0
+/// nothing before any phase, then the phase's number plus one; above them the number of the part of the round, for
+/// whoever simulates the PE.
 #[must_use]
-pub const fn phase_word(phase: Phase) -> u64 {
-    phase as u64 + 1
+pub const fn phase_word(phase: Phase, part: Part) -> u64 {
+    (phase as u64 + 1) | ((part as u64) << PART_SHIFT)
 }
 
 /// The phase of a [`phase_word`].
 #[must_use]
 pub fn phase_of(word: u64) -> Option<Phase> {
-    Phase::from_number(u8::try_from(word.checked_sub(1)?).ok()?)
+    Phase::from_number((word as u8).checked_sub(1)?)
+}
+
+/// The part of a [`phase_word`]; whatever it does not know is the [frame](Part::Frame).
+#[must_use]
+pub fn part_of(word: u64) -> Part {
+    usize::try_from(word >> PART_SHIFT).ok().and_then(|part| Part::ALL.get(part)).copied().unwrap_or(Part::Frame)
 }
 
 /// Marks: what a payload tells whoever simulates the PE, by a HINT that is unallocated and so a NOP on every CPU.

@@ -120,6 +120,12 @@ pub enum Recovery {
     /// None did; the access was given up.
     #[n(4)]
     None,
+    /// VAE1 of the FAR at EL1. It need not clear a conflict (R_BLRKC), and on some CPUs does (R_GRVDR).
+    #[n(5)]
+    Vae1,
+    /// VAAE1 of the FAR at EL1; likewise.
+    #[n(6)]
+    Vaae1,
 }
 
 impl Recovery {
@@ -132,6 +138,8 @@ impl Recovery {
             Self::Alle2 => "alle2",
             Self::Alle1 => "alle1",
             Self::None => "none",
+            Self::Vae1 => "vae1",
+            Self::Vaae1 => "vaae1",
         }
     }
 }

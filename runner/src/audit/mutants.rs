@@ -114,9 +114,8 @@ fn mutants(cases: &[Case]) -> Vec<Mutant> {
 /// alike, and the one that the last write replaces faults nowhere, or is synchronised with.
 fn synchronisation_cannot_show(case: &Case, sequence: &Sequence) -> Option<Sequence> {
     let change = case.change;
-    let alike = !change.moves()
-        && change.what().has_tables()
-        && change.old_leaf().attributes == change.new_leaf().attributes;
+    let alike =
+        !change.moves() && change.what().has_tables() && change.old_leaf().attributes == change.new_leaf().attributes;
     let steps = sequence.steps();
     let made = steps.iter().position(|step| *step == Step::Write(Write::New))?;
     let shown = steps[made..].iter().position(|step| matches!(step, Step::Dsb(dsb) if dsb.shows_stores()));

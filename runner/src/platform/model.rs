@@ -20,6 +20,7 @@ use model::{
     mmu::{Defect, Profile},
     trace::Marks,
 };
+use wire::abi::Part;
 
 use crate::{
     guest,
@@ -88,7 +89,13 @@ pub struct ModelTarget {
     marks: Option<Marks>,
     /// Instructions of all machines that were started from it.
     instructions: Arc<AtomicU64>,
+    /// Those of them in each part of a round, by the [`Part`]'s number: of their first PEs, which make the changes, and
+    /// of all others together.
+    parts: Arc<Parts>,
 }
+
+/// Instructions by part of a round: of the first PE, and of all others.
+type Parts = [[AtomicU64; Part::ALL.len()]; 2];
 
 impl ModelTarget {
     /// A machine of `cpus` PEs of the [`cpu`] called `name`, whose choices come from `seed`.
@@ -103,8 +110,8 @@ impl ModelTarget {
     #[must_use]
     pub fn of(profile: Profile, cpus: u8, seed: u64) -> Self {
         let name = profile.defect.map_or(profile.name.to_owned(), |defect| format!("{}+{defect}", profile.name));
-        let (image, instructions) = (Cow::Borrowed(guest::IMAGE), Arc::default());
-        Self { name, profile, cpus, seed, image, marks: None, instructions }
+        let image = Cow::Borrowed(guest::IMAGE);
+        Self { name, profile, cpus, seed, image, marks: None, instructions: Arc::default(), parts: Arc::default() }
     }
 
     /// The same with another Image than ours.
@@ -123,6 +130,13 @@ impl ModelTarget {
     #[must_use]
     pub fn instructions(&self) -> u64 {
         self.instructions.load(Ordering::Relaxed)
+    }
+
+    /// Instructions of the machines' first PEs, and of all others together, in each part of a round, by its number; once
+    /// those machines are off.
+    #[must_use]
+    pub fn parts(&self) -> [[u64; Part::ALL.len()]; 2] {
+        self.parts.each_ref().map(|parts| parts.each_ref().map(|part| part.load(Ordering::Relaxed)))
     }
 }
 
@@ -175,7 +189,7 @@ impl Target for ModelTarget {
         let (sender, console) = sync_channel(CHUNKS);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let executed = Arc::clone(&self.instructions);
+        let (executed, all_parts) = (Arc::clone(&self.instructions), Arc::clone(&self.parts));
         let simulate = move || {
             let mut mute = true;
             let how = loop {
@@ -187,18 +201,25 @@ impl Target for ModelTarget {
                 });
                 executed.fetch_add(machine.instructions() - before, Ordering::Relaxed);
                 if stopped.load(Ordering::Relaxed) {
-                    return;
+                    break None;
                 }
                 match end {
                     End::Limit if mute && machine.instructions() >= MUTE => {
-                        break with_states(&machine, &format!("it printed nothing in {MUTE} instructions"));
+                        break Some(with_states(&machine, &format!("it printed nothing in {MUTE} instructions")));
                     }
                     End::Limit => {}
-                    End::Off | End::Exit(_) | End::Unknown(_) | End::Storm(_) => break end.to_string(),
-                    _ => break with_states(&machine, &end.to_string()),
+                    End::Off | End::Exit(_) | End::Unknown(_) | End::Storm(_) => break Some(end.to_string()),
+                    _ => break Some(with_states(&machine, &end.to_string())),
                 }
             };
-            let _ = sender.send(Heard::Off(Off { how, killed: false }));
+            for (pe, parts) in machine.parts().enumerate() {
+                for (sum, part) in all_parts[pe.min(1)].iter().zip(parts) {
+                    sum.fetch_add(part, Ordering::Relaxed);
+                }
+            }
+            if let Some(how) = how {
+                let _ = sender.send(Heard::Off(Off { how, killed: false }));
+            }
         };
         thread::Builder::new().name(format!("model {}", self.name)).spawn(simulate).map_err(failed)?;
         Ok(Box::new(Running { console, stop }))

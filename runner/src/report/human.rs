@@ -3,12 +3,12 @@
 use std::{collections::HashSet, fmt::Write as _};
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle};
-use vmsa::verdict::Class;
+use vmsa::{stress::Pattern, verdict::Class};
 
 use crate::{
     cpu_names, known,
     report::{CLASSES, Conflicts, controls, count, histogram, honesty, mark, weak_evidence},
-    results::{CaseResult, ControlResult, Evidence, ResultFile},
+    results::{CaseResult, ControlResult, Evidence, Hex, ResultFile},
 };
 
 /// No borders, one line under the header.
@@ -113,6 +113,8 @@ fn bad_case(file: &ResultFile, case: &CaseResult, lines: &mut String) {
             "    {} {}: forbidden by {}; first in round {} on CPU {}: esr {} far {} pc {}",
             outcome.phase, outcome.kind, outcome.rule, first.round, first.cpu, first.esr, first.far, first.pc
         );
+        let Hex(seed) = first.seed.unwrap_or(file.run.seed);
+        *lines += &format!("    in that round: {}\n", Pattern::of(seed, first.round));
         if file.run.passes > 1 {
             *lines += &format!("    {}\n", file.replay(case, outcome));
         }

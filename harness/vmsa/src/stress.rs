@@ -1,0 +1,136 @@
+//! What is done around the change in a round, so that TLBs are met in many states: drawn from the seed and the number
+//! of the round alone, so that any round can be had again, and the host can say what a bad one did.
+//!
+//! Half of the rounds stay as they are, the TLBs filled by the accesses before the change. A TLBI in front of a change
+//! is always allowed and never needed; what it leaves out is what counts. One of the last level leaves the entries that
+//! walk caches hold, one of all levels leaves neither, and other spots of the window bring entries of neighbours.
+
+use core::fmt;
+
+/// Which entries of the window the observer's TLB is left with when the change begins. Where hardware marks descriptors as
+/// used, accesses besides those that count are left out, and with them [`Neighbours`](Self::Neighbours) and [`At`](Self::At).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Prime {
+    /// What its accesses before the change brought.
+    Spot,
+    /// The same, and what one load from each of a few other spots brought.
+    Neighbours,
+    /// Those of walk caches: a TLBI of the last level, by the spot's VA, on this PE only.
+    Walk,
+    /// None on the way to the spot: a TLBI of all levels by its VA, on this PE only.
+    Nothing,
+    /// What an AT brought, behind a TLBI as for [`Nothing`](Self::Nothing).
+    At,
+}
+
+impl Prime {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Spot, Self::Neighbours, Self::Walk, Self::Nothing, Self::At];
+}
+
+impl fmt::Display for Prime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Spot => "TLB as the accesses left it",
+            Self::Neighbours => "entries of other spots in the TLB",
+            Self::Walk => "no last-level entry, walk caches kept",
+            Self::Nothing => "no entry on the way to the spot",
+            Self::At => "entries by AT only",
+        })
+    }
+}
+
+/// What is done in a round besides the change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pattern {
+    /// What the observer's TLB is left with.
+    pub prime: Prime,
+    /// How long the changer waits in front of the sequence, in turns of an empty loop.
+    pub before: u32,
+    /// How long it waits in front of each further step, likewise.
+    pub between: u32,
+    /// In front of which steps it pauses, where it does.
+    draw: u64,
+}
+
+impl Pattern {
+    /// Turns of the longest wait in front of the sequence; a power of two.
+    const BEFORE: u64 = 256;
+    /// Turns of the longest wait between steps; a power of two.
+    const BETWEEN: u64 = 32;
+
+    /// The pattern of round `round`, counted from 0.
+    #[must_use]
+    pub const fn of(seed: u64, round: u64) -> Self {
+        let bits = mix(seed, round);
+        let prime = match bits >> 61 {
+            0 => Prime::Neighbours,
+            1 => Prime::Walk,
+            2 => Prime::Nothing,
+            3 => Prime::At,
+            _ => Prime::Spot,
+        };
+        // In three rounds of four the steps follow one another at once, as in a kernel.
+        let between = if bits >> 59 & 3 == 0 { bits >> 32 & (Self::BETWEEN - 1) } else { 0 };
+        // Of every length as many: waits are what a round costs most, and short ones tell no less.
+        let before = (bits & (Self::BEFORE - 1)) >> (bits >> 16 & 7);
+        Self { prime, before: before as u32, between: between as u32, draw: mix(bits, 0) }
+    }
+
+    /// In front of which of `steps` steps a changer that pauses does so, a bit each: one for certain, and one in four of
+    /// the others.
+    #[must_use]
+    pub const fn pauses(self, steps: u32) -> u64 {
+        let Self { draw, .. } = self;
+        draw & draw.rotate_right(17) | 1 << (((draw >> 32) * steps as u64) >> 32)
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { prime, before, between, .. } = self;
+        write!(f, "{prime}, {before} turns before the sequence and {between} between steps")
+    }
+}
+
+/// The finaliser of MurmurHash3: all bits of the round and of the seed tell in all bits.
+const fn mix(seed: u64, round: u64) -> u64 {
+    let mut x = seed ^ round.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ x >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    x = (x ^ x >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    x ^ x >> 33
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_prime_is_drawn_and_half_of_the_rounds_stay_plain() {
+        for seed in [0, 1, 42, u64::MAX] {
+            let count = |prime| (0..4096).filter(|round| Pattern::of(seed, *round).prime == prime).count();
+            for prime in Prime::ALL {
+                let expected = if prime == Prime::Spot { 2048 } else { 512 };
+                assert!(count(prime).abs_diff(expected) < 160, "{prime:?}: {} with seed {seed}", count(prime));
+            }
+        }
+    }
+
+    #[test]
+    fn every_step_is_paused_at_in_some_rounds() {
+        for steps in 1..=12 {
+            let paused = (0..256).fold(0, |all, round| all | Pattern::of(3, round).pauses(steps));
+            assert_eq!(paused & ((1 << steps) - 1), (1 << steps) - 1);
+            assert!((0..256).all(|round| Pattern::of(3, round).pauses(steps) & ((1 << steps) - 1) != 0));
+        }
+    }
+
+    #[test]
+    fn waits_are_drawn_up_to_their_bounds() {
+        let patterns = || (0..4096).map(|round| Pattern::of(7, round));
+        assert_eq!(patterns().map(|pattern| pattern.before).max(), Some(255));
+        assert_eq!(patterns().map(|pattern| pattern.between).max(), Some(31));
+        let quick = patterns().filter(|pattern| pattern.between == 0).count();
+        assert!((2900..3400).contains(&quick), "{quick}");
+    }
+}

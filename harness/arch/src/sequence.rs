@@ -9,6 +9,7 @@ use vmsa::{
     change::Descriptors,
     descriptor::Descriptor,
     sequence::{Dsb, Step, Tlbi},
+    tlbi::{Form, Target},
     update,
 };
 
@@ -30,6 +31,8 @@ pub struct Live<'a> {
     va: u64,
     /// The first one's; the others differ in the output address.
     descriptors: Descriptors,
+    /// What [`Tlbi::Form`] stands for, at what it is aimed, and the number that chooses its operands.
+    form: Option<(Form, Target, u64)>,
 }
 
 impl<'a> Live<'a> {
@@ -39,7 +42,7 @@ impl<'a> Live<'a> {
     /// # Safety
     /// Nothing that the program relies on, code, stack and statics included, is translated by `ptes`.
     pub const unsafe fn new(ptes: &'a [AtomicU64], base: u64, size: u64, descriptors: Descriptors) -> Self {
-        Self { ptes, size, base, va: base, descriptors }
+        Self { ptes, size, base, va: base, descriptors, form: None }
     }
 
     /// The same with TLBIs by VA that name `va`, another address that a descriptor translates.
@@ -47,6 +50,13 @@ impl<'a> Live<'a> {
     #[must_use]
     pub const fn naming(self, va: u64) -> Self {
         Self { va, ..self }
+    }
+
+    /// The same with this form under test, with the operands that `number` chooses.
+    #[inline]
+    #[must_use]
+    pub const fn with_form(self, form: Form, target: Target, number: u64) -> Self {
+        Self { form: Some((form, target, number)), ..self }
     }
 
     /// The same descriptors on their way back.
@@ -90,6 +100,7 @@ impl<'a> Live<'a> {
             }
             Step::Dsb(Dsb::Ishst) => barrier::dsb_ishst(),
             Step::Dsb(Dsb::Ish) => barrier::dsb_ish(),
+            Step::Dsb(Dsb::Osh) => barrier::dsb_osh(),
             Step::Dsb(Dsb::Ishld) => barrier::dsb_ishld(),
             Step::Dsb(Dsb::Nshst) => barrier::dsb_nshst(),
             Step::Dsb(Dsb::Nsh) => barrier::dsb_nsh(),
@@ -109,6 +120,11 @@ impl<'a> Live<'a> {
             Step::Tlbi(Tlbi::Vaae1isOther) => tlbi::vaae1is(self.va ^ ELSEWHERE),
             Step::Tlbi(Tlbi::Vaae1isUnshifted) => tlbi::vaae1is_unshifted(self.va),
             Step::Tlbi(Tlbi::Vae1isOtherAsid) => tlbi::vae1is_other(self.va),
+            Step::Tlbi(Tlbi::Form) => {
+                if let Some((form, target, number)) = self.form {
+                    tlbi::form(form, target, number);
+                }
+            }
             Step::Tlbi(Tlbi::Vae2is) => tlbi::vae2is(self.va),
             Step::Isb => barrier::isb(),
         }

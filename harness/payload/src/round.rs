@@ -231,7 +231,7 @@ impl<'a> Work<'a> {
                 Place::Remote | Place::All => trouble = self.round_remotely(&observer, &mut random, &limits).err(),
             }
             self.window.recover(observer.spot);
-            let undo = self.window.live_at(observer.spot).reversed();
+            let undo = self.window.live_at(observer.spot, observer.hash).reversed();
             self.restore.iter().for_each(|step| undo.step(*step));
             rounds += u64::from(trouble.is_none());
             if counter::now() - start > vm.info.budget_ticks {
@@ -290,7 +290,7 @@ impl<'a> Work<'a> {
         observer.still(Phase::Before);
         observer.cpu.enter(Phase::During);
         let looks = observer.round & LOOK_MASK == 0;
-        let live = self.window.live_at(observer.spot);
+        let live = self.window.live_at(observer.spot, observer.hash);
         let mut steps = self.steps.iter().peekable();
         while let Some(step) = steps.next() {
             live.step(*step);
@@ -316,7 +316,7 @@ impl<'a> Work<'a> {
             barrier::pass();
         }
         changer.cpu.enter(Phase::During);
-        let live = self.window.live_at(changer.spot);
+        let live = self.window.live_at(changer.spot, changer.hash);
         self.stage.publish(round);
         for (number, step) in self.steps.iter().enumerate() {
             if pauses >> number & 1 != 0 {
@@ -388,6 +388,8 @@ struct Observer<'a> {
     number: u64,
     /// 0 before the first.
     round: u64,
+    /// A hash of the round's number and the seed.
+    hash: u64,
     spot: &'a Spot,
     access: Access,
     /// Whether this round has shown the new mapping's effect.
@@ -399,14 +401,14 @@ struct Observer<'a> {
 impl<'a> Observer<'a> {
     fn new(work: &'a Work<'a>, cpu: &'a Cpu, number: u64) -> Self {
         let (spot, [access, _]) = (work.window.spot(0), work.accesses);
-        Self { work, cpu, number, round: 0, spot, access, seen_new: false, made: 0 }
+        Self { work, cpu, number, round: 0, hash: 0, spot, access, seen_new: false, made: 0 }
     }
 
     fn begin(&mut self, round: u64) {
         self.round = round;
         // The number is a hash of what all vCPUs know.
-        let hash = (round ^ self.work.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.spot = self.work.window.spot((hash >> (u64::BITS - SPOT_BITS)) + self.number);
+        self.hash = (round ^ self.work.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.spot = self.work.window.spot((self.hash >> (u64::BITS - SPOT_BITS)) + self.number);
         self.access = self.work.accesses[(round & 1) as usize];
         self.seen_new = false;
         // A store through a mixture of entries may have landed at any spot, which is no outcome of this round; where

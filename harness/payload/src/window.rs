@@ -18,6 +18,7 @@ use vmsa::{
     outcome::{Kind, Phase},
     rule::HardwareUpdates,
     sequence::{Step, Write},
+    tlbi::{Form, Target},
 };
 
 use crate::{
@@ -59,6 +60,8 @@ pub(crate) struct Spot {
 pub(crate) struct Window {
     /// The change.
     live: Live<'static>,
+    /// The form of TLBI under test, and at what it is aimed.
+    form: Option<(Form, Target)>,
     /// Whether the change is made so that a table which it takes out of use may be [spoilt](Self::discard).
     pub(crate) discards: bool,
     /// Whether the alias has to be kept coherent by cache maintenance.
@@ -129,6 +132,7 @@ impl Window {
         });
         Self {
             live,
+            form: change.form().map(|form| (form, change.target(granule, BASE))),
             discards: false,
             uncached,
             spots,
@@ -144,10 +148,11 @@ impl Window {
         &self.spots[number as usize % SPOTS]
     }
 
-    /// The change as made in rounds at `spot`.
+    /// The change as made in rounds at `spot`. `number` is different in each round.
     #[inline]
-    pub(crate) const fn live_at(&self, spot: &Spot) -> Live<'static> {
-        self.live.naming(spot.named)
+    pub(crate) fn live_at(&self, spot: &Spot, number: u64) -> Live<'static> {
+        let live = self.live.naming(spot.named);
+        self.form.map_or(live, |(form, target)| live.with_form(form, target, number))
     }
 
     /// Gives the frames their contents back at `spot`; says whether they had them.

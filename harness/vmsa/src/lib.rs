@@ -42,6 +42,7 @@ pub mod rule;
 pub mod sequence;
 #[cfg(test)]
 mod testing;
+pub mod tlbi;
 pub mod transition;
 pub mod update;
 pub mod verdict;

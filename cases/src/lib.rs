@@ -18,6 +18,7 @@ use vmsa::{
     change::{Change, What},
     instance::{Access, Case, Family, Method, Observer, Place, Regime, Selftest, Stage2},
     sequence::Sequence,
+    tlbi::{Aim, Form, Op, Scope},
 };
 
 use Access::{
@@ -39,6 +40,27 @@ struct Row {
     variants: &'static [Variant],
     /// Other steps than the methods' own; none means those.
     scripts: &'static [&'static str],
+    /// The forms of TLBI under test, if any are.
+    forms: Option<Forms>,
+}
+
+/// Forms of TLBI: all combinations of these that exist.
+#[derive(Clone, Copy)]
+struct Forms {
+    ops: &'static [Op],
+    scopes: &'static [Scope],
+    nxs: &'static [bool],
+    aim: Aim,
+}
+
+impl Forms {
+    fn all(&self) -> impl Iterator<Item = Form> {
+        let Self { ops, scopes, nxs, aim } = *self;
+        let forms = ops.iter().flat_map(move |&op| {
+            scopes.iter().flat_map(move |&scope| nxs.iter().map(move |&nxs| Form { op, scope, nxs, aim }))
+        });
+        forms.filter(|form| form.exists())
+    }
 }
 
 /// The circumstances of a case.
@@ -83,6 +105,7 @@ const fn row(
         places,
         variants: PLAIN,
         scripts: &[],
+        forms: None,
     }
 }
 
@@ -117,6 +140,11 @@ impl Row {
         self.places(&[Remote])
     }
 
+    /// The same with these forms of TLBI, aimed so.
+    const fn by(self, ops: &'static [Op], scopes: &'static [Scope], nxs: &'static [bool], aim: Aim) -> Self {
+        Self { forms: Some(Forms { ops, scopes, nxs, aim }), ..self }
+    }
+
     /// The changes.
     fn changes(&self) -> impl Iterator<Item = (Granule, Change)> {
         self.granules.iter().flat_map(move |&granule| {
@@ -125,7 +153,14 @@ impl Row {
                     let change = Change::new(what, level);
                     self.leaf.map_or(change, |leaf| change.down_to(leaf))
                 };
-                self.levels.iter().map(move |&level| (granule, change(level)))
+                let changes = self.levels.iter().map(move |&level| (granule, change(level)));
+                changes.flat_map(move |(granule, change)| {
+                    let forms = self.forms.iter().flat_map(Forms::all).map(Some);
+                    let plain = self.forms.is_none().then_some(None);
+                    forms
+                        .chain(plain)
+                        .map(move |form: Option<Form>| (granule, form.map_or(change, |form| change.with_form(form))))
+                })
             })
         })
     }
@@ -169,8 +204,24 @@ const CARRY: &[Method] = &[BbmCas, NtCas, DirectCas];
 const BY_ASID: &[&str] = &["0sEd1di", "0sLd1di", "0sDd1di"];
 /// And with one that names the other ASID.
 const BY_OTHER_ASID: &[&str] = &["0sXd1di"];
+const BBM: &[Method] = &[Bbm];
 /// The defined ways of a change for which a TLBI is enough, and the control.
 const UPDATE: &[Method] = &[Bbm, Direct, DirectNotlbi];
+
+/// All granules.
+const EVERY: &[Granule] = &[Granule::K4, Granule::K16, Granule::K64];
+/// The forms by VA.
+const BY_VA: &[Op] = &[Op::Vae1, Op::Vaae1, Op::Vale1, Op::Vaale1];
+/// All that are not by range.
+const PLAIN_OPS: &[Op] = &[Op::Vmalle1, Op::Aside1, Op::Vae1, Op::Vaae1, Op::Vale1, Op::Vaale1];
+/// The forms by range.
+const BY_RANGE: &[Op] = &[Op::Rvae1, Op::Rvaae1, Op::Rvale1, Op::Rvaale1];
+/// Those that other PEs obey.
+const BROADCAST: &[Scope] = &[Scope::Inner, Scope::Outer];
+const INNER: &[Scope] = &[Scope::Inner];
+const HERE: &[Scope] = &[Scope::Local];
+const BOTH: &[bool] = &[false, true];
+const XS: &[bool] = &[false];
 
 /// All are of regime el1.
 const ROWS: &[Row] = &{
@@ -279,6 +330,32 @@ const ROWS: &[Row] = &{
         row(&[RemapToNg], &[L3], &[Bbm], &[Load, OtherLoad]).scripts(&["0sEd1di", "0sXd1di"]).remote(),
         row(&[RemapNg], &[L3, L2], UPDATE, &[Load, Store]),
         row(&[RemapNg], &[L3], UPDATE, &[Load]).granules(LARGER),
+        //
+        row(&[TlbiRemap], &[L3], BBM, &[Load]).remote().granules(EVERY).by(PLAIN_OPS, BROADCAST, BOTH, Aim::Hit),
+        row(&[TlbiRemap], &[L3], BBM, &[Load]).places(&[Local]).granules(EVERY).by(PLAIN_OPS, HERE, BOTH, Aim::Hit),
+        row(&[TlbiRemap], &[L3], BBM, &[Load]).remote().by(PLAIN_OPS, HERE, XS, Aim::Hit),
+        row(&[TlbiRemap], &[L2], BBM, &[Load]).remote().granules(EVERY).by(PLAIN_OPS, INNER, XS, Aim::Hit),
+        row(&[TlbiRemap], &[L3, L2], BBM, &[Load]).remote().granules(EVERY).by(BY_VA, INNER, XS, Aim::Hint),
+        row(&[TlbiRemap], &[L3], BBM, &[Load]).places(&[Local]).granules(EVERY).by(BY_VA, HERE, XS, Aim::Hint),
+        row(&[TlbiRemap], &[L3], BBM, &[Load]).remote().by(BY_VA, &[Scope::Outer], BOTH, Aim::Hint),
+        row(&[TlbiRemap], &[L3], BBM, &[Load]).remote().granules(EVERY).by(BY_VA, INNER, XS, Aim::Page),
+        row(&[TlbiRemap], &[L3], BBM, &[Load]).places(&[Local]).granules(EVERY).by(BY_VA, HERE, XS, Aim::Page),
+        row(&[TlbiRemap], &[L3], BBM, &[Load]).remote().granules(EVERY).by(PLAIN_OPS, INNER, XS, Aim::Asid),
+        row(&[TlbiRemap], &[L3], BBM, &[Load]).remote().granules(EVERY).by(BY_VA, INNER, XS, Aim::Level),
+        //
+        row(&[RangeRemap], &[L3], BBM, &[Load]).remote().granules(EVERY).by(BY_RANGE, BROADCAST, BOTH, Aim::Hit),
+        row(&[RangeRemap], &[L3], BBM, &[Load]).places(&[Local]).granules(EVERY).by(BY_RANGE, HERE, BOTH, Aim::Hit),
+        row(&[RangeRemap], &[L3], BBM, &[Load]).remote().by(BY_RANGE, HERE, XS, Aim::Hit),
+        row(&[RangeRemap], &[L2], BBM, &[Load]).remote().granules(EVERY).by(BY_RANGE, INNER, XS, Aim::Hit),
+        row(&[RangeRemap], &[L3], BBM, &[Load]).remote().granules(EVERY).by(BY_RANGE, INNER, XS, Aim::Page),
+        row(&[RangeRemap], &[L3], BBM, &[Load]).places(&[Local]).granules(EVERY).by(BY_RANGE, HERE, XS, Aim::Page),
+        row(&[RangeRemap], &[L3], BBM, &[Load]).remote().granules(EVERY).by(BY_RANGE, INNER, XS, Aim::Asid),
+        row(&[RangeRemap], &[L3], BBM, &[Load]).remote().granules(EVERY).by(BY_RANGE, INNER, XS, Aim::Level),
+        //
+        row(&[Freed], &[L2], BBM, &[Load]).granules(EVERY).by(&[Op::Vmalle1, Op::Rvaae1], BROADCAST, XS, Aim::Hit),
+        row(&[Freed], &[L2], BBM, &[Load]).by(BY_VA, INNER, XS, Aim::Each),
+        row(&[Freed], &[L2], BBM, &[Load]).granules(EVERY).by(&[Op::Rvae1, Op::Rvaale1], INNER, XS, Aim::Hit),
+        row(&[Freed], &[L2], BBM, &[Load]).by(&[Op::Vaae1], INNER, XS, Aim::Hit),
     ]
 };
 
@@ -330,7 +407,7 @@ mod tests {
         instance::MAX_ID,
         rule::HardwareUpdates,
         transition::{Need, guarantee},
-        verdict::{Control, control},
+        verdict::{Control, control, is_defined},
     };
 
     use super::*;
@@ -411,7 +488,7 @@ mod tests {
     /// the controls, and the remaps that need break-before-make everywhere.
     #[test]
     fn methods_make_sense() {
-        for case in cases() {
+        for case in cases().filter(|case| case.change.form().is_none()) {
             let id = Instance::Case(case);
             assert!(case.change.exists(case.granule), "{id}");
             assert!(case.method.fits(case.change), "{id}");
@@ -429,7 +506,7 @@ mod tests {
     /// A sequence is a defined one from the BBM level on that the change asks for, and at all levels if it is BBM.
     #[test]
     fn methods_are_defined_from_their_level_on() {
-        for case in cases() {
+        for case in cases().filter(|case| case.change.form().is_none()) {
             let (family, what) = (case.change.family(), case.change.what());
             let from = match case.method {
                 Bbm | BbmAf | BbmCas => Some(BbmLevel::L0),
@@ -455,6 +532,27 @@ mod tests {
                 assert_eq!(defined, from.is_some_and(|from| bbm >= from), "{} at level {bbm}", Instance::Case(case));
             }
         }
+    }
+
+    /// A form that reaches the window's entries wherever they are looked at makes its change a defined one, and no other
+    /// does: what names a neighbour, what stays on this PE under an observer on another, what leaves tables alone.
+    #[test]
+    fn forms_are_defined_if_they_reach() {
+        let (mut hits, mut misses) = (0, 0);
+        for (case, form) in cases().filter_map(|case| Some((case, case.change.form()?))) {
+            let everywhere = form.scope != Scope::Local || case.observer.place == Local;
+            let whole = !case.change.frees_table()
+                || !form.op.is_last_level() && (!form.op.is_by_va() || form.op.is_range() || form.aim == Aim::Each);
+            let reaches = form.aim.hits() && everywhere && whole;
+            assert_eq!(is_defined(&case, BbmLevel::L0), reaches, "{}", Instance::Case(case));
+            *(if reaches { &mut hits } else { &mut misses }) += 1;
+        }
+        assert!(hits > 200 && misses > 100, "{hits} and {misses}");
+        // Every instruction there is, and every way to aim it.
+        let forms: BTreeSet<_> = cases().filter_map(|case| case.change.form()).collect();
+        let encodings: BTreeSet<_> = forms.iter().map(|form| form.encoding()).collect();
+        assert_eq!(encodings.len(), 60);
+        assert!(Aim::ALL.iter().all(|aim| forms.iter().any(|form| form.aim == *aim)));
     }
 
     /// A store that neither mapping permits is worth a test too, since it must fault whatever entries are mixed; a

@@ -13,6 +13,8 @@ use vmsa::{
     layout::{Layout, Width},
     outcome::{Kind, Phase},
     rule::{Asids, Comparison, HardwareUpdates, Invalidation, Reach},
+    sequence::{Step, Tlbi},
+    tlbi::{Aim, Form},
     transition::{self, Context, Needed, Transition},
     update::{self, Update},
     verdict::{self, Allowance, Control, Situation},
@@ -381,7 +383,13 @@ fn steps(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
     let whose = if case.script.is_some() { "The steps, instead of the method's own" } else { "The method's steps" };
     writeln!(out, "\n{whose}:")?;
     for step in case.sequence().steps() {
-        writeln!(out, "  {:<24} // {}", step.asm(), step.reason())?;
+        match (step, case.change.form()) {
+            (Step::Tlbi(Tlbi::Form), Some(form)) => {
+                let name = Form { aim: Aim::Hit, ..form };
+                writeln!(out, "  {:<24} // {}", format!("tlbi {name}"), form.describe())?;
+            }
+            _ => writeln!(out, "  {:<24} // {}", step.asm(), step.reason())?,
+        }
     }
     Ok(())
 }
@@ -390,7 +398,7 @@ fn needs(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
     writeln!(out, "\nWhat the change needs, and whether this method gives it:")?;
     for level in BbmLevel::ALL {
         let needed = case.change.needs(case.granule, level);
-        let given = match transition::sufficient(&case.sequence(), case.change, case.granule, level) {
+        let given = match transition::sufficient_for(case, level) {
             Ok(_) => "given".to_owned(),
             // What a script lacks need not be what the change asks for.
             Err(Needed { rule, why, .. }) if case.script.is_some() => {

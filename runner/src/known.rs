@@ -8,6 +8,7 @@ use vmsa::{
     change::{Change, What},
     instance::{Access, Case, Method},
     outcome::{Fault, Kind, Phase},
+    tlbi::Form,
 };
 
 use crate::platform::qemu;
@@ -31,6 +32,14 @@ pub const QEMU_JUMP_CACHE: Note = Note {
            in the block's other pages that ran before still runs without a look at the TLB",
 };
 
+/// QEMU computes the length of a TLBI by range in 32 bits: where (NUM + 1) * 2^(5 * SCALE + 1) granules are 4 GiB or
+/// more it flushes too little, and for multiples of 4 GiB nothing. Inferred from which SCALE and NUM fail.
+pub const QEMU_RANGE_LENGTH: Note = Note {
+    name: "qemu-range-length",
+    what: "known defect of QEMU (found 2026-11-23, in 10.0.2): a TLBI by range of 4 GiB or more removes less than it \
+           says, its length taken modulo 4 GiB",
+};
+
 /// QEMU does not cache a translation that lacks a permission: it walks again, and finds the new one.
 pub const QEMU_REWALKS: Note =
     Note { name: "qemu-rewalks", what: "QEMU cannot show this: it walks again where a permission was lacking" };
@@ -51,6 +60,11 @@ pub const QEMU_NO_ASIDS: Note = Note {
 #[must_use]
 pub fn defect(kind: &str, instance: &Instance) -> Option<Note> {
     let Instance::Case(case) = instance else { return None };
+    let leaves_tables = |form: Form| form.op.is_last_level() && case.change.frees_table();
+    let by_range = |form: Form| form.op.is_range() && form.aim.hits() && !leaves_tables(form);
+    if kind == qemu::KIND && case.change.form().is_some_and(by_range) {
+        return Some(QEMU_RANGE_LENGTH);
+    }
     // Than QEMU's own page, which is 4 KiB.
     let large = case.change.level() != Level::L3 || case.granule != Granule::K4;
     let applies = kind == qemu::KIND && takes_execution(case.change) && large && case.observer.access == Access::Fetch;
@@ -118,6 +132,10 @@ mod tests {
         let id = "el1.protect.4k-l2-x-xn.bbm.fetch-local".parse().expect("an id");
         assert_eq!(defect("qemu", &id), Some(QEMU_JUMP_CACHE));
         assert_eq!(defect("board", &id), None);
+        let range = "el1.tlbi-range.4k-l3-rvaae1is.bbm.load-remote".parse().expect("an id");
+        assert_eq!([defect("qemu", &range), defect("board", &range)], [Some(QEMU_RANGE_LENGTH), None]);
+        let neighbour = "el1.tlbi-range.4k-l3-rvaae1is-page.bbm.load-remote".parse().expect("an id");
+        assert_eq!(defect("qemu", &neighbour), None);
         let page = "el1.protect.4k-l3-x-xn.bbm.fetch-local".parse().expect("an id");
         assert_eq!(defect("qemu", &page), None);
         let control = "el1.protect.4k-l3-ro-rw.direct-notlbi.store-local".parse().expect("an id");

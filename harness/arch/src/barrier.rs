@@ -18,6 +18,8 @@ macro_rules! barrier {
 barrier! {
     /// DSB ISH: completes this PE's accesses and its TLBIs of the Inner Shareable domain.
     dsb_ish = "dsb ish",
+    /// DSB OSH: as DSB ISH, of the Outer Shareable domain.
+    dsb_osh = "dsb osh",
     /// DSB ISHST: completes stores, so that walkers see them; does not complete a TLBI.
     dsb_ishst = "dsb ishst",
     /// DSB ISHLD: completes loads; neither stores nor TLBIs.

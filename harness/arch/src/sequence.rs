@@ -15,6 +15,7 @@ use vmsa::{
     descriptor::Descriptor,
     mark::Marks,
     sequence::{Dsb, Step, Tlbi},
+    tlbi::{Form, Target},
 };
 
 use crate::{barrier, tlbi};
@@ -39,6 +40,8 @@ pub struct Live<'a> {
     leaves: [&'a [&'a AtomicU64]; 2],
     /// Marks that hardware has set in what was replaced, once there was a compare-and-swap.
     found: Option<Marks>,
+    /// What [`Tlbi::Form`] stands for, at what it is aimed, and the number that chooses its operands.
+    form: Option<(Form, Target, u64)>,
 }
 
 impl<'a> Live<'a> {
@@ -48,7 +51,7 @@ impl<'a> Live<'a> {
     /// # Safety
     /// Nothing that the program relies on, code, stack and statics included, is translated by `ptes`.
     pub const unsafe fn new(ptes: &'a [AtomicU64], base: u64, size: u64, descriptors: Descriptors) -> Self {
-        Self { ptes, size, base, va: base, descriptors, leaves: [&[]; 2], found: None }
+        Self { ptes, size, base, va: base, descriptors, leaves: [&[]; 2], found: None, form: None }
     }
 
     /// The same with TLBIs by VA that name `va`, another address that a descriptor translates.
@@ -65,6 +68,14 @@ impl<'a> Live<'a> {
     #[must_use]
     pub const fn carrying(mut self, leaves: [&'a [&'a AtomicU64]; 2]) -> Self {
         self.leaves = leaves;
+        self
+    }
+
+    /// The same with this form under test, with the operands that `number` chooses.
+    #[inline]
+    #[must_use]
+    pub const fn with_form(mut self, form: Form, target: Target, number: u64) -> Self {
+        self.form = Some((form, target, number));
         self
     }
 
@@ -170,6 +181,7 @@ impl<'a> Live<'a> {
             }
             Step::Dsb(Dsb::Ishst) => barrier::dsb_ishst(),
             Step::Dsb(Dsb::Ish) => barrier::dsb_ish(),
+            Step::Dsb(Dsb::Osh) => barrier::dsb_osh(),
             Step::Dsb(Dsb::Ishld) => barrier::dsb_ishld(),
             Step::Dsb(Dsb::Nshst) => barrier::dsb_nshst(),
             Step::Dsb(Dsb::Nsh) => barrier::dsb_nsh(),
@@ -190,6 +202,11 @@ impl<'a> Live<'a> {
             Step::Tlbi(Tlbi::Vaae1isUnshifted) => tlbi::vaae1is_unshifted(self.va),
             Step::Tlbi(Tlbi::Vae1isOtherAsid) => tlbi::vae1is_other(self.va),
             Step::Tlbi(Tlbi::Aside1is) => tlbi::aside1is(tlbi::ASID),
+            Step::Tlbi(Tlbi::Form) => {
+                if let Some((form, target, number)) = self.form {
+                    tlbi::form(form, target, number);
+                }
+            }
             Step::Tlbi(Tlbi::Vae2is) => tlbi::vae2is(self.va),
             Step::Isb => barrier::isb(),
         }

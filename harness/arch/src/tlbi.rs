@@ -4,19 +4,14 @@
 
 use core::arch::asm;
 
+pub use vmsa::tlbi::{ASID, ASID_SHIFT, OTHER_ASID};
+use vmsa::tlbi::{Form, Operands, Target};
+
 /// Xt of a TLBI by VA or IPA without ASID, TTL hint 0 ("any level").
 #[inline(always)]
 const fn operand(address: u64) -> u64 {
     (address >> 12) & ((1 << 44) - 1)
 }
-
-/// The ASID of every payload, in TTBR1_EL1.
-pub const ASID: u64 = 1;
-/// An ASID that an observer may switch to.
-pub const OTHER_ASID: u64 = 2;
-
-/// Bit 0 of the ASID in a TTBR and in the Xt of a TLBI by ASID.
-pub const ASID_SHIFT: u32 = 48;
 
 macro_rules! tlbi {
     ($($(#[$meta:meta])* $name:ident($($arg:ident $(, $xt:expr)?)?) = $text:literal),+ $(,)?) => {
@@ -76,4 +71,54 @@ tlbi! {
     alle2is() = "alle2is",
     /// Every EL2 entry, this PE only. From EL2.
     alle2() = "alle2",
+}
+
+/// SYS #0, C`CRN`, C`CRM`, #`OP2`: what the TLBIs of EL1&0 are, whichever of their names the assembler knows.
+#[inline(always)]
+fn sys<const CRN: u8, const CRM: u8, const OP2: u8>(operand: u64) {
+    if matches!(OP2, 0) {
+        // Without an operand, Xt must be XZR.
+        // SAFETY: dropping cached translations changes no mapping; a later walk reads the same tables.
+        unsafe {
+            asm!(
+                "sys #0, c{crn}, c{crm}, #{op2}",
+                crn = const CRN, crm = const CRM, op2 = const OP2,
+                options(nostack, preserves_flags),
+            );
+        }
+    } else {
+        // SAFETY: the same.
+        unsafe {
+            asm!(
+                "sys #0, c{crn}, c{crm}, #{op2}, {xt}",
+                crn = const CRN, crm = const CRM, op2 = const OP2, xt = in(reg) operand,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+}
+
+/// One TLBI of this encoding; says whether there is one.
+fn execute(encoding: (u8, u8, u8), operand: u64) -> bool {
+    macro_rules! among {
+        ($($crn:literal: $($crm:literal = [$($op2:literal)+])+;)+) => {
+            match encoding {
+                $($($(($crn, $crm, $op2) => sys::<$crn, $crm, $op2>(operand),)+)+)+
+                _ => return false,
+            }
+        };
+    }
+    among! {
+        8: 1 = [0 1 2 3 5 7] 3 = [0 1 2 3 5 7] 7 = [0 1 2 3 5 7] 2 = [1 3 5 7] 5 = [1 3 5 7] 6 = [1 3 5 7];
+        9: 1 = [0 1 2 3 5 7] 3 = [0 1 2 3 5 7] 7 = [0 1 2 3 5 7] 2 = [1 3 5 7] 5 = [1 3 5 7] 6 = [1 3 5 7];
+    }
+    true
+}
+
+/// `form`, aimed at `target`, with the operands that `number` chooses; one TLBI, or one for each leaf.
+pub fn form(form: Form, target: Target, number: u64) {
+    let Operands { first, step, count } = form.operands(target, number);
+    for n in 0..count {
+        assert!(execute(form.encoding(), first + n * step), "a form without an encoding");
+    }
 }

@@ -236,7 +236,7 @@ impl<'a> Work<'a> {
             observer.cpu.enter(Phase::Before, Part::Restore);
             self.window.recover(observer.spot);
             self.window.forget(Side::Old);
-            let mut undo = self.window.live_at(observer.spot).reversed();
+            let mut undo = self.window.live_at(observer.spot, observer.hash).reversed();
             self.restore.iter().for_each(|step| undo.step(*step));
             self.window.forget(Side::New);
             rounds += u64::from(trouble.is_none());
@@ -298,7 +298,7 @@ impl<'a> Work<'a> {
         observer.shape();
         observer.cpu.enter(Phase::During, Part::Sequence);
         let looks = observer.round & LOOK_MASK == 0;
-        let mut live = self.window.live_at(observer.spot);
+        let mut live = self.window.live_at(observer.spot, observer.hash);
         let mut steps = self.steps.iter().peekable();
         pass(observer.pattern.before);
         while let Some(step) = steps.next() {
@@ -330,7 +330,7 @@ impl<'a> Work<'a> {
         let pauses = if round & PAUSE_MASK == 0 || round == 1 { pattern.pauses(self.steps.len() as u32) } else { 0 };
         cpu.enter(Phase::During, Part::Sequence);
         pass(pattern.before);
-        let mut live = self.window.live_at(changer.spot);
+        let mut live = self.window.live_at(changer.spot, changer.hash);
         self.stage.publish(round);
         for (number, step) in self.steps.iter().enumerate() {
             if pauses >> number & 1 != 0 {
@@ -417,6 +417,8 @@ struct Observer<'a> {
     number: u64,
     /// 0 before the first.
     round: u64,
+    /// A hash of the round's number and the seed.
+    hash: u64,
     spot: &'a Spot,
     access: Access,
     pattern: Pattern,
@@ -432,11 +434,13 @@ impl<'a> Observer<'a> {
     fn new(work: &'a Work<'a>, cpu: &'a Cpu, number: u64) -> Self {
         let (spot, [access, _]) = (work.window.spot(0), work.accesses);
         let (pattern, left) = (Pattern::of(0, 0), Marks::empty());
-        Self { work, cpu, number, round: 0, spot, access, pattern, seen_new: false, made: 0, left }
+        Self { work, cpu, number, round: 0, hash: 0, spot, access, pattern, seen_new: false, made: 0, left }
     }
 
     fn begin(&mut self, round: u64) {
         self.round = round;
+        // The number is a hash of what all vCPUs know.
+        self.hash = (round ^ self.work.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.spot = self.work.window.spot(self.spot_number());
         self.access = self.work.accesses[(round & 1) as usize];
         self.pattern = Pattern::of(self.work.seed, round - 1);
@@ -452,8 +456,7 @@ impl<'a> Observer<'a> {
 
     /// Number of the spot of this round: a hash of what all vCPUs know, and its own number.
     fn spot_number(&self) -> u64 {
-        let hash = (self.round ^ self.work.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (hash >> (u64::BITS - SPOT_BITS)) + self.number
+        (self.hash >> (u64::BITS - SPOT_BITS)) + self.number
     }
 
     /// Whether nothing is accessed in this round before the change begins, so that hardware writes its marks, if it does,

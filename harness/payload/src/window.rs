@@ -20,6 +20,7 @@ use vmsa::{
     outcome::{Kind, Phase},
     rule::HardwareUpdates,
     sequence::{Step, Write},
+    tlbi::{Form, Target},
 };
 
 use crate::{
@@ -89,6 +90,8 @@ pub(crate) struct Marking {
 pub(crate) struct Window {
     /// The change.
     live: Live<'static>,
+    /// The form of TLBI under test, and at what it is aimed.
+    form: Option<(Form, Target)>,
     /// Whether the change is made so that a table which it takes out of use may be [spoilt](Self::discard).
     pub(crate) discards: bool,
     /// Whether the alias has to be kept coherent by cache maintenance.
@@ -188,6 +191,7 @@ impl Window {
         });
         Self {
             live,
+            form: change.form().map(|form| (form, change.target(granule, BASE))),
             discards: false,
             uncached,
             spots,
@@ -205,10 +209,14 @@ impl Window {
         &self.spots[number as usize % SPOTS]
     }
 
-    /// The change as made in rounds at `spot`.
+    /// The change as made in rounds at `spot`. `number` is different in each round.
     #[inline]
-    pub(crate) fn live_at(&self, spot: &Spot) -> Live<'_> {
+    pub(crate) fn live_at(&self, spot: &Spot, number: u64) -> Live<'_> {
         let live = self.live.clone().naming(spot.named);
+        let live = match self.form {
+            Some((form, target)) => live.with_form(form, target, number),
+            None => live,
+        };
         match &self.marking {
             Some(Marking { below: [old, new], .. }) => {
                 live.carrying([old, new].map(|leaves| leaves.as_ref().map_or(&[][..], |leaves| leaves)))

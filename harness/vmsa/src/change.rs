@@ -17,6 +17,7 @@ use crate::{
     memory,
     outcome::{Fault, Kind},
     rule::{Context, HardwareUpdates, Needed, Transition},
+    tlbi::{Aim, Form, Op, Target},
 };
 
 /// Leaves that map the window: where they stand, and their attributes.
@@ -318,6 +319,12 @@ whats! {
     RemapToGlobal: Globalise, "ng-g-rw" = sides(at(NOT_GLOBAL), at(RW).second());
     /// A non-global leaf gets another output address, writable before and after.
     RemapNg: Asid, "rw" = sides(at(NOT_GLOBAL), at(NOT_GLOBAL).second());
+    /// A non-global leaf gets another output address; a form of TLBI, all, by ASID or by VA, is under test.
+    TlbiRemap: Tlbi, "" = sides(at(NOT_GLOBAL), at(NOT_GLOBAL).second());
+    /// A non-global leaf gets another output address; a form of TLBI by range is under test.
+    RangeRemap: TlbiRange, "" = sides(at(NOT_GLOBAL), at(NOT_GLOBAL).second());
+    /// Tables become a read-only block elsewhere, and are freed behind a form of TLBI that is under test.
+    Freed: Freed, "" = sides(below(RO), at(RO).second());
 }
 
 impl What {
@@ -325,6 +332,21 @@ impl What {
     #[must_use]
     pub fn named(family: Family, word: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|what| what.family() == family && what.word() == word)
+    }
+
+    /// Whether a form of TLBI is under test, and this is one that fits.
+    const fn takes(self, form: Option<Form>) -> bool {
+        match (self, form) {
+            (Self::TlbiRemap, Some(form)) => !form.op.is_range() && !matches!(form.aim, Aim::Each),
+            (Self::RangeRemap, Some(form)) => form.op.is_range(),
+            (Self::Freed, Some(form)) => matches!(form.aim, Aim::Hit | Aim::Each) && !matches!(form.op, Op::Aside1),
+            (Self::TlbiRemap | Self::RangeRemap | Self::Freed, None) => false,
+            (_, form) => form.is_none(),
+        }
+    }
+
+    const fn takes_forms(self) -> bool {
+        matches!(self, Self::TlbiRemap | Self::RangeRemap | Self::Freed)
     }
 
     /// Whether a side of it has tables.
@@ -341,6 +363,7 @@ pub struct Change {
     what: What,
     level: Level,
     leaf: Level,
+    form: Option<Form>,
 }
 
 /// The one descriptor that a [`Change`] replaces, or the first of several, before and after.
@@ -367,13 +390,25 @@ impl Change {
             (true, Some(next)) => next,
             (true, None) => panic!("no level below"),
         };
-        Self { what, level, leaf }
+        Self { what, level, leaf, form: None }
     }
 
     /// The same with leaves below a table at `leaf`.
     #[must_use]
     pub const fn down_to(self, leaf: Level) -> Self {
         Self { leaf, ..self }
+    }
+
+    /// The same with this form of TLBI under test.
+    #[must_use]
+    pub const fn with_form(self, form: Form) -> Self {
+        Self { form: Some(form), ..self }
+    }
+
+    /// The form of TLBI under test, if there is one.
+    #[must_use]
+    pub const fn form(self) -> Option<Form> {
+        self.form
     }
 
     /// What it is.
@@ -412,12 +447,15 @@ impl Change {
             Some(_) => return None,
             None => (None, rest),
         };
-        let what = What::named(family, word)?;
+        let (what, form) = match What::named(family, "") {
+            Some(what) if what.takes_forms() => (what, Some(Form::parse(word)?)),
+            _ => (What::named(family, word)?, None),
+        };
         // A '-' with nothing behind it.
         if text.ends_with('-') || what.has_tables() && level.next().is_none() {
             return None;
         }
-        let change = Self::new(what, level);
+        let change = Self { form, ..Self::new(what, level) };
         match leaf {
             Some(leaf) if what.has_tables() => Some(change.down_to(leaf)),
             Some(_) => None,
@@ -438,6 +476,7 @@ impl Change {
             Self::has_leaf(granule, self.level) && (!self.what.has_tables() || self.leaf.number() > self.level.number())
         };
         geometry
+            && self.what.takes(self.form)
             && Self::has_leaf(granule, self.leaf)
             && (matches!(group, Group::One) || contiguous_group(granule, self.level).is_some())
             && self.window_size(granule) <= LARGEST
@@ -495,6 +534,13 @@ impl Change {
     pub const fn resizes(self) -> bool {
         let Sides { old, new, .. } = self.what.sides();
         old.below != new.below
+    }
+
+    /// What a form of TLBI is aimed at, if the window begins at `base`, in bytes.
+    #[must_use]
+    pub const fn target(self, granule: Granule, base: u64) -> Target {
+        let (size, leaf) = (self.window_size(granule), self.old_leaf().level);
+        Target { granule, base, size, leaf, tree: self.frees_table() }
     }
 
     /// Whether a table is taken out of use.
@@ -599,9 +645,10 @@ impl fmt::Display for Change {
         if self.what.has_tables() && self.level.next() != Some(self.leaf) {
             write!(f, "-{}", self.leaf)?;
         }
-        match self.what.word() {
-            "" => Ok(()),
-            word => write!(f, "-{word}"),
+        match (self.form, self.what.word()) {
+            (Some(form), _) => write!(f, "-{form}"),
+            (None, "") => Ok(()),
+            (None, word) => write!(f, "-{word}"),
         }
     }
 }

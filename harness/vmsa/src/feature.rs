@@ -5,6 +5,7 @@ use crate::{
     geometry::Granule,
     instance::{Access, Instance},
     rule::HardwareUpdates,
+    tlbi::{Aim, Form, Scope},
 };
 
 /// The ID registers by which [`Feature::is_in`] goes, as a CPU shows them to EL2.
@@ -112,7 +113,8 @@ impl Instance {
         let granule = case.map(|case| Feature::Granule(case.granule));
         let access = case.and_then(|case| of_access(case.observer.access));
         let hardware = case.and_then(|case| of_change(case.change));
-        [granule, access, hardware].into_iter().flatten()
+        let form = case.and_then(|case| case.change.form()).into_iter().flat_map(of_form);
+        [granule, access, hardware].into_iter().flatten().chain(form)
     }
 }
 
@@ -121,6 +123,17 @@ const fn of_access(access: Access) -> Option<Feature> {
         Access::Atomic => Some(Feature::Atomics),
         _ => None,
     }
+}
+
+fn of_form(form: Form) -> impl Iterator<Item = Feature> {
+    let hint = matches!(form.aim, Aim::Hint | Aim::Level) && !form.op.is_range();
+    let asks = [
+        (Feature::TlbiOs, form.scope == Scope::Outer),
+        (Feature::TlbiRange, form.op.is_range()),
+        (Feature::Ttl, hint),
+        (Feature::Xs, form.nxs),
+    ];
+    asks.into_iter().filter(|(_, asks)| *asks).map(|(feature, _)| feature)
 }
 
 const fn of_change(change: Change) -> Option<Feature> {

@@ -84,6 +84,12 @@ words! {
         Globalise = "globalise",
         /// Non-global mappings and their ASIDs.
         Asid = "asid",
+        /// Forms of TLBI: all, by ASID, by VA.
+        Tlbi = "tlbi",
+        /// Forms of TLBI by range.
+        TlbiRange = "tlbi-range",
+        /// A table is freed behind a form of TLBI.
+        Freed = "freed",
         /// The harness tested by itself.
         Selftest = "selftest",
     }

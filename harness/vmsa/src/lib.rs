@@ -46,6 +46,7 @@ pub mod sequence;
 pub mod stress;
 #[cfg(test)]
 mod testing;
+pub mod tlbi;
 pub mod transition;
 pub mod update;
 pub mod verdict;

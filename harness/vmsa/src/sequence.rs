@@ -13,6 +13,7 @@ use crate::{
     change::{Change, Group, Sides},
     descriptor::Descriptor,
     instance::Method,
+    tlbi::{Form, Scope},
 };
 
 /// An enumeration of instructions: how each is spelled in an id, and in a listing.
@@ -68,6 +69,8 @@ instructions! {
         Ishst = 's', "dsb ishst";
         /// Also waits for TLBIs of the Inner Shareable domain.
         Ish = 'd', "dsb ish";
+        /// As ISH, of the Outer Shareable domain.
+        Osh = 'o', "dsb osh";
         /// Loads only: too weak for a descriptor and for a TLBI.
         Ishld = 'r', "dsb ishld";
         /// Stores, for this PE's walker.
@@ -106,6 +109,8 @@ instructions! {
         Aside1is = 'D', "tlbi aside1is, asid";
         /// VAE1IS for an ASID that is not in use, but by observers which switch to it.
         Vae1isOtherAsid = 'X', "tlbi vae1is, va | other asid";
+        /// The [form](crate::tlbi::Form) that the change is made with.
+        Form = 'T', "tlbi (the id's form)";
         /// EL2's own translation: not to be executed at EL1.
         Vae2is = 'R', "tlbi vae2is, va";
     }
@@ -115,14 +120,21 @@ impl Dsb {
     /// Whether a store before it is seen by every walker behind it (R_DDMVT).
     #[must_use]
     pub const fn shows_stores(self) -> bool {
-        matches!(self, Self::Ishst | Self::Ish)
+        matches!(self, Self::Ishst | Self::Ish | Self::Osh)
     }
 
     /// Whether it waits for a TLBI of the Inner Shareable domain: it must order loads and stores (R_PSMWS), and
     /// for every PE that the TLBI reaches (R_YNJCP).
     #[must_use]
     pub const fn completes_tlbis(self) -> bool {
-        matches!(self, Self::Ish)
+        matches!(self, Self::Ish | Self::Osh)
+    }
+
+    /// As [`completes_tlbis`](Self::completes_tlbis), for a TLBI of this scope. Without the nXS qualifier it waits for
+    /// those with it too.
+    #[must_use]
+    pub const fn completes(self, scope: Scope) -> bool {
+        matches!(self, Self::Osh) || !matches!(scope, Scope::Outer) && self.completes_tlbis()
     }
 }
 
@@ -246,8 +258,10 @@ impl Step {
             Self::Swap(_) => "as a store, but no update by hardware is overwritten (I_GXGZY, R_RTBRL)",
             Self::Dsb(Dsb::Ishst) => "the store is visible to every walker before the TLBI (R_DDMVT)",
             Self::Dsb(Dsb::Ish) => "the store or TLBI before it is complete on every PE (R_PSMWS, R_YNJCP)",
+            Self::Dsb(Dsb::Osh) => "as DSB ISH, for a TLBI of the Outer Shareable domain (R_YNJCP)",
             Self::Dsb(Dsb::Ishld) => "orders loads only: completes neither a store nor a TLBI (R_PSMWS)",
             Self::Dsb(Dsb::Nshst | Dsb::Nsh) => "for this PE alone: nothing is complete on another (R_YNJCP)",
+            Self::Tlbi(Tlbi::Form) => "the form under test",
             Self::Tlbi(Tlbi::Vaale1isEach) => "each entry of the group needs one of its own (I_JQPNP)",
             Self::Tlbi(Tlbi::Vaae1is | Tlbi::Vaale1is | Tlbi::Vae1is | Tlbi::Vale1is | Tlbi::Vae1isOtherAsid) => {
                 "nobody keeps the old translation of this address (R_LXHLD)"
@@ -338,7 +352,27 @@ impl Sequence {
             (false, false, Group::One) => Tlbi::Vaale1is,
             (false, false, Group::All | Group::FirstHalf) => Tlbi::Vaale1isEach,
         };
-        Self::with(method, tlbi)
+        match change.form() {
+            Some(form) => Self::with_form(method, form),
+            None => Self::with(method, tlbi),
+        }
+    }
+
+    /// The sequence of `method` with the change's form of TLBI, and the DSB that completes it.
+    fn with_form(method: Method, form: Form) -> Self {
+        let sequence = Self::with(method, Tlbi::Form);
+        let mut behind_tlbi = false;
+        let widened = sequence.steps().iter().map(|&step| match step {
+            Step::Dsb(Dsb::Ish) if behind_tlbi && form.scope == Scope::Outer => {
+                behind_tlbi = false;
+                Step::Dsb(Dsb::Osh)
+            }
+            step => {
+                behind_tlbi = step == Step::Tlbi(Tlbi::Form);
+                step
+            }
+        });
+        widened.collect()
     }
 
     /// The sequence of `method` with this TLBI.

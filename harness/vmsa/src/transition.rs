@@ -10,9 +10,10 @@ use crate::{
     change::Change,
     descriptor::{Descriptor, DescriptorKind},
     geometry::{BbmLevel, Granule},
-    instance::Method,
+    instance::{Case, Method},
     rule::{Asids, HardwareUpdates, Invalidation, Reach, needed},
     sequence::{Sequence, Step, Tlbi},
+    tlbi::{Form, Scope},
 };
 
 pub use crate::rule::{Context, Need, Needed, Transition, needs};
@@ -106,12 +107,36 @@ enum Maintenance {
 /// As [`guarantee`], for any steps, whoever looks: what is not complete on every PE is not given.
 pub fn sufficient(sequence: &Sequence, change: Change, granule: Granule, bbm: BbmLevel) -> Result<Needed, Needed> {
     let descriptors = change.example(granule);
-    gives(sequence, &change.transition(granule, descriptors), descriptors.block, bbm)
+    walk(sequence, &change.transition(granule, descriptors), descriptors.block, bbm, change.form(), false)
+}
+
+/// As [`sufficient`], for the steps of `case`: where nobody but the PE that makes the change looks, a [form](Form) of
+/// local scope is enough, and where somebody looks under another ASID, what names the one in use is not. The case's cap is
+/// not taken into account.
+pub fn sufficient_for(case: &Case, bbm: BbmLevel) -> Result<Needed, Needed> {
+    let Case { change, granule, .. } = *case;
+    let descriptors = change.example(granule);
+    let here = change.form().is_some() && !case.observer.place.is_remote();
+    let sequence = case.sequence();
+    let sequence = if case.observer.access.switches_asid() { sequence.seen_by_other_asid() } else { sequence };
+    walk(&sequence, &change.transition(granule, descriptors), descriptors.block, bbm, change.form(), here)
 }
 
 /// As [`sufficient`], for any transition. `block` is the Block from which the sequence makes its descriptor with nT,
 /// if it does.
 pub fn gives(sequence: &Sequence, transition: &Transition, block: Descriptor, bbm: BbmLevel) -> Result<Needed, Needed> {
+    walk(sequence, transition, block, bbm, None, false)
+}
+
+/// `form` is what [`Tlbi::Form`] stands for; `here` says that only this PE looks.
+fn walk(
+    sequence: &Sequence,
+    transition: &Transition,
+    block: Descriptor,
+    bbm: BbmLevel,
+    form: Option<Form>,
+    here: bool,
+) -> Result<Needed, Needed> {
     let Transition { old, new, context } = *transition;
     let mut current = old;
     // The last write: what its TLBI must do, whether it did no more than clear nT, and what it needs.
@@ -119,6 +144,8 @@ pub fn gives(sequence: &Sequence, transition: &Transition, block: Descriptor, bb
     let mut last = needed(Need::Nothing, "R_GPPYH", "nothing is changed");
     let mut strongest: Option<Needed> = None;
     let mut state = Maintenance::Settled;
+    // Of the TLBI that is issued.
+    let mut scope = Scope::Inner;
     // Whether the last write is seen by every walker, and everything by this PE's next instruction.
     let (mut seen, mut synchronised) = (true, true);
     for step in sequence.steps() {
@@ -149,7 +176,7 @@ pub fn gives(sequence: &Sequence, transition: &Transition, block: Descriptor, bb
                 seen |= dsb.shows_stores();
                 match state {
                     Maintenance::Written if dsb.shows_stores() => state = Maintenance::Visible,
-                    Maintenance::Issued if dsb.completes_tlbis() => {
+                    Maintenance::Issued if dsb.completes(scope) => {
                         (state, synchronised) = (Maintenance::Settled, false)
                     }
                     _ => {}
@@ -158,9 +185,17 @@ pub fn gives(sequence: &Sequence, transition: &Transition, block: Descriptor, bb
             Step::Tlbi(Tlbi::Vae2is) => {
                 return Err(needed(Need::Bbm, "R_LXHLD", "a TLBI of EL2's regime is undefined at EL1"));
             }
+            Step::Tlbi(Tlbi::Form) => {
+                if let Some(form) = form
+                    && state == Maintenance::Visible
+                    && form.reaches(owed, here)
+                {
+                    (state, scope) = (Maintenance::Issued, form.scope);
+                }
+            }
             Step::Tlbi(tlbi) => {
                 if state == Maintenance::Visible && reaches(tlbi, owed) {
-                    state = Maintenance::Issued;
+                    (state, scope) = (Maintenance::Issued, Scope::Inner);
                 }
             }
             Step::Isb => synchronised |= seen && (state == Maintenance::Settled || only_clears_nt),

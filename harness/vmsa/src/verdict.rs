@@ -36,7 +36,7 @@ use crate::{
     outcome::{Count, End, Fault, Kind, Phase},
     rule::HardwareUpdates,
     sequence::{Sequence, Write},
-    transition::{Context, Need, Needed, Transition, gives, guarantee, sufficient},
+    transition::{Context, Need, Needed, Transition, gives, guarantee, sufficient, sufficient_for},
     update::Update,
 };
 
@@ -102,13 +102,7 @@ fn effective(case: &Case, level: BbmLevel) -> BbmLevel {
 /// Whether the case's steps are a defined way of making its change; see [`guarantee`].
 fn defined(case: &Case, level: BbmLevel) -> Result<Needed, Needed> {
     let level = effective(case, level);
-    match case.script {
-        _ if case.observer.access.switches_asid() => {
-            sufficient(&case.sequence().seen_by_other_asid(), case.change, case.granule, level)
-        }
-        Some(script) => sufficient(&script, case.change, case.granule, level),
-        None => guarantee(case.method, case.change, case.granule, level),
-    }
+    sufficient_for(case, level)
 }
 
 /// Whether `case`, on a CPU of BBM level `level`, makes its change in a defined way: when its steps are done, the old
@@ -136,7 +130,7 @@ pub struct Situation {
     level: Level,
     method: Method,
     sequence: Sequence,
-    /// Whether these are not the method's own steps.
+    /// Whether these are not the method's own steps, or have a form of TLBI that may miss the window.
     scripted: bool,
     stage2: bool,
     /// Whether the steps are a defined way of making the change.
@@ -210,7 +204,7 @@ impl Situation {
             level: case.change.level(),
             method: case.method,
             sequence: case.sequence(),
-            scripted: case.script.is_some(),
+            scripted: case.script.is_some() || case.change.form().is_some(),
             stage2: case.stage2 != Stage2::Off,
             given: defined(case, level),
             leaves: (case.change.leaves(), effective(case, level)),

@@ -139,6 +139,12 @@ words! {
 }
 
 impl Method {
+    /// Whether it writes by compare-and-swap.
+    #[must_use]
+    pub const fn swaps(self) -> bool {
+        matches!(self, Self::BbmCas | Self::NtCas | Self::DirectCas)
+    }
+
     /// Whether the method can be carried out for `change` at all: only a Block has an nT bit, a Table descriptor has no
     /// Access flag to break it by. Where that is what changes there is nothing in between, and where hardware sets it, it
     /// keeps nobody out.

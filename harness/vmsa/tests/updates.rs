@@ -60,7 +60,7 @@ fn an_update_is_overwritten_by_plain_stores_alone() {
         let futures = futures(old, context.hardware);
         let changes = old != new && futures.len() > 1;
         assert_eq!(transition.must_swap().is_some(), changes, "{transition:?}");
-        for &method in Method::ALL {
+        for &method in Method::ALL.iter().filter(|method| !method.swaps()) {
             let Some(plain) = transition.sequence(method) else { continue };
             let overwritten = |sequence: &Sequence| {
                 updates(sequence, &transition).iter().any(|update| update.fate == Fate::Overwritten)
@@ -119,9 +119,10 @@ fn updates_are_no_need() {
     }
 }
 
-/// With hardware updates on, AF=0 is no break: but a compare-and-swap that finds it knows that nothing is cached.
+/// With hardware updates on, AF=0 is no break: and a compare-and-swap that goes on with whatever hardware has made of the
+/// old descriptor may have found one that was cached.
 #[test]
-fn a_compare_and_swap_of_af0_needs_no_tlbi() {
+fn af0_is_cached_where_hardware_sets_it() {
     let old = Descriptor::leaf(Granule::K4, Level::L3, 0x4000_0000, Attributes::NORMAL_RW).with_af(false);
     let new = Descriptor::leaf(Granule::K4, Level::L3, 0x5000_0000, Attributes::NORMAL_RW);
     for hardware in HardwareUpdates::ALL {
@@ -130,8 +131,8 @@ fn a_compare_and_swap_of_af0_needs_no_tlbi() {
             let sequence = Sequence::parse(letters).expect("letters");
             gives(&sequence, &transition, old, BbmLevel::L3).map_err(|missed| missed.need)
         };
-        assert!(given("cdi").is_ok());
         let off = hardware == HardwareUpdates::Off;
+        assert_eq!(given("cdi").is_ok(), off);
         assert_eq!(given("1di").is_ok(), off);
         // As a break it is as good.
         assert_eq!(given("1sBdi").is_err_and(|need: Need| need.is_bbm()), !off);

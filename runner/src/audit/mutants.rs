@@ -16,6 +16,7 @@ use vmsa::{
     change::Change,
     instance::{Case, Instance, Method, Stage2},
     mutant::{self, Mistake},
+    rule::HardwareUpdates,
     sequence::{Dsb, Sequence, Step, Tlbi, Write},
     transition::{guarantee, sufficient},
     verdict::Class,
@@ -112,16 +113,24 @@ fn mutants(cases: &[Case]) -> Vec<Mutant> {
 }
 
 /// `sequence` with an ISB behind it, if that could make no difference to anybody: old and new descriptor translate
-/// alike, and the one that the last write replaces faults nowhere, or is synchronised with.
+/// alike, and the one that the last write replaces faults nowhere, or is synchronised with. Where hardware marks
+/// descriptors, an entry made from the old one that is used too long leaves no mark in the new one, unless software takes the
+/// old one's marks over; and then it does so by another store, behind which the model cannot show the fault of a break either.
 fn synchronisation_cannot_show(case: &Case, sequence: &Sequence) -> Option<Sequence> {
     let change = case.change;
     let alike =
         !change.moves() && change.what().has_tables() && change.old_leaf().attributes == change.new_leaf().attributes;
     let steps = sequence.steps();
-    let made = steps.iter().position(|step| *step == Step::Write(Write::New))?;
+    let made = steps.iter().position(|step| matches!(step.write(), Some((Write::New, _))))?;
     let shown = steps[made..].iter().position(|step| matches!(step, Step::Dsb(dsb) if dsb.shows_stores()));
     let synchronised = shown.is_some_and(|shown| steps[made + shown..].contains(&Step::Isb));
-    let harmless = alike && (case.method == Method::Direct || case.method == Method::Nt && synchronised);
+    let marks = change.what().sides().hardware != HardwareUpdates::Off;
+    let harmless = alike
+        && match case.method {
+            Method::Direct => !marks,
+            Method::Nt => synchronised,
+            method => method.swaps() && marks,
+        };
     harmless.then(|| Sequence::of_steps(steps.iter().copied().chain([Step::Isb])))?
 }
 
@@ -133,6 +142,11 @@ const fn why_harmless(change: Change, method: Method, mistake: &Mistake) -> Opti
     match mistake {
         Mistake::Replaced { by: Step::Tlbi(Tlbi::Vae1isOtherAsid), .. } => {
             Some("the window's entries are global, and a TLBI by any ASID removes those")
+        }
+        Mistake::LeftOut { step: Step::Isb, .. } | Mistake::Swapped { second: Step::Isb, .. } if method.swaps() => {
+            Some(
+                "the old descriptor's marks are taken over, by a store that hides what a missing synchronisation shows",
+            )
         }
         Mistake::LeftOut { step: Step::Isb, .. } | Mistake::Swapped { second: Step::Isb, .. } => {
             Some("old and new descriptor translate alike: what was translated before the change goes to the same place")

@@ -191,6 +191,9 @@ pub struct Run {
     /// first with `seed`, the next with `seed` + 1 and so on; what they saw is added up.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub passes: u64,
+    /// Which [patterns](vmsa::stress::Pattern::VERSION) seed and round stand for, if the payload had any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patterns: Option<u8>,
     /// Instances asked for. A file with fewer cases is of a run that was interrupted.
     pub planned: u64,
     /// When it began. A resumed run keeps its first start, by which a journal and its file know each other.

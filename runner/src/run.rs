@@ -20,7 +20,7 @@ use std::{
 
 use ::model::trace::Marks;
 use chrono::Utc;
-use vmsa::{Instance, verdict::Class};
+use vmsa::{Instance, stress::Pattern, verdict::Class};
 use wire::plan::Settings;
 
 use crate::{
@@ -702,6 +702,7 @@ impl Job<'_> {
             seed: Hex(self.args.seed),
             rounds: self.args.rounds.get(),
             passes: 1,
+            patterns: Some(Pattern::VERSION),
             planned: self.instances.len() as u64,
             start: Utc::now(),
             duration_ms: 0,

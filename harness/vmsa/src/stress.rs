@@ -54,6 +54,8 @@ pub struct Pattern {
 }
 
 impl Pattern {
+    /// Which patterns seed and round stand for: another number means others.
+    pub const VERSION: u8 = 1;
     /// Turns of the longest wait in front of the sequence; a power of two.
     const BEFORE: u64 = 256;
     /// Turns of the longest wait between steps; a power of two.

@@ -4,11 +4,12 @@
 //! unshown. A note is printed beside it, and the tests under `cargo test` expect exactly this.
 
 use vmsa::{
-    Granule, Instance, Level,
+    BbmLevel, Granule, Instance, Level,
     change::{Change, What},
     instance::{Access, Case, Method},
     outcome::{Fault, Kind, Phase},
     tlbi::Form,
+    verdict::is_defined,
 };
 
 use crate::platform::qemu;
@@ -54,6 +55,20 @@ pub const QEMU_MAINTENANCE: Note = Note {
 pub const QEMU_NO_ASIDS: Note = Note {
     name: "qemu-no-asids",
     what: "QEMU cannot show this: its TLB has no ASIDs, and is emptied by a TLBI by any of them and by their change",
+};
+
+/// A TLBI may always remove more than it names, and QEMU's often do.
+pub const PRECISION: Note = Note {
+    name: "precision",
+    what: "what a TLBI that misses the window removes besides what it names is each TLB's own choice",
+};
+
+/// Where a TLBI is missing, or misses what it should remove, a PE that walks meets the new descriptor and one that does not
+/// the old entry. Which of them an observer on another PE does is a matter of the moment: QEMU lets it run for long, and
+/// the model for an instruction.
+pub const MOMENT: Note = Note {
+    name: "moment",
+    what: "whether an observer elsewhere walks before or behind a change that lacks its TLBI is a matter of the moment",
 };
 
 /// The defect of the platform `kind` that makes this instance fail there, if one is known.
@@ -114,10 +129,14 @@ pub fn difference(kind: &str, instance: &Instance, sees: bool, phase: Phase, out
         None
     } else if kind == qemu::KIND && case.observer.access == Access::Dc {
         Some(QEMU_MAINTENANCE)
-    } else if kind == qemu::KIND && gives(case.change) && if sees { outcome == Kind::New } else { denied } {
+    } else if kind == qemu::KIND && if sees { gives(case.change) && outcome == Kind::New } else { denied } {
         Some(QEMU_REWALKS)
     } else if kind == qemu::KIND && asids_decide(case) && sees == (outcome == Kind::New) {
         Some(QEMU_NO_ASIDS)
+    } else if case.change.form().is_some() && !is_defined(case, BbmLevel::L3) {
+        Some(PRECISION)
+    } else if case.observer.place.is_remote() && !is_defined(case, BbmLevel::L3) {
+        Some(MOMENT)
     } else {
         defect(kind, instance).filter(|_| if sees { outcome == Kind::Old } else { denied })
     }

@@ -64,7 +64,7 @@ struct Owed {
 /// What is owed for `defect`, if anything.
 const fn owed(defect: Defect) -> Option<Owed> {
     let (issue, family, why) = match defect {
-        Defect::PageByFirst4k => (4, "unaligned TLBI", "no TLBI names a page of 16K or 64K but by its first 4 KiB"),
+        Defect::PageByFirst4K => (4, "unaligned TLBI", "no TLBI names a page of 16K or 64K but by its first 4 KiB"),
         Defect::ContiguousPastGroup => (4, "neighbours", "nobody looks at the group behind a Contiguous one"),
         Defect::ContiguousOverInvalid => (4, "hole", "no Contiguous group has an invalid member"),
         Defect::DeviceKept => (4, "alignment", "nobody makes unaligned accesses to what was Device memory"),

@@ -129,6 +129,9 @@ fn synchronisation_cannot_show(case: &Case, sequence: &Sequence) -> Option<Seque
         && match case.method {
             Method::Direct => !marks,
             Method::Nt => synchronised,
+            // Of a split there is no such store.
+            Method::BbmCas => marks && change.frees_table(),
+            Method::NtCas => marks && (change.frees_table() || synchronised),
             method => method.swaps() && marks,
         };
     harmless.then(|| Sequence::of_steps(steps.iter().copied().chain([Step::Isb])))?

@@ -315,10 +315,9 @@ const ROWS: &[Row] = &{
         row(&[CarrySplit, CarryMerge], &[L2], &[DirectCas], &[Store]).places(&[All]),
         row(&[CarrySplit, CarryMerge], &[L2], &[BbmCas, DirectCas], &[Store]).granules(LARGER).remote(),
         // E6: Cortex-A715 2645198, a wrong ESR or FAR of the Permission fault behind a change to not executable.
-        row(&[ExecPxnSet, ExecPxnClear], &[L3, L2], &[Direct], &[Fetch]).remote(),
         row(&[ExecUxnSet, ExecUxnClear], &[L3, L2], &[Direct], &[Fetch]),
         row(&[ExecXnSet, ExecXnClear], &[L3, L2], &[Bbm, Direct], &[Fetch]),
-        row(&[ExecPxnSet, ExecXnSet], &[L3, L2], &[Direct], &[Fetch]).granules(LARGER).remote(),
+        row(&[ExecXnSet], &[L3, L2], &[Direct], &[Fetch]).granules(LARGER).remote(),
         //
         row(&[GlobalClear, GlobalSet], &[L3, L2], &[Bbm, Direct], &[Load, Store]),
         row(&[RemapToNg, RemapToGlobal], &[L3, L2], &[Bbm], &[Load, OtherLoad]),

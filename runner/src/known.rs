@@ -5,11 +5,11 @@
 
 use vmsa::{
     BbmLevel, Granule, Instance, Level,
-    change::{Change, What},
+    change::Change,
     instance::{Access, Case, Method},
     outcome::{Fault, Kind, Phase},
     tlbi::Form,
-    verdict::is_defined,
+    verdict::{Effects, is_defined},
 };
 
 use crate::platform::qemu;
@@ -95,7 +95,7 @@ pub fn cannot_show(kind: &str, control: &Instance) -> Option<Note> {
     } else if asids_decide(case) {
         Some(QEMU_NO_ASIDS)
     } else {
-        (gives(case.change) && case.method == Method::DirectNotlbi).then_some(QEMU_REWALKS)
+        (is_denied_before(case) && case.method == Method::DirectNotlbi).then_some(QEMU_REWALKS)
     }
 }
 
@@ -110,13 +110,9 @@ fn takes_execution(change: Change) -> bool {
     old.attributes.el1_execute && !new.attributes.el1_execute
 }
 
-/// Whether the change gives a permission.
-fn gives(change: Change) -> bool {
-    use What::{ContigRoRw, DirtyGrant, ExecPxnClear, ExecXnClear, ProtectRoRw, ProtectXnX, UserGrant, UserRoRw};
-    matches!(
-        change.what(),
-        ContigRoRw | DirtyGrant | ExecPxnClear | ExecXnClear | ProtectRoRw | ProtectXnX | UserGrant | UserRoRw
-    )
+/// Whether the old mapping denies the access, so that QEMU, which caches no such thing, finds the new one at once.
+fn is_denied_before(case: &Case) -> bool {
+    matches!(Effects::of_case(case).old, Kind::Fault(Fault::Permission, _))
 }
 
 /// Why the platform `kind` sees (`sees`), or does not see, an outcome that a CPU without this defect or habit does not
@@ -124,21 +120,26 @@ fn gives(change: Change) -> bool {
 #[must_use]
 pub fn difference(kind: &str, instance: &Instance, sees: bool, phase: Phase, outcome: Kind) -> Option<Note> {
     let Instance::Case(case) = instance else { return None };
-    let denied = matches!(outcome, Kind::Fault(Fault::Permission, _));
+    let Effects { old, new } = Effects::of_case(case);
+    let on_qemu = kind == qemu::KIND;
+    // What is stale, or is not, the break among it: nothing else depends on when somebody walks.
+    let broken = phase == Phase::During && matches!(outcome, Kind::Fault(Fault::Translation | Fault::AccessFlag, _));
+    let either = outcome == old || outcome == new || broken || outcome == Kind::Late && old == Kind::Old;
+    let lacks_tlbi = either && !is_defined(case, BbmLevel::L3);
     if phase == Phase::Before {
         None
-    } else if kind == qemu::KIND && case.observer.access == Access::Dc {
+    } else if on_qemu && case.observer.access == Access::Dc && matches!(outcome, Kind::Same | Kind::Fault(..)) {
         Some(QEMU_MAINTENANCE)
-    } else if kind == qemu::KIND && if sees { gives(case.change) && outcome == Kind::New } else { denied } {
+    } else if on_qemu && is_denied_before(case) && outcome == if sees { new } else { old } {
         Some(QEMU_REWALKS)
-    } else if kind == qemu::KIND && asids_decide(case) && sees == (outcome == Kind::New) {
+    } else if on_qemu && asids_decide(case) && outcome == if sees { new } else { old } {
         Some(QEMU_NO_ASIDS)
-    } else if case.change.form().is_some() && !is_defined(case, BbmLevel::L3) {
+    } else if case.change.form().is_some() && lacks_tlbi {
         Some(PRECISION)
-    } else if case.observer.place.is_remote() && !is_defined(case, BbmLevel::L3) {
+    } else if case.observer.place.is_remote() && lacks_tlbi {
         Some(MOMENT)
     } else {
-        defect(kind, instance).filter(|_| if sees { outcome == Kind::Old } else { denied })
+        defect(kind, instance).filter(|_| outcome == if sees { old } else { new })
     }
 }
 

@@ -38,6 +38,7 @@ mod window;
 #[macro_export]
 macro_rules! payload {
     ($payload:ident, $run:path) => {
+        // SAFETY: a binary uses this macro once, and nothing else in it has the name.
         #[unsafe(no_mangle)]
         fn payload_main(vm: $crate::boot::Vm) -> ! {
             vm.belongs_to($crate::Payload::$payload);

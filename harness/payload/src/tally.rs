@@ -210,7 +210,7 @@ impl Conflicts {
                 hpfar: None,
                 pc: slot.pc.load(Relaxed),
                 cpu,
-                cleared_by: RECOVERIES[usize::from(recovery)],
+                cleared_by: Recovery::ALL[usize::from(recovery)],
                 retries,
                 injected: injected != 0,
                 phase: Some(phase),
@@ -218,17 +218,6 @@ impl Conflicts {
         })
     }
 }
-
-/// Recoveries in order of their discriminants, by which slots name them.
-const RECOVERIES: [Recovery; 7] = [
-    Recovery::Vmalle1,
-    Recovery::Vmalls12e1,
-    Recovery::Alle2,
-    Recovery::Alle1,
-    Recovery::None,
-    Recovery::Vae1,
-    Recovery::Vaae1,
-];
 
 /// What all vCPUs together have seen.
 pub(crate) fn report(rounds: u64, trouble: Option<Trouble>) -> Report {

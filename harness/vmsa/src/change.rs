@@ -297,10 +297,6 @@ whats! {
     CarrySplit: Carry, "split" = sides(at(CLEAN), below(CLEAN)).hardware(Dirty);
     /// Tables of writable-clean leaves become a writable-clean block.
     CarryMerge: Carry, "merge" = sides(below(CLEAN), at(CLEAN)).hardware(Dirty);
-    /// A leaf becomes not executable at EL1 (PXN).
-    ExecPxnSet: Exec, "pxn-set" = sides(at(RX), at(RO));
-    /// A leaf becomes executable at EL1 (PXN).
-    ExecPxnClear: Exec, "pxn-clear" = sides(at(RO), at(RX));
     /// A leaf becomes not executable at EL0 (UXN), which EL1 does not notice.
     ExecUxnSet: Exec, "uxn-set" = sides(at(ALL_X), at(RX));
     /// A leaf becomes executable at EL0 (UXN), which EL1 does not notice.

@@ -172,16 +172,3 @@ pub fn updates(
         written.updates()
     })
 }
-
-/// The descriptor that a compare-and-swap writes in the end, where `new` was to replace `old` and hardware had made
-/// `found` of that: what it has set is set in the new one too, as far as it has a place for it.
-#[must_use]
-pub const fn carried(old: Descriptor, found: Descriptor, new: Descriptor) -> Descriptor {
-    let (was, is, will) = (old.attributes(), found.attributes(), new.attributes());
-    // An invalid descriptor says nothing about accesses.
-    if !new.is_valid() {
-        return new;
-    }
-    let new = if is.access_flag && !was.access_flag { new.with_af(true) } else { new };
-    if is.writable && !was.writable && will.dbm { new.with_write(true) } else { new }
-}

@@ -61,9 +61,11 @@ const fn forbid(rule: &'static str, why: &'static str) -> Allowance {
 
 /// What one access does under each of a change's two mappings alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Effects {
-    old: Kind,
-    new: Kind,
+pub struct Effects {
+    /// What it sees by the old mapping.
+    pub old: Kind,
+    /// What it sees by the new one.
+    pub new: Kind,
 }
 
 impl Effects {
@@ -87,7 +89,9 @@ impl Effects {
         }
     }
 
-    fn of_case(case: &Case) -> Self {
+    /// Of the accesses of `case`.
+    #[must_use]
+    pub fn of_case(case: &Case) -> Self {
         let Case { change, granule, .. } = *case;
         let leaves = [change.old_leaf(), change.new_leaf()].map(Some);
         Self::of(leaves, case.observer.access, change.level(), &change.context(granule), change.moves())

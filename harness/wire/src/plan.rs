@@ -23,10 +23,7 @@
 use core::{fmt, num::NonZeroU64};
 
 use arrayvec::ArrayString;
-use vmsa::{
-    Instance,
-    instance::{IdError, MAX_ID},
-};
+use vmsa::{Instance, instance::IdError};
 
 use crate::record::cut;
 
@@ -396,7 +393,7 @@ pub struct Excerpt(ArrayString<{ Self::MAX }>);
 
 impl Excerpt {
     /// Most bytes of it.
-    pub const MAX: usize = MAX_ID;
+    pub const MAX: usize = 72;
 }
 
 impl From<&str> for Excerpt {

@@ -129,6 +129,10 @@ pub enum Recovery {
 }
 
 impl Recovery {
+    /// All of them, in order of their numbers.
+    pub const ALL: [Self; 7] =
+        [Self::Vmalle1, Self::Vmalls12e1, Self::Alle2, Self::Alle1, Self::None, Self::Vae1, Self::Vaae1];
+
     /// The name used in result files.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -23,7 +23,6 @@ use std::{
 use model::a64::differential;
 use vmsa::{
     Instance,
-    instance::Place,
     outcome::{Kind, Phase},
     verdict::Class,
 };
@@ -329,7 +328,7 @@ fn answer(instance: &Instance, model: &CaseResult, qemu: &CaseResult) -> Answer 
         }
         Difference::End | Difference::Level | Difference::Verdict => None,
     };
-    let remote = matches!(instance, Instance::Case(case) if case.observer.place == Place::Remote);
+    let remote = matches!(instance, Instance::Case(case) if case.observer.place.is_remote());
     let races = |difference: &Difference| remote && matches!(difference, Difference::Outcome(_, Phase::During, _));
     let unknown: Vec<Difference> =
         differences.iter().filter(|difference| note(difference).is_none()).copied().collect();

@@ -45,15 +45,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 fn conflict() -> impl Strategy<Value = Conflict> {
-    let recovery = select(vec![
-        Recovery::Vmalle1,
-        Recovery::Vmalls12e1,
-        Recovery::Alle2,
-        Recovery::Alle1,
-        Recovery::None,
-        Recovery::Vae1,
-        Recovery::Vaae1,
-    ]);
+    let recovery = select(&Recovery::ALL);
     let place = (select(&Place::ALL), any::<u8>(), any::<u8>(), recovery);
     (place, number(), number(), option::of(number()), number(), any::<(u8, bool, Option<u8>)>()).prop_map(
         |((place, stage, cpu, cleared_by), esr, far, hpfar, pc, (retries, injected, phase))| Conflict {

@@ -11,6 +11,7 @@ use vmsa::{
     BbmLevel, Instance,
     feature::Feature,
     outcome::{Count, End},
+    stress,
     verdict::{self, Class, Seen},
 };
 use wire::{
@@ -223,15 +224,27 @@ struct Suite {
 }
 
 impl Suite {
-    /// Runs one instance with vCPU 0 on `first`, and reports it.
-    fn instance(&mut self, seq: u32, entry: &Entry, first: usize) {
+    /// The CPUs of vCPU 0 and of the others, for instance `seq` on CPUs of the type of CPU `like`: vCPU 0 on any of them,
+    /// the others on any of all.
+    fn placement(&self, seq: u32, like: usize) -> ArrayVec<usize, MAX_CPUS> {
+        let midr = |n: usize| CPUS[n].midr.load(Ordering::Relaxed);
+        let mut cpus: ArrayVec<usize, MAX_CPUS> = (0..self.online).collect();
+        stress::shuffle(self.settings.seed, seq.into(), &mut cpus);
+        if let Some(first) = cpus.iter().position(|n| midr(*n) == midr(like)) {
+            cpus.swap(0, first);
+        }
+        cpus
+    }
+
+    /// Runs one instance with vCPU 0 on a CPU of the type of CPU `like`, and reports it.
+    fn instance(&mut self, seq: u32, entry: &Entry, like: usize) {
+        let cpus = self.placement(seq, like);
+        let first = cpus[0];
         let mut id = Id::new();
         // An id is never longer than its buffer.
         let _ = fmt::Write::write_fmt(&mut id, format_args!("{}", entry.instance));
         console::record(&Record::Start { seq, id, cpu: first as u8 });
         let needs = entry.instance.needs();
-        // The other vCPUs go on the CPUs after the first one, around the end.
-        let cpus: ArrayVec<usize, MAX_CPUS> = (0..self.online).map(|n| (first + n) % self.online).collect();
         let payload = entry.instance.family().payload();
         let cpus = &cpus[..needs.most_cpus.min(cpus.len())];
         let lacks = |feature: &Feature| cpus.iter().find(|n| !feature.is_in(&CPUS[**n].registers())).copied();

@@ -15,7 +15,10 @@ use vmsa::{
     memory,
     rule::HardwareUpdates,
 };
-use wire::abi::{HEADER_MAGIC, MAX_VCPUS, VmInfo};
+use wire::{
+    abi::{HEADER_MAGIC, MAX_VCPUS, VmInfo},
+    frame::crc32,
+};
 
 use crate::{
     cpu, exceptions, hypercall, round,
@@ -147,6 +150,11 @@ impl Vm {
     /// Panics if the instance is not for `payload`.
     pub fn belongs_to(&self, payload: Payload) {
         assert!(self.instance.family().payload() == payload, "{} is not for the payload {payload}", self.instance);
+    }
+
+    /// A hash of the instance's id: what tells it from others, wherever it stands in a plan.
+    pub(crate) fn id_hash(&self) -> u64 {
+        crc32(&self.info.id[..self.info.id_len as usize]).into()
     }
 
     /// Has TTBR1 translate `space`, on this vCPU and on those started later. Once.

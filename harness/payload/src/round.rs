@@ -40,7 +40,6 @@ use vmsa::{
 };
 use wire::{
     abi::{MAX_VCPUS, Part, mark},
-    frame::crc32,
     record::{First, Report, Trouble},
 };
 
@@ -143,9 +142,8 @@ pub fn run(mut vm: Vm) -> ! {
     let access = case.observer.access;
     let mut window = Window::new(&mut vm, case.granule, case.change, access);
     window.discards = is_defined(&case, BbmLevel::from_mmfr2(ID_AA64MMFR2_EL1.get()));
-    let id = &vm.info.id[..vm.info.id_len as usize];
     let size = case.change.window_size(case.granule);
-    barrier::mark::<{ mark::HINT }>([mark::WINDOW, crc32(id).into(), window.spot(0).va, size]);
+    barrier::mark::<{ mark::HINT }>([mark::WINDOW, vm.id_hash(), window.spot(0).va, size]);
     let (sequence, restore) = (case.sequence(), Sequence::restore());
     let work = Work::new(&window, sequence.steps(), restore.steps(), [access; 2], vm.info.seed);
     finish(&work.run(&vm, case.observer.place))

@@ -1,4 +1,4 @@
-//! The window of a case: where it stands, what it maps to before and after, and what an access tells.
+//! The window of a case: where it stands, which its seed decides, what it maps to before and after, and what an access tells.
 //!
 //! Accesses go to a few *spots*, so that a round costs the same for a page and for 1 GiB: the first word of every
 //! even sixteenth of the window and the last word of every odd one, both ends of the window among them; accesses
@@ -20,6 +20,7 @@ use vmsa::{
     outcome::{Kind, Phase},
     rule::HardwareUpdates,
     sequence::{Step, Write},
+    stress,
     tlbi::{Form, Target},
 };
 
@@ -27,9 +28,6 @@ use crate::{
     boot::Vm,
     tables::{self, Space},
 };
-
-/// First address of every window: in the half of TTBR1, aligned to any block.
-const BASE: u64 = 0xffff_8000_0000_0000;
 
 /// log2 of the number of spots.
 pub(crate) const SPOT_BITS: u32 = 4;
@@ -111,6 +109,7 @@ impl Window {
     /// translate the window as it is before the change.
     pub(crate) fn new(vm: &mut Vm, granule: Granule, change: Change, access: Access) -> Self {
         let info = vm.info;
+        let base = stress::window_base(info.seed, vm.id_hash(), change.window_size(granule));
         let level = change.level();
         let old_oa = info.frames_base;
         let new_oa = if change.moves() { old_oa + info.frame_size } else { old_oa };
@@ -131,12 +130,12 @@ impl Window {
         }
 
         let space = Space::new(&mut vm.pool, granule);
-        let ptes = space.slots(&mut vm.pool, BASE, level, change.entries(granule));
+        let ptes = space.slots(&mut vm.pool, base, level, change.entries(granule));
         // SAFETY: the window is all that the descriptors translate, and it is only accessed by probes.
-        let whole = unsafe { Live::new(ptes, BASE, level.size(granule), descriptors) };
+        let whole = unsafe { Live::new(ptes, base, level.size(granule), descriptors) };
         whole.reversed().step(Step::Write(Write::New));
         // SAFETY: the same.
-        let live = unsafe { Live::new(&ptes[..change.changed(granule)], BASE, level.size(granule), descriptors) };
+        let live = unsafe { Live::new(&ptes[..change.changed(granule)], base, level.size(granule), descriptors) };
         vm.set_upper(&space, granule, sides.hardware);
 
         let sixteenth = change.window_size(granule) >> SPOT_BITS;
@@ -153,14 +152,14 @@ impl Window {
             let number = i;
             let named = offset_of((i + 2) % SPOTS);
             let freed = match level.next().filter(|_| change.frees_table()) {
-                Some(next) => tables::path(granule, next, trees[0], BASE + offset),
+                Some(next) => tables::path(granule, next, trees[0], base + offset),
                 None => [None; 2],
             };
-            let word = |frame, base| Word::fill(base, offset, access, uncached, |at| signature(info.seed, frame, at));
+            let word = |frame, oa| Word::fill(oa, offset, access, uncached, |at| signature(info.seed, frame, at));
             Spot {
                 freed: freed.map(|slot| slot.map(|slot| (slot, slot.load(Relaxed)))),
-                va: BASE + offset,
-                named: BASE + (named & !(granule.page_size() - 1)),
+                va: base + offset,
+                named: base + (named & !(granule.page_size() - 1)),
                 old: word(0, old_oa),
                 new: word(new_frame, new_oa),
                 number,
@@ -169,7 +168,7 @@ impl Window {
         let marking = (sides.hardware != HardwareUpdates::Off).then(|| {
             let side = |below: bool, tree, oa, leaf: Leaf| {
                 spots.each_ref().map(|spot| {
-                    let offset = spot.va - BASE;
+                    let offset = spot.va - base;
                     let slot = match level.next().filter(|_| below) {
                         Some(next) => tables::path(granule, next, tree, spot.va).into_iter().flatten().last(),
                         None => ptes.get((offset / level.size(granule)) as usize),
@@ -191,7 +190,7 @@ impl Window {
         });
         Self {
             live,
-            form: change.form().map(|form| (form, change.target(granule, BASE))),
+            form: change.form().map(|form| (form, change.target(granule, base))),
             discards: false,
             uncached,
             spots,

@@ -95,6 +95,27 @@ impl fmt::Display for Pattern {
     }
 }
 
+/// Where the window of an instance stands, `size` bytes, a power of two, to which it is aligned: drawn from the seed and a hash of
+/// the instance's id, so that TLBs meet the same change in other sets, and walks at other places in their tables. It is
+/// in the half of TTBR1, far from its ends, so that ranges around it do not leave it.
+#[must_use]
+pub const fn window_base(seed: u64, instance: u64, size: u64) -> u64 {
+    const FIRST: u64 = 0xffff_4000_0000_0000;
+    const BITS: u32 = 46;
+    FIRST + (mix(seed, !instance) & ((1 << BITS) - 1) & !(size - 1))
+}
+
+/// Puts what vCPUs may be placed on into the order in which instance `instance` of a run takes it: with another order in
+/// each, every pair of CPUs changes and observes in turn, near ones and far ones, whatever their numbers.
+pub fn shuffle<T>(seed: u64, instance: u64, places: &mut [T]) {
+    // Another stream than the one of the rounds.
+    let mut bits = mix(!seed, instance);
+    for left in (2..=places.len()).rev() {
+        places.swap(left - 1, (bits % left as u64) as usize);
+        bits = mix(bits, left as u64);
+    }
+}
+
 /// The finaliser of MurmurHash3: all bits of the round and of the seed tell in all bits.
 const fn mix(seed: u64, round: u64) -> u64 {
     let mut x = seed ^ round.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -124,6 +145,31 @@ mod tests {
             let paused = (0..256).fold(0, |all, round| all | Pattern::of(3, round).pauses(steps));
             assert_eq!(paused & ((1 << steps) - 1), (1 << steps) - 1);
             assert!((0..256).all(|round| Pattern::of(3, round).pauses(steps) & ((1 << steps) - 1) != 0));
+        }
+    }
+
+    #[test]
+    fn windows_stand_anywhere_but_at_the_ends_and_aligned() {
+        for size in [4096, 64 << 10, 2 << 20, 512 << 20, 64 << 30] {
+            let bases = || (0..256).map(|instance| window_base(9, instance, size));
+            assert!(bases().all(|base| base % size == 0 && base >> 46 == 0x3fffd));
+            let (ones, zeros) = bases().fold((0, 0), |(ones, zeros), base| (ones | base, zeros | !base));
+            assert_eq!(ones & zeros & 0x3fff_ffff_ffff, 0x3fff_ffff_ffff & !(size - 1), "{size:#x}");
+        }
+    }
+
+    #[test]
+    fn every_pair_of_places_comes_first_about_equally_often() {
+        for seed in [0, 42] {
+            let mut pairs = std::collections::BTreeMap::new();
+            for instance in 0..2000 {
+                let mut places = [0, 1, 2, 3, 4];
+                shuffle(seed, instance, &mut places);
+                *pairs.entry((places[0], places[1])).or_insert(0) += 1;
+                places.sort_unstable();
+                assert_eq!(places, [0, 1, 2, 3, 4]);
+            }
+            assert!(pairs.len() == 20 && pairs.values().all(|times| (50..150).contains(times)), "{pairs:?}");
         }
     }
 

@@ -38,7 +38,7 @@ pub const QEMU_JUMP_CACHE: Note = Note {
 pub const QEMU_RANGE_LENGTH: Note = Note {
     name: "qemu-range-length",
     what: "known defect of QEMU (found 2026-11-23, in 10.0.2): a TLBI by range of 4 GiB or more removes less than it \
-           says, its length taken modulo 4 GiB",
+           says, its length computed in 32 bits (target/arm: tlbi_aa64_get_range)",
 };
 
 /// QEMU does not cache a translation that lacks a permission: it walks again, and finds the new one.

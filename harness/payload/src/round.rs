@@ -319,7 +319,7 @@ impl<'a> Work<'a> {
         cpu.enter(Phase::Before, Part::Prime);
         // Where hardware writes marks, the changer leaves none: they are to be the observers'.
         if self.window.marking().is_none() {
-            changer.prime();
+            changer.prime(changer.spot.va);
         }
         self.go.publish(round);
         cpu.enter(Phase::Before, Part::Wait);
@@ -500,13 +500,13 @@ impl<'a> Observer<'a> {
         }
     }
 
-    /// A load, just to have this PE's TLB hold the mapping. Only an exception is worth counting: nothing excuses it.
-    fn prime(&self) {
-        // SAFETY: as in `access`.
-        let probed = unsafe { probe::load(self.spot.va) };
-        self.settle(Phase::Before, &probed);
+    /// A load, just to have this PE's TLB hold the mapping of `va`. Only an exception is worth counting: nothing excuses it.
+    fn prime(&self, va: u64) {
+        // SAFETY: as in `access`; other pages hold nothing.
+        let probed = unsafe { probe::load(va) };
+        self.settle(Phase::Before, Access::Load, va, &probed);
         if probed.esr != 0 {
-            self.count(Phase::Before, self.exception(Access::Load, probed.esr), probed);
+            self.count(Phase::Before, self.exception(Access::Load, va, probed.esr), probed);
         }
     }
 
@@ -524,7 +524,12 @@ impl<'a> Observer<'a> {
             Prime::Spot => {}
             Prime::Neighbours => {
                 for n in 1..=NEIGHBOURS {
-                    Self { spot: self.work.window.spot(self.spot_number() + n), ..*self }.prime();
+                    self.prime(self.work.window.spot(self.spot_number() + n).va);
+                }
+            }
+            Prime::Pressed(pages) => {
+                for va in self.work.window.pressing(pages) {
+                    self.prime(va);
                 }
             }
             Prime::Walk => drop_by(tlbi::vaale1),
@@ -540,10 +545,10 @@ impl<'a> Observer<'a> {
     /// Counts the conflict abort that an access met and that was recovered. One that could not be is what the access
     /// saw in the end, and counted as that.
     #[inline]
-    fn settle(&self, phase: Phase, probed: &probe::Probed) {
+    fn settle(&self, phase: Phase, access: Access, va: u64, probed: &probe::Probed) {
         if self.cpu.conflicts.settle() && Kind::from_esr(probed.esr) != Kind::Conflict {
             let esr = self.cpu.fault_syndrome.load(Relaxed);
-            self.count(phase, self.exception(self.access, esr), probe::Probed { esr, ..*probed });
+            self.count(phase, self.exception(access, va, esr), probe::Probed { esr, ..*probed });
         }
     }
 
@@ -560,11 +565,11 @@ impl<'a> Observer<'a> {
         probe::Probed { value: probed.value, esr }
     }
 
-    /// The kind that the syndrome of an exception at `access` tells, if syndrome and FAR are what that access gives by
+    /// The kind that the syndrome of an exception at `access` to `va` tells, if syndrome and FAR are what that access gives by
     /// whichever mapping; else it is none that a mapping gives (E6 are CPUs that get them wrong).
-    fn exception(&self, access: Access, esr: u64) -> Kind {
+    fn exception(&self, access: Access, va: u64, esr: u64) -> Kind {
         let [far, pc] = [&self.cpu.fault_address, &self.cpu.fault_pc].map(|register| register.load(Relaxed));
-        let offset = far.wrapping_sub(self.spot.va);
+        let offset = far.wrapping_sub(va);
         match Kind::from_esr(esr) {
             // The second instruction may be the one, and the one is where the exception came from.
             kind @ Kind::Fault(..) if access == Access::Fetch => {
@@ -580,7 +585,7 @@ impl<'a> Observer<'a> {
                 if offset < 8 && told && esr >> EC == DATA_ABORT { kind } else { Kind::Exception }
             }
             // Across a seam it may be in either word.
-            Kind::Conflict if far & !7 != self.spot.va & !7 && far & !7 != (self.spot.va + 7) & !7 => Kind::Exception,
+            Kind::Conflict if far & !7 != va & !7 && far & !7 != (va + 7) & !7 => Kind::Exception,
             kind => kind,
         }
     }
@@ -627,11 +632,11 @@ impl<'a> Observer<'a> {
                 }
             }
         };
-        self.settle(phase, &probed);
+        self.settle(phase, self.access, va, &probed);
         let kind = if probed.esr == 0 {
             self.work.window.tell(self.access, phase, self.spot, probed, token, failed)
         } else {
-            self.exception(self.access, probed.esr)
+            self.exception(self.access, va, probed.esr)
         };
         if matches!(kind, Kind::Old | Kind::New | Kind::Same) {
             let marks = Marks::of(self.access);

@@ -44,6 +44,12 @@ impl Pool {
         table
     }
 
+    /// Address of a page of zeros.
+    pub(crate) fn page(&mut self, granule: Granule) -> u64 {
+        // It is as large as a table.
+        self.table(granule)
+    }
+
     /// A table at `level` whose leaves map `oa` and what follows it, directly or by way of more tables.
     pub(crate) fn tree(&mut self, granule: Granule, level: Level, oa: u64, leaf: Leaf) -> u64 {
         let table = self.table(granule);

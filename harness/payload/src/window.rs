@@ -13,20 +13,20 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use arch::{barrier, cache, probe::Probed, sequence::Live, write_sysreg};
 use vmsa::{
     change::{Change, Leaf},
-    descriptor::Descriptor,
-    geometry::Granule,
+    descriptor::{Attributes, Descriptor},
+    geometry::{Granule, Level},
     instance::{Access, Tells},
     mark::Marks,
     outcome::{Kind, Phase},
     rule::HardwareUpdates,
     sequence::{Step, Write},
-    stress,
+    stress::{self, PRESSING_PAGES},
     tlbi::{Form, Target},
 };
 
 use crate::{
     boot::Vm,
-    tables::{self, Space},
+    tables::{self, Pool, Space},
 };
 
 /// log2 of the number of spots.
@@ -102,6 +102,8 @@ pub(crate) struct Window {
     marking: Option<Marking>,
     /// TTBR1_EL1 with either ASID.
     ttbr1: [u64; 2],
+    /// The first of [`PRESSING_PAGES`] pages, of [`page_size`](Granule::page_size) bytes each, and that size.
+    pressing: (u64, u64),
 }
 
 impl Window {
@@ -136,6 +138,10 @@ impl Window {
         whole.reversed().step(Step::Write(Write::New));
         // SAFETY: the same.
         let live = unsafe { Live::new(&ptes[..change.changed(granule)], base, level.size(granule), descriptors) };
+        // Not next to the window, where neighbours are looked at; mostly below a table that is there already.
+        let table = Level::L2.size(granule);
+        let pressing = (base ^ change.window_size(granule).max(table) << 1) & !(table - 1);
+        press(&mut vm.pool, &space, granule, pressing);
         vm.set_upper(&space, granule, sides.hardware);
 
         let sixteenth = change.window_size(granule) >> SPOT_BITS;
@@ -199,7 +205,15 @@ impl Window {
             hardware: sides.hardware,
             marking,
             ttbr1: vm.upper(),
+            pressing: (pressing, granule.page_size()),
         }
+    }
+
+    /// Addresses in `pages` pages besides the window, to load from.
+    pub(crate) fn pressing(&self, pages: u16) -> impl Iterator<Item = u64> {
+        let (first, size) = self.pressing;
+        // Each in a cache line of its own.
+        (0..pages.min(PRESSING_PAGES).into()).map(move |n| first + n * size + n * 64 % size)
     }
 
     /// The spot with this number, of which the low [`SPOT_BITS`] count.
@@ -378,6 +392,14 @@ impl Marking {
             None
         }
     }
+}
+
+/// Maps [`PRESSING_PAGES`] pages from `first`, all to one page of zeros.
+fn press(pool: &mut Pool, space: &Space, granule: Granule, first: u64) {
+    let slots = space.slots(pool, first, Level::L3, PRESSING_PAGES.into());
+    let leaf = Leaf { level: Level::L3, attributes: Attributes::NORMAL_RO };
+    let page = leaf.descriptor(granule, pool.page(granule)).raw();
+    slots.iter().for_each(|slot| slot.store(page, Relaxed));
 }
 
 /// PA of a PAR_EL1 whose F is 0.

@@ -1,7 +1,7 @@
 //! Builds what boots, and puts it into the runner.
 //!
 //! `shatter` is one file that runs on a lab machine without Rust: the Image of the hypervisor and the payloads ride
-//! in it. They are built here, by a cargo of their own: for the bare-metal target, always with the release profile,
+//! in it. They are built here, by a cargo of their own: for the bare-metal target, always with a profile of their own,
 //! and free of whatever flags and wrappers (clippy, coverage, sanitizers) this build happens to use. The linker's
 //! ELF files are then flattened. Both kinds of guest run wherever they are loaded and relocate themselves, so the
 //! only relocations they may carry are R_AARCH64_RELATIVE; anything else is refused here rather than met at EL2.
@@ -25,6 +25,9 @@ const TARGET: &str = "aarch64-unknown-none-softfloat";
 
 /// Position independent code; how it is linked, the guests' own build scripts say.
 const RUSTFLAGS: &str = "-Crelocation-model=pic";
+
+/// The profile of the workspace that is for guests.
+const PROFILE: &str = "guest";
 
 /// The payloads, each a binary of the package `shatter-cases`.
 const PAYLOADS: &[&str] = &["rounds", "selftest"];
@@ -50,7 +53,7 @@ fn build() -> Result<()> {
     ensure_target()?;
     let elves = compile(&root, &out)?;
 
-    let image = flatten(&elves.join("hv"))?;
+    let image = flatten(&elves.join("hv"))?.bytes;
     check_image(&image)?;
     store(&out.join("Image"), &image)?;
 
@@ -129,7 +132,7 @@ fn compile(root: &Path, out: &Path) -> Result<PathBuf> {
         .current_dir(root)
         .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS)
         .env("CARGO_TARGET_DIR", &target_dir)
-        .args(["build", "--release", "--target", TARGET, "--bins", "--color", "never"])
+        .args(["build", "--profile", PROFILE, "--target", TARGET, "--bins", "--color", "never"])
         .args(["-p", "shatter-hv", "-p", "shatter-cases", "--features", "shatter-cases/payload"]);
     if root.join("Cargo.lock").exists() {
         cargo.arg("--locked");
@@ -138,7 +141,7 @@ fn compile(root: &Path, out: &Path) -> Result<PathBuf> {
     if !output.status.success() {
         return Err(format!("their cargo says:\n{}", String::from_utf8_lossy(&output.stderr)));
     }
-    Ok(target_dir.join(TARGET).join("release"))
+    Ok(target_dir.join(TARGET).join(PROFILE))
 }
 
 /// Whether a variable of this build would change the guests' build. What says which rustc and cargo these are and how
@@ -159,16 +162,25 @@ fn leaks(name: &str) -> bool {
         || matches!(name, "RUSTFLAGS" | "CARGO_ENCODED_RUSTFLAGS" | "RUSTDOC" | "RUSTDOCFLAGS" | "__CARGO_FIX_PLZ")
 }
 
-/// The bytes that an ELF file asks to be loaded, as they lie in memory from address 0.
-fn flatten(path: &Path) -> Result<Vec<u8>> {
+/// What an ELF file asks to be loaded.
+struct Flat {
+    /// As it lies in memory from address 0.
+    bytes: Vec<u8>,
+    /// The lowest address that a relocation writes.
+    relocated: u64,
+}
+
+fn flatten(path: &Path) -> Result<Flat> {
     let at = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
     let data = fs::read(path).map_err(|e| at(&e))?;
     let file = ElfFile64::<Endianness>::parse(&*data).map_err(|e| at(&e))?;
     let endian = file.endian();
+    let mut relocated = u64::MAX;
 
     for section in file.elf_section_table().iter() {
         let Some((relocations, _)) = section.rela(endian, &*data).map_err(|e| at(&e))? else { continue };
         for relocation in relocations {
+            relocated = relocated.min(relocation.r_offset.get(endian));
             let kind = relocation.r_type(endian, false);
             if kind != elf::R_AARCH64_RELATIVE {
                 let offset = relocation.r_offset.get(endian);
@@ -195,7 +207,7 @@ fn flatten(path: &Path) -> Result<Vec<u8>> {
         }
         flat[start..end].copy_from_slice(bytes);
     }
-    Ok(flat)
+    Ok(Flat { bytes: flat, relocated })
 }
 
 /// Checks the arm64 boot protocol's header, without which QEMU and boot loaders do not take the Image for one.
@@ -214,7 +226,7 @@ fn check_image(image: &[u8]) -> Result<()> {
 }
 
 /// Stores the checksum into a payload's header and checks the result as hv will.
-fn seal(mut payload: Vec<u8>) -> Result<Vec<u8>> {
+fn seal(Flat { bytes: mut payload, relocated }: Flat) -> Result<Vec<u8>> {
     const IMAGE_SIZE: usize = 8;
     let size = payload.get(IMAGE_SIZE..IMAGE_SIZE + 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
     let size = size.filter(|size| *size >= payload.len() as u64).ok_or("its header's image_size is too small")?;
@@ -223,6 +235,13 @@ fn seal(mut payload: Vec<u8>) -> Result<Vec<u8>> {
     let body = payload.get(HEADER_LEN..).ok_or("it is shorter than its header")?;
     let crc = wire::frame::crc32(body);
     payload[Header::CRC_OFFSET..][..4].copy_from_slice(&crc.to_le_bytes());
-    Header::check(&payload).map_err(|e| e.to_string())?;
+    let header = Header::check(&payload).map_err(|e| e.to_string())?;
+    // It would relocate itself into a fault.
+    if relocated < header.writable {
+        return Err(format!(
+            "a relocation at {relocated:#x}, but only what is behind {:#x} is writable",
+            header.writable
+        ));
+    }
     Ok(payload)
 }

@@ -36,7 +36,7 @@ impl Bundle {
     pub(crate) fn read(archive: &'static [u8]) -> Self {
         let mut bundle = Self { plan: None, payloads: ArrayVec::new(), damaged: ArrayVec::new(), whole: false };
         // The reader stops silently at the end mark and at damage alike; only the end mark itself tells them apart.
-        bundle.whole = archive.windows(END_MARK.len()).any(|w| w == END_MARK);
+        bundle.whole = archive.windows(END_MARK.len()).rev().any(|w| w == END_MARK);
         for entry in cpio_reader::iter_files(archive) {
             let name = entry.name().trim_start_matches("./");
             if name == "plan" {

@@ -40,6 +40,12 @@ impl Range {
         self.start <= other.start && other.end <= self.end
     }
 
+    /// Its first `size` bytes, and what follows them; it is no smaller.
+    pub(crate) const fn split(self, size: u64) -> [Self; 2] {
+        let middle = self.start + size;
+        [Self { end: middle, ..self }, Self { start: middle, ..self }]
+    }
+
     /// Widened to whole pages of 4 KiB.
     pub(crate) const fn pages(self) -> Self {
         Self { start: self.start & !0xfff, end: self.end.saturating_add(0xfff) & !0xfff }

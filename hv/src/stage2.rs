@@ -24,12 +24,13 @@ const VALID: u64 = 1;
 const PAGE: u64 = 1 << 1;
 /// MemAttr: Normal, outer and inner write-back.
 const MEMATTR_WB: u64 = 0xf << 2;
-/// S2AP: read and write.
-const S2AP_RW: u64 = 3 << 6;
+/// S2AP: read, which is also execute; and write.
+const S2AP_R: u64 = 1 << 6;
+const S2AP_W: u64 = 1 << 7;
 /// SH: Inner Shareable.
 const SH_INNER: u64 = 3 << 8;
 const AF: u64 = 1 << 10;
-const LEAF: u64 = VALID | MEMATTR_WB | S2AP_RW | SH_INNER | AF;
+const LEAF: u64 = VALID | MEMATTR_WB | S2AP_R | SH_INNER | AF;
 
 /// VTCR_EL2: inner and outer write-back, Inner Shareable walks, 4K granule; bit 31 is RES1.
 const VTCR_BASE: u64 = 1 << 8 | 1 << 10 | 3 << 12 | 1 << 31;
@@ -64,7 +65,8 @@ impl Stage2 {
     /// The number of a new table, all invalid.
     fn table(&mut self) -> Result<usize, OutOfReach> {
         let table = POOL.get(self.used).ok_or(OutOfReach)?;
-        table.0.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
+        // SAFETY: a table is Normal memory, all of it atomics, which any bytes are; no VM runs, so that nobody walks it.
+        unsafe { arch::cache::zero(core::ptr::from_ref(table) as usize, size_of::<Table>()) };
         self.used += 1;
         Ok(self.used - 1)
     }
@@ -73,21 +75,29 @@ impl Stage2 {
         &raw const POOL[table] as u64
     }
 
-    /// Maps `range` onto itself by the largest blocks that fit, or by pages only.
-    pub(crate) fn map(&mut self, range: Range, pages: bool) -> Result<(), OutOfReach> {
-        self.map_level(0, self.start, range, pages)
+    /// Maps `range` onto itself by the largest blocks that fit, or by pages only; for writing, or not.
+    pub(crate) fn map(&mut self, range: Range, pages: bool, writable: bool) -> Result<(), OutOfReach> {
+        let leaf = LEAF | if writable { S2AP_W } else { 0 };
+        self.map_level(0, self.start, range, pages, leaf)
     }
 
-    fn map_level(&mut self, table: usize, level: Level, range: Range, pages: bool) -> Result<(), OutOfReach> {
+    fn map_level(
+        &mut self,
+        table: usize,
+        level: Level,
+        range: Range,
+        pages: bool,
+        leaf: u64,
+    ) -> Result<(), OutOfReach> {
         let size = level.size(GRANULE);
         let mut at = range.start;
         while at < range.end {
             let piece = Range { start: at, end: range.end.min((at & !(size - 1)) + size) };
             let slot = &POOL[table].0[level.index(GRANULE, at)];
             match level.next() {
-                None => slot.store(at | LEAF | PAGE, Ordering::Relaxed),
+                None => slot.store(at | leaf | PAGE, Ordering::Relaxed),
                 Some(_) if !pages && piece.size() == size && level.allows_block(GRANULE, false) => {
-                    slot.store(at | LEAF, Ordering::Relaxed);
+                    slot.store(at | leaf, Ordering::Relaxed);
                 }
                 Some(next) => {
                     let old = slot.load(Ordering::Relaxed);
@@ -98,7 +108,7 @@ impl Stage2 {
                         slot.store(Self::address(new) | VALID | PAGE, Ordering::Relaxed);
                         new
                     };
-                    self.map_level(below, next, piece, pages)?;
+                    self.map_level(below, next, piece, pages, leaf)?;
                 }
             }
             at = piece.end;

@@ -12,13 +12,11 @@ use vmsa::{
     feature::Feature,
     outcome::{Count, End},
     stress,
-    verdict::{self, Class, Seen},
+    verdict::{self, Class, Seen, Verdict},
 };
 use wire::{
     plan::{AtEnd, Console, Entry, Overrides, Plan, Settings},
-    record::{
-        Cpu, Finished, Id, MAX_OUTCOMES, Place, Platform, Record, Recovery, Register, Report, Text, Trouble, text,
-    },
+    record::{Cpu, Finished, Id, MAX_OUTCOMES, Place, Platform, Record, Recovery, Register, Report, Trouble, text},
 };
 
 use crate::{
@@ -320,19 +318,19 @@ impl Suite {
 
     fn report(&mut self, instance: &Instance, finished: Finished) {
         self.number += 1;
-        let (class, reason) = judge(instance, &finished);
+        let verdict = judge(instance, &finished);
         let Self { number, .. } = *self;
         let id = &finished.id;
-        match class {
+        match verdict.class {
             Class::Pass | Class::Observed => console::line(format_args!("ok {number} {id}")),
             Class::Skip => console::line(format_args!(
                 "ok {number} {id} # SKIP {}",
                 finished.reason.as_deref().unwrap_or("the machine lacks what it needs")
             )),
-            Class::Fail | Class::Error => {
+            class @ (Class::Fail | Class::Error) => {
                 self.failed += 1;
                 console::line(format_args!("not ok {number} {id}"));
-                console::line(format_args!("# {}: {reason}", class.name()));
+                console::line(format_args!("# {}: {}", class.name(), text(format_args!("{}", verdict.reason))));
             }
         }
         console::record(&Record::Finished(finished));
@@ -340,7 +338,7 @@ impl Suite {
 }
 
 /// The verdict for the console; the runner judges again from the record.
-fn judge(instance: &Instance, finished: &Finished) -> (Class, Text) {
+fn judge(instance: &Instance, finished: &Finished) -> Verdict {
     let report = &finished.report;
     let outcomes: ArrayVec<Count, MAX_OUTCOMES> = report.outcomes.iter().map(|o| o.count).collect();
     let el2 = |place: Place| finished.el2_conflicts.iter().filter(|c| c.place == place).count() as u64;
@@ -359,6 +357,5 @@ fn judge(instance: &Instance, finished: &Finished) -> (Class, Text) {
         uncleared: all.filter(|c| c.cleared_by == Recovery::None).count() as u64,
         bbm_presented: level,
     };
-    let verdict = verdict::judge(instance, level, &seen);
-    (verdict.class, text(format_args!("{}", verdict.reason)))
+    verdict::judge(instance, level, &seen)
 }

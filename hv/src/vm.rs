@@ -4,6 +4,9 @@
 //! EL1&0 TLB entry gone, EL1's registers reset on each CPU that runs a vCPU. Frames are not cleared (they may be
 //! 1 GiB large); payloads fill what they look at with values that carry the instance's seed.
 //!
+//! A payload's code and constants, most of its image, are mapped for reading only by stage 2. Where the VM before had
+//! the same payload and never ran without stage 2, they stand there as they were copied, and are left alone.
+//!
 //! The state is all atomics: the boot CPU writes it while no vCPU runs, and a CPU is given its vCPU by a
 //! release store of its job.
 
@@ -268,8 +271,10 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
     } else {
         let pages = needs.stage2 == Stage2Mode::Pages;
         let built = Stage2::new(private.end.max(frames.end)).and_then(|mut stage2| {
-            stage2.map(private, pages)?;
-            stage2.map(frames, pages)?;
+            let [constant, variable] = private.split(header.writable);
+            stage2.map(constant, pages, false)?;
+            stage2.map(variable, pages, true)?;
+            stage2.map(frames, pages, true)?;
             Ok(stage2)
         });
         Some(built.map_err(|_| NotRun::Stage2)?)
@@ -299,13 +304,10 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
     // SAFETY: the private memory was allocated for VMs only, is mapped as Normal memory, and no vCPU runs. VmInfo fits
     // its page, is plain data and aligned.
     unsafe {
-        // A payload that died with its MMU off has written past the caches, where lines of older contents may be.
-        arch::cache::clean_invalidate_poc(private.start as usize, private.size() as usize);
-        fill(private, &spec.payload.image[..header.image_size as usize]);
+        lay_out(private, spec.payload, stage2.is_some());
         (info_page as *mut VmInfo).write(info);
     }
-    // The payload starts with its MMU off: it fetches and reads past the caches.
-    arch::cache::clean_invalidate_poc(private.start as usize, private.size() as usize);
+    arch::cache::clean_invalidate_poc(info_page as usize, size_of::<VmInfo>());
     arch::cache::invalidate_instructions();
 
     VM.hcr.store(
@@ -340,22 +342,53 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
     Ok(())
 }
 
-/// Makes `memory` hold `image` and zeros behind it.
+/// Makes `memory` hold the image of `payload` and zeros behind it, for readers past the caches too; `protected` is
+/// whether the VM that it is for runs with stage 2 on.
+///
+/// # Safety
+/// `memory` is Normal memory, mapped here, which nobody else uses and in which nothing of Rust lives. It is larger than
+/// the image, and starts where it did in every call.
+unsafe fn lay_out(memory: Range, payload: &Payload, protected: bool) {
+    /// The payload whose constant part stands there, and could not be written; by the number of its name.
+    static STANDING: AtomicU8 = AtomicU8::new(NOBODY);
+    const NOBODY: u8 = u8::MAX;
+    let number = payload.name as u8;
+    let image = &payload.image[..payload.header.image_size as usize];
+    let (constant, data) = image.split_at(payload.header.writable as usize);
+    let [front, rest] = memory.split(constant.len() as u64);
+    let clean = |range: Range| arch::cache::clean_invalidate_poc(range.start as usize, range.size() as usize);
+    if STANDING.load(Ordering::Relaxed) != number {
+        // A payload that died with its MMU off has written past the caches, where lines of older contents may be.
+        clean(front);
+        // SAFETY: the caller's promise.
+        unsafe { fill(front, constant) };
+        // The payload starts with its MMU off: it fetches and reads past the caches.
+        clean(front);
+    }
+    STANDING.store(if protected { number } else { NOBODY }, Ordering::Relaxed);
+    // What the caches hold of the rest, whatever was written past them, does not matter: all of it is written.
+    // SAFETY: the caller's promise; the image is shorter than the memory, as `build` has checked.
+    unsafe {
+        arch::cache::zero(rest.start as usize, rest.size() as usize);
+        core::slice::from_raw_parts_mut(rest.start as *mut u8, data.len()).copy_from_slice(data);
+    }
+    clean(rest);
+}
+
+/// Makes `memory` hold `image`, which is as large.
 ///
 /// Blocks of the image that are right already are left alone. The result is the same, and an emulator keeps its
-/// translation of code that did not change, which for a short test is most of the work. There is no code behind it.
+/// translation of code that did not change, which for a short test is most of the work.
 ///
 /// # Safety
 /// `memory` is Normal memory, mapped here, which nobody else uses and in which nothing of Rust lives.
 unsafe fn fill(memory: Range, image: &[u8]) {
     /// Words that are compared at once; an archive aligns its files to 4 bytes.
     type Block = [u32; 16];
-    let start = memory.start as *mut u8;
-    let whole = image.len() / size_of::<Block>() * size_of::<Block>();
-    // SAFETY: the caller's promise; the image is shorter than the memory, as `build` has checked.
-    let (there, rest) = unsafe { core::slice::from_raw_parts_mut(start, image.len()) }.split_at_mut(whole);
+    // SAFETY: the caller's promise.
+    let there = unsafe { core::slice::from_raw_parts_mut(memory.start as *mut u8, image.len()) };
     // SAFETY: any bytes are words.
-    match unsafe { (there.align_to_mut::<Block>(), image[..whole].align_to::<Block>()) } {
+    match unsafe { (there.align_to_mut::<Block>(), image.align_to::<Block>()) } {
         (([], there, []), ([], image, [])) => {
             for (there, block) in there.iter_mut().zip(image) {
                 // A sum, since the compiler would make many branches of anything that can be known earlier.
@@ -365,15 +398,7 @@ unsafe fn fill(memory: Range, image: &[u8]) {
                 }
             }
         }
-        _ => there.copy_from_slice(&image[..whole]),
-    }
-    rest.copy_from_slice(&image[whole..]);
-    let zeros = image.len().next_multiple_of(size_of::<u64>());
-    let tail = zeros - image.len();
-    // SAFETY: the caller's promise.
-    unsafe {
-        start.add(image.len()).write_bytes(0, tail);
-        arch::cache::zero(memory.start as usize + zeros, memory.size() as usize - zeros);
+        _ => there.copy_from_slice(image),
     }
 }
 

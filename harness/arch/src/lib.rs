@@ -22,6 +22,9 @@ pub mod sequence;
 #[cfg(target_os = "none")]
 pub mod tlbi;
 
+#[cfg(target_os = "none")]
+core::arch::global_asm!(include_str!("mem.S"));
+
 /// Reads a system register that aarch64-cpu does not name, by its assembler name or `S3_…` encoding.
 ///
 /// The read has no side effects; the caller picks a register that is readable at its EL.

@@ -13,7 +13,7 @@ payload_head:
         .quad   __rela_start - payload_head
         .quad   __rela_end - payload_head
         .quad   0                               // checksum
-        .quad   0
+        .quad   __writable - payload_head       // writable
 
         .global payload_entry
         .type   payload_entry, %function

@@ -153,10 +153,15 @@ impl Space {
         let mut done = 0;
         while done < size {
             let level = self.largest_leaf((va + done) | (oa + done), size - done);
-            let leaf = Leaf { level, attributes };
-            let descriptor = leaf.descriptor(self.granule, oa + done);
-            self.slots(pool, va + done, level, 1)[0].store(descriptor.raw(), Ordering::Relaxed);
-            done += level.size(self.granule);
+            // No leaf behind it in its table can be larger: that one would have been the first of a table.
+            let leaf = level.size(self.granule);
+            let left = self.granule.entries() - level.index(self.granule, va + done);
+            let count = left.min(((size - done) / leaf) as usize);
+            let first = Leaf { level, attributes }.descriptor(self.granule, oa + done).raw();
+            for (slot, n) in self.slots(pool, va + done, level, count).iter().zip(0..) {
+                slot.store(first + n * leaf, Ordering::Relaxed);
+            }
+            done += count as u64 * leaf;
         }
     }
 

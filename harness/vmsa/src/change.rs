@@ -187,7 +187,8 @@ macro_rules! whats {
             pub const fn sides(self) -> Sides {
                 use HardwareUpdates::{AccessFlag, Dirty};
                 match self {
-                    $(Self::$name => $sides,)+
+                    // Each put together once: this is asked for at every turn.
+                    $(Self::$name => const { $sides },)+
                 }
             }
         }

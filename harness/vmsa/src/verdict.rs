@@ -301,9 +301,18 @@ impl Situation {
 /// combination; a [cap](Case::cap) of the instance is taken into account.
 #[must_use]
 pub fn allowance(instance: &Instance, level: BbmLevel, phase: Phase, kind: Kind) -> Allowance {
-    match instance {
-        Instance::Case(case) => Situation::of_case(case, level).allowance(phase, kind),
-        Instance::Selftest(test) => selftest_allowance(*test, kind),
+    allowances(instance, level)(phase, kind)
+}
+
+/// [`allowance`] for several phases and kinds of one instance, whose situation is looked at once.
+fn allowances(instance: &Instance, level: BbmLevel) -> impl Fn(Phase, Kind) -> Allowance + use<> {
+    let situation = match instance {
+        Instance::Case(case) => Ok(Situation::of_case(case, level)),
+        Instance::Selftest(test) => Err(*test),
+    };
+    move |phase, kind| match &situation {
+        Ok(situation) => situation.allowance(phase, kind),
+        Err(test) => selftest_allowance(*test, kind),
     }
 }
 
@@ -343,8 +352,8 @@ pub fn allowed_kinds(
     level: BbmLevel,
     phase: Phase,
 ) -> impl Iterator<Item = (Kind, Allowance)> + use<> {
-    let instance = *instance;
-    Kind::all().map(move |kind| (kind, allowance(&instance, level, phase, kind))).filter(|(_, a)| a.allowed)
+    let allowance = allowances(instance, level);
+    Kind::all().map(move |kind| (kind, allowance(phase, kind))).filter(|(_, a)| a.allowed)
 }
 
 /// All that is known of a finished instance when it is judged.
@@ -608,15 +617,16 @@ fn forbidden_seen(instance: &Instance, level: BbmLevel, seen: &Seen<'_>) -> Opti
     if let (Instance::Case(Case { stage2: Stage2::Off, .. }), count @ 1..) = (instance, seen.el2_for_el1_conflicts) {
         return Some(Reason::WrongEl { count });
     }
+    let allowance = allowances(instance, level);
     for count in seen.outcomes.iter().filter(|c| c.count > 0) {
-        let allowance = allowance(instance, level, count.phase, count.kind);
+        let allowance = allowance(count.phase, count.kind);
         if !allowance.allowed {
             return Some(Reason::Forbidden { count: *count, allowance });
         }
     }
     // No case of this regime changes EL2's own translation.
     let el2 = if conflict_place(instance) == Some(ConflictPlace::El2) { 0 } else { seen.el2_conflicts };
-    let unplaced = match allowance(instance, level, Phase::During, Kind::Conflict).allowed {
+    let unplaced = match allowance(Phase::During, Kind::Conflict).allowed {
         true => el2,
         false => el2.saturating_add(seen.el1_conflicts).saturating_add(seen.el2_for_el1_conflicts),
     };

@@ -8,15 +8,15 @@
 use vmsa::outcome::Phase;
 
 /// First bytes of a payload image: magic and format version.
-pub const HEADER_MAGIC: [u8; 8] = *b"SHPAYLD1";
-/// Bytes of the header: magic, then five little-endian u64, then the CRC-32 of all that follows the header.
+pub const HEADER_MAGIC: [u8; 8] = *b"SHPAYLD2";
+/// Bytes of the header: magic, then five little-endian u64, the CRC-32 of all that follows the header, and one more u64.
 pub const HEADER_LEN: usize = 64;
 
 /// The header of a payload image.
 ///
 /// Layout, little-endian: `0` magic, `8` image_size, `16` memory_size, `24` entry, `32` rela, `40` rela_end
 /// (both offsets of the RELA section, applied by the payload itself), `48` CRC-32 of `image[64..image_size]`
-/// as u32, `52..64` zero.
+/// as u32, `52` zero, `56` writable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
     /// Bytes of the image, header included, that are loaded.
@@ -25,6 +25,9 @@ pub struct Header {
     pub memory_size: u64,
     /// Offset of the first instruction.
     pub entry: u64,
+    /// Offset of the first byte that the payload writes, a multiple of 4096. Stage 2 maps what is in front of it for
+    /// reading only, so that the next VM can have it as it is.
+    pub writable: u64,
     /// CRC-32 of the image behind the header.
     pub crc: u32,
 }
@@ -46,7 +49,7 @@ impl core::fmt::Display for HeaderError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
             Self::Short => "it is cut short",
-            Self::Magic => "it does not start with SHPAYLD1",
+            Self::Magic => "it does not start with SHPAYLD2",
             Self::Sizes => "its header contradicts itself",
             Self::Crc => "its checksum does not match",
         })
@@ -70,11 +73,14 @@ impl Header {
             image_size: word(image, 8).ok_or(short)?,
             memory_size: word(image, 16).ok_or(short)?,
             entry: word(image, 24).ok_or(short)?,
+            writable: word(image, 56).ok_or(short)?,
             crc: word(image, 48).ok_or(short)? as u32,
         };
         if header.image_size > header.memory_size
             || header.entry >= header.image_size
             || header.image_size < HEADER_LEN as u64
+            || header.writable > header.image_size
+            || !header.writable.is_multiple_of(4096)
         {
             return Err(HeaderError::Sizes);
         }

@@ -1,5 +1,5 @@
-//! Payloads that jump into nothing: the hypervisor says how they ended, with registers, and goes on. On the model, with
-//! payloads of ours in which an instruction is replaced.
+//! Payloads that jump into nothing, or write where they must not: the hypervisor says how they ended, with registers, and
+//! goes on, and the next VM is none the worse. On the model, with payloads of ours in which instructions are replaced.
 
 use model::{
     machine::{Config, Machine},
@@ -18,13 +18,27 @@ const JUMP: u32 = 0xd61f_03e0;
 /// MSR SCTLR_EL1, X6; ISB; RET: where the MMU is switched on.
 const MMU_ON: [u32; 3] = [0xd518_1006, 0xd503_3fdf, 0xd65f_03c0];
 
+/// ADR X1, `distance`; below 1 MiB.
+const fn adr_x1(distance: u32) -> u32 {
+    0x1000_0001 | (distance & 3) << 29 | (distance >> 2) << 5
+}
+/// LDR W2, [X1]; CBNZ W2, two instructions on; STR WZR, [X1].
+const LOAD: u32 = 0xb940_0022;
+const SKIP_UNLESS_0: u32 = 0x3500_0042;
+const STORE_0: u32 = 0xb900_003f;
+
 /// What came of `selftest.clean` in a payload changed by `edit`, and of `el1.split.4k-l2.bbm.load-local` after it.
 fn run(edit: impl Fn(&mut [u8])) -> Vec<Finished> {
-    let instances = ["selftest.clean", "el1.split.4k-l2.bbm.load-local"].map(|id| id.parse().expect("an id"));
+    run_all("selftest", &["selftest.clean", "el1.split.4k-l2.bbm.load-local"], edit)
+}
+
+/// What came of the instances called `ids`, with `payload` changed by `edit`.
+fn run_all(payload: &str, ids: &[&str], edit: impl Fn(&mut [u8])) -> Vec<Finished> {
+    let instances: Vec<_> = ids.iter().map(|id| id.parse().expect("an id")).collect();
     let mut bundle = guest::bundle("", &instances).expect("an archive");
-    let (_, selftest) = guest::PAYLOADS.iter().find(|(name, _)| *name == "selftest").expect("it is there");
-    let start = bundle.windows(selftest.len()).position(|bytes| bytes == *selftest).expect("it is there");
-    let payload = &mut bundle[start..start + selftest.len()];
+    let (_, image) = guest::PAYLOADS.iter().find(|(name, _)| *name == payload).expect("it is there");
+    let start = bundle.windows(image.len()).position(|bytes| bytes == *image).expect("it is there");
+    let payload = &mut bundle[start..start + image.len()];
     assert!(payload.starts_with(&HEADER_MAGIC));
     let size = Header::check(payload).expect("a good payload").image_size as usize;
     edit(payload);
@@ -32,13 +46,13 @@ fn run(edit: impl Fn(&mut [u8])) -> Vec<Finished> {
     payload[Header::CRC_OFFSET..][..4].copy_from_slice(&crc.to_le_bytes());
 
     let config = Config {
-        cpus: 1,
+        cpus: 2,
         memory: Config::MEMORY,
         profile: Profile::named("benign").expect("a profile"),
         seed: 1,
         image: guest::IMAGE,
         bundle: &bundle,
-        bootargs: "shatter.rounds=1 shatter.timeout-ms=200 shatter.run=selftest.clean,el1.split.4k-l2.bbm.load-local",
+        bootargs: &format!("shatter.rounds=1 shatter.timeout-ms=200 shatter.run={}", ids.join(",")),
     };
     let mut console = vec![];
     let end =
@@ -49,7 +63,7 @@ fn run(edit: impl Fn(&mut [u8])) -> Vec<Finished> {
             finished.push(one.clone());
         }
     });
-    assert_eq!(finished.len(), 2, "{end}\n{}", String::from_utf8_lossy(&console));
+    assert_eq!(finished.len(), ids.len(), "{end}\n{}", String::from_utf8_lossy(&console));
     finished
 }
 
@@ -98,4 +112,39 @@ fn with_the_mmu_on_its_own_vectors_report_a_jump_into_nothing() {
     // The same from the same EL, by stage 1.
     assert_eq!((registers.esr_el1 >> 26, registers.esr_el1 & 0x3c), (0x21, 0b0100), "{registers:x?}");
     assert_eq!((registers.elr_el1, registers.far_el1), (0, 0), "{registers:x?}");
+}
+
+#[test]
+fn stage_2_stops_a_write_to_a_payloads_code() {
+    let finished = run(|payload| {
+        let entry = Header::check(payload).expect("a good payload").entry as usize;
+        put(payload, entry, adr_x1(0));
+        put(payload, entry + 4, STORE_0);
+    });
+    let registers = assert_end(&finished, End::Trap);
+    // A data abort from a lower EL by a write, a Permission fault.
+    assert_eq!((registers.esr_el2 >> 26, registers.esr_el2 & 0x7c), (0x24, 0x40 | 0b1100), "{registers:x?}");
+    assert_eq!(registers.far_el2, registers.pc - 4, "{registers:x?}");
+}
+
+/// Without stage 2 nothing stops it; the next VM has its code all the same.
+#[test]
+fn code_that_was_written_is_whole_again_in_the_next_vm() {
+    /// Instructions of the entry, between the first one and those that set the stack up, that only look at registers.
+    const FREE: usize = 4;
+    let off = "el1.split.4k-l2.bbm.load-remote.s2off";
+    let finished = run_all("rounds", &[off, off], |payload| {
+        let header = Header::check(payload).expect("a good payload");
+        let entry = header.entry as usize + FREE;
+        // The last word of what is not for writing, which is padding: zero is what the payload leaves there and dies of.
+        let word = header.writable as usize - 4;
+        assert_eq!(payload[word..word + 4], [0; 4], "padding");
+        put(payload, word, 1);
+        for (n, instruction) in
+            [adr_x1((word - entry) as u32), LOAD, SKIP_UNLESS_0, JUMP, STORE_0].into_iter().enumerate()
+        {
+            put(payload, entry + n * 4, instruction);
+        }
+    });
+    assert_eq!((finished[0].end, finished[1].end), (End::Done, End::Done));
 }

@@ -6,9 +6,9 @@
 //! itself where it ends, so whatever stands behind a record, even if it looks like base64, does no harm.
 //! What is damaged is reported as damaged; no record comes out that did not go in.
 
-use base64ct::{Base64, Base64Unpadded, Encoding};
-use crc::{CRC_32_ISO_HDLC, Crc, Digest, Table};
-use minicbor::{Decoder, Encode, encode::Write};
+use crc::{CRC_32_ISO_HDLC, Crc, Table};
+use data_encoding::{BASE64, BASE64_NOPAD};
+use minicbor::{Decoder, Encode};
 
 use crate::record::{self, Decoded, MAX_RECORD, Record, Report};
 
@@ -51,47 +51,16 @@ impl core::fmt::Display for TooLarge {
 
 impl core::error::Error for TooLarge {}
 
-/// Where encoded bytes go.
-trait Put {
-    fn put(&mut self, bytes: &[u8]) -> Result<(), TooLarge>;
-}
-
-impl Put for base64ct::Encoder<'_, Base64> {
-    fn put(&mut self, bytes: &[u8]) -> Result<(), TooLarge> {
-        self.encode(bytes).map_err(|_| TooLarge)
-    }
-}
-
-impl Put for &mut [u8] {
-    fn put(&mut self, bytes: &[u8]) -> Result<(), TooLarge> {
-        self.write_all(bytes).map_err(|_| TooLarge)
-    }
-}
-
-/// Hands CBOR on, counts it and adds it up, so that no second buffer is needed.
-struct Checked<'a, P> {
-    to: &'a mut P,
-    digest: Digest<'static, u32, Tables>,
-    room: usize,
-}
-
-impl<P: Put> Write for Checked<'_, P> {
-    type Error = TooLarge;
-
-    fn write_all(&mut self, bytes: &[u8]) -> Result<(), TooLarge> {
-        self.room = self.room.checked_sub(bytes.len()).ok_or(TooLarge)?;
-        self.digest.update(bytes);
-        self.to.put(bytes)
-    }
-}
-
-/// Puts `value` and its CRC-32.
-fn put_checked<P: Put>(value: impl Encode<()>, to: &mut P) -> Result<(), TooLarge> {
-    let mut checked = Checked { to, digest: CRC.digest(), room: MAX_RECORD };
+/// Writes `value` and its CRC-32 into `body`, and returns the length of both in bytes.
+fn encode_checked(value: impl Encode<()>, body: &mut [u8]) -> Result<usize, TooLarge> {
+    let room = body.len().saturating_sub(CRC_LEN).min(MAX_RECORD);
+    let mut rest = &mut body[..room];
     // The codec has no errors of its own: only writing fails.
-    minicbor::encode(value, &mut checked).map_err(|_| TooLarge)?;
-    let Checked { to, digest, .. } = checked;
-    to.put(&digest.finalize().to_le_bytes())
+    minicbor::encode(value, &mut rest).map_err(|_| TooLarge)?;
+    let size = room - rest.len();
+    let (cbor, crc) = body.split_at_mut(size);
+    crc[..CRC_LEN].copy_from_slice(&crc32(cbor).to_le_bytes());
+    Ok(size + CRC_LEN)
 }
 
 /// Writes the line of `record`, without a line end, into `line`; [`MAX_LINE`] bytes are always enough.
@@ -100,12 +69,13 @@ fn put_checked<P: Put>(value: impl Encode<()>, to: &mut P) -> Result<(), TooLarg
 /// If the record is larger than [`MAX_RECORD`] (only registers and their names can make it so), or `line` is too
 /// short for it.
 pub fn encode_line<'l>(record: &Record<'_>, line: &'l mut [u8]) -> Result<&'l str, TooLarge> {
-    let (marker, body) = line.split_at_mut_checked(MARKER.len()).ok_or(TooLarge)?;
+    let mut body = [0; MAX_BODY];
+    let size = encode_checked(record, &mut body)?;
+    let line = line.get_mut(..MARKER.len() + BASE64.encode_len(size)).ok_or(TooLarge)?;
+    let (marker, text) = line.split_at_mut(MARKER.len());
     marker.copy_from_slice(MARKER.as_bytes());
-    let mut encoder = base64ct::Encoder::<Base64>::new(body).map_err(|_| TooLarge)?;
-    put_checked(record, &mut encoder)?;
-    let length = MARKER.len() + encoder.finish().map_err(|_| TooLarge)?.len();
-    Ok(core::str::from_utf8(&line[..length]).expect("base64 is ASCII"))
+    BASE64.encode_mut(&body[..size], text);
+    Ok(core::str::from_utf8(line).expect("base64 is ASCII"))
 }
 
 /// Writes the frame body of `report` into `body` and returns its length in bytes; [`MAX_BODY`] bytes are always
@@ -114,10 +84,7 @@ pub fn encode_line<'l>(record: &Record<'_>, line: &'l mut [u8]) -> Result<&'l st
 /// # Errors
 /// If `body` is too short for it.
 pub fn encode_report(report: &Report, body: &mut [u8]) -> Result<usize, TooLarge> {
-    let size = body.len();
-    let mut rest = body;
-    put_checked(report, &mut rest)?;
-    Ok(size - rest.len())
+    encode_checked(report, body)
 }
 
 /// Why bytes are not a frame body.
@@ -337,12 +304,12 @@ impl Pieces {
         let mut padded = [b'A'; 4];
         padded[..tail.len()].copy_from_slice(tail);
         let (whole, last) = self.decoded.split_at_mut(groups.len() * 3);
-        Base64Unpadded::decode(groups.as_flattened(), whole).ok()?;
+        BASE64_NOPAD.decode_mut(groups.as_flattened(), whole).ok()?;
         // The last group may be part of the record or of what follows it; the bits that complete it do not matter,
         // since the checksum ends before them.
         let known = tail.len() * 3 / 4;
         if known > 0 {
-            Base64Unpadded::decode(padded, &mut last[..3]).ok()?;
+            BASE64_NOPAD.decode_mut(&padded, &mut last[..3]).ok()?;
         }
         let decoded = &self.decoded[..groups.len() * 3 + known];
 

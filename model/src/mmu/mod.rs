@@ -838,7 +838,8 @@ impl<T: Lookaside> Mmu<T> {
                 found = true;
             }
             apart = found;
-            if !found && !tags.flat {
+            // Where stage 2 would have to be walked for, the entry of both stages serves as well.
+            if !found && !tags.flat && !combined {
                 return false;
             }
         }

@@ -181,6 +181,18 @@ impl Micro {
         found.then(|| va.wrapping_add(page.offset))
     }
 
+    /// Drops what is kept of the pages that `size` bytes from `start` reach into; bits 55 to 0 of addresses count.
+    fn drop_range(&mut self, start: u64, size: u64) {
+        let start = start & !(PAGE - 1);
+        let is_in = |va: u64| (va & !(PAGE - 1)).wrapping_sub(start) & ((1 << 56) - 1) < size;
+        for page in self.loads.iter_mut().chain(&mut self.stores).filter(|page| is_in(page.va)) {
+            *page = Page::NONE;
+        }
+        for fetch in self.fetches.iter_mut().filter(|fetch| is_in(fetch.page)) {
+            *fetch = Fetch::NONE;
+        }
+    }
+
     fn clear(&mut self) {
         if self.used {
             *self = Self { watched: self.watched, ..Self::EMPTY };
@@ -415,10 +427,16 @@ impl Core<'_> {
 
     /// Drops the translations kept here if the modelled TLB may answer differently now.
     pub(crate) fn forget_stale(&mut self) {
-        let generation = self.shared.mmus[self.pe.number].generation();
+        let mmu = &mut self.shared.mmus[self.pe.number];
+        let (generation, ranges) = (mmu.generation(), mmu.take_stale());
         if generation != self.pe.generation {
             self.pe.generation = generation;
             self.forget();
+        } else if let Some(ranges) = ranges {
+            for (start, size) in ranges {
+                self.pe.micro.drop_range(start, size);
+            }
+            self.pe.fetch = Fetch::NONE;
         }
     }
 

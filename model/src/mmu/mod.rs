@@ -85,7 +85,7 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::{fmt, mem};
 
 use arrayvec::ArrayVec;
 use vmsa::BbmLevel;
@@ -375,6 +375,29 @@ const PENDING: usize = 64;
 /// Addresses a PE remembers to walk for unasked.
 const RECENT: usize = 8;
 
+/// Which kept [`MicroEntry`]s may have become untrue.
+#[derive(Clone, Debug)]
+struct Stale {
+    /// Counts the times when all of them may have.
+    generation: u64,
+    /// Where the others are that may have since, start and size.
+    ranges: ArrayVec<(u64, u64), 8>,
+}
+
+impl Stale {
+    fn add_all(&mut self) {
+        self.generation += 1;
+        self.ranges.clear();
+    }
+
+    /// Those for addresses in `extent`, start and size.
+    fn add(&mut self, extent: (u64, u64)) {
+        if extent.1 == u64::MAX || self.ranges.try_push(extent).is_err() {
+            self.add_all();
+        }
+    }
+}
+
 /// Translation of one PE.
 #[derive(Clone, Debug)]
 pub struct Mmu<T: Lookaside = Tlb> {
@@ -383,7 +406,7 @@ pub struct Mmu<T: Lookaside = Tlb> {
     /// Registers as of the last context synchronisation.
     synchronised: Context,
     pending: Vec<Pending>,
-    generation: u64,
+    stale: Stale,
     recent: [u64; RECENT],
     recent_at: usize,
     /// [`Defect::UpdateMisplaced`]: a descriptor and what will be stored over whatever stands there.
@@ -405,7 +428,7 @@ impl<T: Lookaside> Mmu<T> {
             tlb: T::new(profile.capacity),
             synchronised: Context::default(),
             pending: Vec::with_capacity(PENDING),
-            generation: 1,
+            stale: Stale { generation: 1, ranges: ArrayVec::new_const() },
             recent: [0; RECENT],
             recent_at: 0,
             misplaced: None,
@@ -421,16 +444,23 @@ impl<T: Lookaside> Mmu<T> {
         &self.profile
     }
 
-    /// Changes whenever a kept [`MicroEntry`] may have become untrue; starts at 1.
+    /// Changes whenever any kept [`MicroEntry`] may have become untrue; starts at 1.
     #[inline]
     #[must_use]
     pub const fn generation(&self) -> u64 {
-        self.generation
+        self.stale.generation
+    }
+
+    /// What else may have become untrue since it was asked last: start and size of addresses, of which bits 55 to 0 count.
+    #[inline]
+    pub fn take_stale(&mut self) -> Option<impl Iterator<Item = (u64, u64)> + use<T>> {
+        let ranges = &mut self.stale.ranges;
+        (!ranges.is_empty()).then(|| mem::take(ranges).into_iter())
     }
 
     /// A register of [`Context`] was written: nothing kept is certain until the next synchronisation.
     pub fn register_written(&mut self) {
-        self.generation += 1;
+        self.stale.add_all();
     }
 
     /// A context synchronisation event (ISB, exception entry, exception return) with the registers as written.
@@ -446,7 +476,7 @@ impl<T: Lookaside> Mmu<T> {
             self.tlb.retain(|entry| !entry.lingers);
         }
         self.synchronised = *context;
-        self.generation += 1;
+        self.stale.add_all();
     }
 
     /// The registers as one use sees them.
@@ -759,7 +789,7 @@ impl<T: Lookaside> Mmu<T> {
         if hit.clean() && request.kind.stores() && !self.profile.has(Defect::DirtyLost) {
             // The update is the walk's to make: without the entries that could serve the access as it is.
             self.tlb.retain(|entry| entry.is_table() || !entry.matches(&tags, va));
-            self.generation += 1;
+            self.stale.add_all();
             return self.demand(request, va, tags, context, memory, choices);
         }
         let torn = self
@@ -807,8 +837,6 @@ impl<T: Lookaside> Mmu<T> {
                 walker.keep(va, hit.one, *slot, hit.two);
             }
         });
-        let disturbed = walker.disturbed;
-        self.generation += u64::from(disturbed);
         match walked {
             Ok((hit, _)) => Ok((hit, None, !hit.nt())),
             Err(fault) => Err(self.fault(request, regime, fault)),
@@ -961,7 +989,7 @@ impl<T: Lookaside> Mmu<T> {
             choices,
             misplaced: &mut self.misplaced,
             store,
-            disturbed: false,
+            stale: &mut self.stale,
         }
     }
 
@@ -1011,15 +1039,13 @@ impl<T: Lookaside> Mmu<T> {
         if let Ok((one, slot, two)) = walked {
             walker.keep(va, one, slot, two);
         }
-        let disturbed = walker.disturbed;
-        self.generation += u64::from(disturbed);
     }
 
     fn evict_one(&mut self, choices: &mut Choices) {
         if self.tlb.len() != 0 {
             let entry = self.tlb.evict(choices.pick(Point::Evict, self.tlb.len() as u32) as usize);
             choices.tell_of(entry.extent(), "evict", || entry);
-            self.generation += 1;
+            self.stale.add(entry.extent());
         }
     }
 
@@ -1062,7 +1088,7 @@ impl<T: Lookaside> Mmu<T> {
             *lingering |= entry.lingers;
             entry.lingers
         });
-        self.generation += 1;
+        self.stale.add_all();
         if choices.chance(Point::Evict, self.profile.over_invalidate) {
             self.evict_one(choices);
         }
@@ -1096,7 +1122,7 @@ pub fn tlbi<T: Lookaside>(
         if pe != issuer && (issued.scope == Scope::NonShareable || deaf) {
             continue;
         }
-        mmu.generation += 1;
+        mmu.stale.add_all();
         if mmu.profile.invalidate == Odds::ALWAYS {
             mmu.apply(&issued, false, choices);
             continue;

@@ -1,6 +1,6 @@
 //! What a TLB holds, which entries match, and how far matching entries disagree.
 
-use std::fmt;
+use std::{fmt, iter};
 
 use vmsa::{Granule, Level};
 
@@ -313,20 +313,85 @@ pub trait Lookaside: Clone + fmt::Debug {
     fn retain(&mut self, keep: impl FnMut(&mut Entry) -> bool);
 }
 
+/// Entries that a lookup compares at once.
+const LANES: usize = 16;
+
+/// What a lookup compares first: pages of 4 KiB by 32 bits of their numbers. Whatever meets does so in those too; what seems
+/// to may be 16 TiB away.
+#[derive(Clone, Debug)]
+struct Lanes {
+    /// The first page of each entry.
+    first: [u32; LANES],
+    /// How many pages follow it, or as many as there can be.
+    more: [u32; LANES],
+}
+
+impl Lanes {
+    const EMPTY: Self = Self { first: [0; LANES], more: [0; LANES] };
+
+    /// First page of `size` bytes, not 0, from `start`, and how many follow it.
+    fn pages(start: u64, size: u64) -> (u32, u32) {
+        let more = ((start & 0xfff) + (size - 1)) >> 12;
+        ((start >> 12) as u32, u32::try_from(more).unwrap_or(u32::MAX))
+    }
+
+    /// A bit for each entry, of which there are `used`, that seems to meet this range.
+    fn meeting(&self, (first, more): (u32, u32), used: usize) -> u32 {
+        // Without branches, so that lanes are compared side by side.
+        let mut met = [false; LANES];
+        for (lane, met) in met.iter_mut().enumerate() {
+            let (other, others) = (self.first[lane], self.more[lane]);
+            *met = (first.wrapping_sub(other) <= others) | (other.wrapping_sub(first) <= more);
+        }
+        if met == [false; LANES] {
+            return 0;
+        }
+        let bits = (0..).zip(met).fold(0, |bits, (lane, met)| bits | u32::from(met) << lane);
+        bits & u32::MAX >> (u32::BITS - used.min(LANES) as u32)
+    }
+}
+
 /// The entries of one PE, made for many lookups that pass over most of them.
 #[derive(Clone, Debug)]
 pub struct Tlb {
     entries: Vec<Entry>,
-    /// `start` and `size` of each: what a lookup compares first, close together.
-    ranges: Vec<(u64, u64)>,
+    /// Where they are, in the same order.
+    lanes: Vec<Lanes>,
     capacity: usize,
     /// Which entry a new one replaces when the TLB is full.
     victim: usize,
 }
 
+impl Tlb {
+    /// Numbers of the entries that seem to meet `size` bytes from `start`, in order.
+    fn candidates(&self, start: u64, size: u64) -> impl Iterator<Item = usize> {
+        let pages = Lanes::pages(start, size);
+        let groups = self.lanes.iter().zip((0..self.entries.len()).step_by(LANES));
+        groups.flat_map(move |(lanes, number)| {
+            let mut left = lanes.meeting(pages, self.entries.len() - number);
+            iter::from_fn(move || {
+                let lane = left.trailing_zeros();
+                left &= left.wrapping_sub(1);
+                (lane < u32::BITS).then_some(number + lane as usize)
+            })
+        })
+    }
+
+    /// Notes where entry `number` is.
+    fn place(&mut self, number: usize) {
+        let Entry { start, size, .. } = self.entries[number];
+        let (group, lane) = (number / LANES, number % LANES);
+        if group == self.lanes.len() {
+            self.lanes.push(Lanes::EMPTY);
+        }
+        (self.lanes[group].first[lane], self.lanes[group].more[lane]) = Lanes::pages(start, size);
+    }
+}
+
 impl Lookaside for Tlb {
     fn new(capacity: usize) -> Self {
-        Self { entries: Vec::with_capacity(capacity), ranges: Vec::with_capacity(capacity), capacity, victim: 0 }
+        let lanes = Vec::with_capacity(capacity.div_ceil(LANES));
+        Self { entries: Vec::with_capacity(capacity), lanes, capacity, victim: 0 }
     }
 
     fn len(&self) -> usize {
@@ -334,9 +399,8 @@ impl Lookaside for Tlb {
     }
 
     fn matching<'a>(&'a self, tags: &'a Tags, input: u64) -> impl Iterator<Item = &'a Entry> + 'a {
-        let covering =
-            self.ranges.iter().zip(&self.entries).filter(move |((start, size), _)| input.wrapping_sub(*start) < *size);
-        covering.map(|(_, entry)| entry).filter(move |entry| !entry.lingers && entry.belongs(tags))
+        let covering = self.candidates(input, 1).map(|number| &self.entries[number]);
+        covering.filter(move |entry| !entry.lingers && entry.matches(tags, input))
     }
 
     fn lingering(&self, tags: &Tags, input: u64) -> Option<Entry> {
@@ -345,8 +409,9 @@ impl Lookaside for Tlb {
 
     fn insert(&mut self, entry: Entry) -> bool {
         let mut disturbs = false;
-        for (&range, other) in self.ranges.iter().zip(&self.entries) {
-            if !meet(range, (entry.start, entry.size)) {
+        for number in self.candidates(entry.start, entry.size) {
+            let other = &self.entries[number];
+            if !meet((other.start, other.size), (entry.start, entry.size)) {
                 continue;
             }
             if *other == entry {
@@ -354,27 +419,29 @@ impl Lookaside for Tlb {
             }
             disturbs |= other.rivals(&entry);
         }
-        let range = (entry.start, entry.size);
         if self.entries.len() < self.capacity {
             self.entries.push(entry);
-            self.ranges.push(range);
+            self.place(self.entries.len() - 1);
         } else {
-            self.entries[self.victim] = entry;
-            self.ranges[self.victim] = range;
-            self.victim = (self.victim + 1) % self.capacity;
+            let number = self.victim;
+            self.entries[number] = entry;
+            self.place(number);
+            self.victim = (number + 1) % self.capacity;
         }
         disturbs
     }
 
     fn evict(&mut self, index: usize) -> Entry {
-        self.ranges.swap_remove(index);
-        self.entries.swap_remove(index)
+        let entry = self.entries.swap_remove(index);
+        if index < self.entries.len() {
+            self.place(index);
+        }
+        entry
     }
 
     fn retain(&mut self, keep: impl FnMut(&mut Entry) -> bool) {
         self.entries.retain_mut(keep);
-        self.ranges.clear();
-        self.ranges.extend(self.entries.iter().map(|entry| (entry.start, entry.size)));
+        (0..self.entries.len()).for_each(|number| self.place(number));
         self.victim = 0;
     }
 }

@@ -10,7 +10,7 @@ use vmsa::{
 };
 
 use super::{
-    Device, TableMemory,
+    Device, Stale, TableMemory,
     context::{Context, Format, Regime, Tables},
     profile::{Defect, Nt, Profile},
     tlb::{Entry, Kind, Leaf, Lookaside, Permissions, Tags},
@@ -94,8 +94,8 @@ pub(super) struct Walker<'a, M, T> {
     pub(super) misplaced: &'a mut Option<(u64, u64)>,
     /// The walk is for a store by a privileged (true) or unprivileged access: it makes descriptors dirty.
     pub(super) store: Option<bool>,
-    /// Something was kept that changes what an address in the TLB gives.
-    pub(super) disturbed: bool,
+    /// Addresses in the TLB that may give something else since something was kept.
+    pub(super) stale: &'a mut Stale,
 }
 
 impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
@@ -416,7 +416,9 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
 
     fn insert(&mut self, entry: Entry) {
         self.choices.tell_of(entry.extent(), "fill", || entry);
-        self.disturbed |= self.tlb.insert(entry);
+        if self.tlb.insert(entry) {
+            self.stale.add(entry.extent());
+        }
     }
 
     /// For defects: a descriptor at `level` that faults, for the page of `input`.

@@ -183,6 +183,13 @@ impl Micro {
 
     /// Drops what is kept of the pages that `size` bytes from `start` reach into; bits 55 to 0 of addresses count.
     fn drop_range(&mut self, start: u64, size: u64) {
+        if size <= PAGE {
+            let at = (start / PAGE) as usize;
+            self.loads[at % Self::PAGES] = Page::NONE;
+            self.stores[at % Self::PAGES] = Page::NONE;
+            self.fetches[at % Self::FETCHES] = Fetch::NONE;
+            return;
+        }
         let start = start & !(PAGE - 1);
         let is_in = |va: u64| (va & !(PAGE - 1)).wrapping_sub(start) & ((1 << 56) - 1) < size;
         for page in self.loads.iter_mut().chain(&mut self.stores).filter(|page| is_in(page.va)) {

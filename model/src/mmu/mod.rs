@@ -687,8 +687,12 @@ impl<T: Lookaside> Mmu<T> {
                 add(Hit { one, two: Some(*two) }, &mut hits);
             }
             if twos.is_empty() && !tags.flat {
-                match self.walker(Walk { tags, context, memory, choices, store: None }).stage2(ipa, false, false) {
-                    Ok(two) => add(Hit { one, two: Some(two) }, &mut hits),
+                let mut walker = self.walker(Walk { tags, context, memory, choices, store: None });
+                match walker.stage2(ipa, false, false) {
+                    Ok(two) => {
+                        walker.keep_stage2(ipa, two, None);
+                        add(Hit { one, two: Some(two) }, &mut hits);
+                    }
                     Err(fault) => refused = Some(fault),
                 }
             }

@@ -155,7 +155,7 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
                 self.store = store;
                 let (leaf, slot) = found.map_err(mark)?;
                 if s1ptw && self.choices.chance(Point::Fill, self.profile.split_stages) {
-                    self.keep_stage2(ipa, leaf, slot);
+                    self.keep_stage2(ipa, leaf, Some(slot));
                 }
                 leaf
             }
@@ -467,11 +467,12 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
         (leaf.start, size)
     }
 
-    fn keep_stage2(&mut self, ipa: u64, leaf: Leaf, slot: u64) {
+    /// Keeps a translation of `ipa`; of a Contiguous group only with the `slot` of its descriptor.
+    pub(super) fn keep_stage2(&mut self, ipa: u64, leaf: Leaf, slot: Option<u64>) {
         if leaf.nt && self.profile.nt != Nt::Kept {
             return;
         }
-        let (start, size) = self.extent(ipa, &leaf, Some(slot));
+        let (start, size) = self.extent(ipa, &leaf, slot);
         let entry = self.entry(ipa, leaf, start, size);
         self.insert(Entry { kind: Kind::Stage2, global: true, flat: false, ..entry });
     }

@@ -194,6 +194,9 @@ impl Row {
     }
 }
 
+/// Observers on other PEs.
+const OTHERS: &[Place] = &[Remote, All];
+
 /// What a change of size can be made by, whichever way it goes.
 const RESIZE: &[Method] = &[Bbm, Nt, Direct, DirectNotlbi];
 /// What a change from leaf to leaf can be made by.
@@ -355,6 +358,29 @@ const ROWS: &[Row] = &{
         row(&[Freed], &[L2], BBM, &[Load]).by(BY_VA, INNER, XS, Aim::Each),
         row(&[Freed], &[L2], BBM, &[Load]).granules(EVERY).by(&[Op::Rvae1, Op::Rvaale1], INNER, XS, Aim::Hit),
         row(&[Freed], &[L2], BBM, &[Load]).by(&[Op::Vaae1], INNER, XS, Aim::Hit),
+        // E1: a DSB that ends before another PE has done the TLBI. Cortex-A76 1286807 and Neoverse N1 4193800 with their
+        // families, Cortex-A55 2441007, A510 2441009.
+        row(&[LateRemap], &[L3, L2], &[Bbm, DirectNotlbi], &[Store]).places(OTHERS),
+        row(&[LateProtect], &[L3, L2], UPDATE, &[Store]).places(OTHERS),
+        row(&[LateRemap], &[L3], &[Bbm, DirectNotlbi], &[Store]).granules(LARGER).places(OTHERS),
+        row(&[LateProtect], &[L3], &[Direct, DirectNotlbi], &[Store]).granules(LARGER).places(OTHERS),
+        // E2: no forward progress until the TLBI. Neoverse N2 3696250, V1 3696285, V2 3696242, Cortex-X4 3043263 with their
+        // families.
+        row(&[ProgressSplit, ProgressMerge], &[L2], &[Nt, Direct], &[Load, Store]).places(OTHERS),
+        row(&[ProgressSplit, ProgressMerge], &[L1], &[Direct], &[Load]).remote(),
+        row(&[ProgressSplit, ProgressMerge], &[L2], &[Direct], &[Atomic, Walk]).remote(),
+        row(&[ProgressSplit, ProgressMerge], &[L2], &[Nt, Direct], &[Store]).granules(LARGER).remote(),
+        row(&[ProgressFold, ProgressUnfold], &[L3], &[Direct], &[Load, Store]).places(OTHERS),
+        row(&[ProgressFold, ProgressUnfold], &[L2], &[Direct], &[Store]).remote(),
+        row(&[ProgressHalfFold, ProgressHalfUnfold], &[L3], &[Direct], &[Load, Store]).places(OTHERS),
+        row(&[ProgressFold, ProgressHalfFold], &[L3], &[Direct], &[Store]).granules(LARGER).remote(),
+        //
+        row(&[ContainSplit, ContainMerge], &[L2], &[Bbm, Nt, Direct], &[Store]),
+        row(&[ContainRemap], &[L3, L2], &[Bbm, Direct], &[Store]),
+        row(&[ContainRemapOut], &[L2], &[Bbm, Direct], &[Store]),
+        row(&[ContainHalfFold, ContainHalfUnfold], &[L3], &[Bbm, Direct], &[Store]),
+        row(&[ContainSplit, ContainRemap], &[L2], &[Bbm, Direct], &[Store]).under(STAGE2),
+        row(&[ContainRemap], &[L3], &[Bbm, Direct], &[Store]).granules(LARGER),
     ]
 };
 
@@ -518,6 +544,12 @@ mod tests {
                     }
                     _ => match what {
                         What::HalfFold | What::HalfUnfold => Some(BbmLevel::L1),
+                        What::ProgressSplit | What::ProgressMerge => Some(BbmLevel::L2),
+                        What::ContainSplit | What::ContainMerge => Some(BbmLevel::L2),
+                        What::ProgressFold | What::ProgressUnfold => Some(BbmLevel::L1),
+                        What::ProgressHalfFold | What::ProgressHalfUnfold => Some(BbmLevel::L1),
+                        What::ContainHalfFold | What::ContainHalfUnfold => Some(BbmLevel::L1),
+                        What::LateProtect => Some(BbmLevel::L0),
                         What::RemapRoSame | What::TableSame | What::HalfRwRo => Some(BbmLevel::L0),
                         What::ContigRwRo | What::ContigRoRw => Some(BbmLevel::L0),
                         _ => None,

@@ -9,7 +9,7 @@ use vmsa::{
     change::Leaf,
     descriptor::{Attributes, BadDescriptor, Descriptor, DescriptorKind, Field},
     geometry::{BbmLevel, Bytes, Granule, Level},
-    instance::{Access, Case, Instance, Method, Place, Selftest, Stage2},
+    instance::{Access, Case, Instance, Method, Place, Selftest, Stage2, Watch},
     layout::{Layout, Width},
     outcome::{Kind, Phase},
     rule::{Asids, Comparison, HardwareUpdates, Invalidation, Reach},
@@ -315,6 +315,12 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
     writeln!(out, "regime      EL1&0 stage 1, {} granule", granule.name().to_uppercase())?;
     writeln!(out, "method      {}: {method}", case.method)?;
     writeln!(out, "observer    {access} through the window; {place}")?;
+    match change.family().watch() {
+        Watch::Nothing => {}
+        Watch::Landing => writeln!(out, "watched     whether a store lands at the old frame behind the last DSB")?,
+        Watch::Progress => writeln!(out, "watched     whether accesses go on in front of each TLBI")?,
+        Watch::Surroundings => writeln!(out, "watched     whether a store lands anywhere else in the VM's memory")?,
+    }
     writeln!(out, "stage 2     {stage2}")?;
     if let Some(cap) = case.cap {
         writeln!(out, "BBM level   at most {cap} is presented, whatever the CPU has")?;

@@ -4,7 +4,11 @@
 //! image, its stack and its first tables, and all of these are invalidated in the caches, which may hold what hv
 //! wrote there, before the MMU goes on.
 
-use core::{arch::global_asm, mem::offset_of};
+use core::{
+    arch::global_asm,
+    mem::offset_of,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use aarch64_cpu::registers::{SCTLR_EL1, TCR_EL1};
 use arch::{barrier, cache, id, relocate::relocate_image, tlbi, write_sysreg};
@@ -26,7 +30,9 @@ use crate::{
 };
 
 /// Bytes of a vCPU's stack.
-const STACK_SIZE: u64 = 16 << 10;
+const STACK_SIZE: u64 = 20 << 10;
+/// What must be left of it, at its bottom.
+const STACK_SPARE: u64 = 256;
 
 global_asm!(
     include_str!("entry.S"),
@@ -198,6 +204,17 @@ impl Vm {
         cache::clean_invalidate_poc(secondary as usize, size_of::<Secondary>());
         self.start_at(index, &raw const payload_secondary as u64, secondary as u64)
     }
+}
+
+/// Whether no vCPU has come near the bottom of its stack. hv has zeroed it; what lies below would be overwritten unnoticed.
+pub(crate) fn stacks_held() -> bool {
+    let base = &raw const payload_stacks as u64;
+    (0..MAX_VCPUS as u64).all(|vcpu| {
+        let bottom = (base + vcpu * STACK_SIZE) as *const AtomicU64;
+        // SAFETY: the spare part of a stack, which nobody refers to, in whole aligned words.
+        let spare = unsafe { core::slice::from_raw_parts(bottom, (STACK_SPARE / 8) as usize) };
+        spare.iter().all(|word| word.load(Relaxed) == 0)
+    })
 }
 
 const _: () = assert!(size_of::<Secondary>().is_multiple_of(16), "stacks are 16-byte aligned");

@@ -20,6 +20,9 @@
 //! steps, chosen at random, until the observer has made some accesses: these overlap for sure. A local observer makes
 //! accesses between the steps in some rounds, each behind an ISB, and in the others leaves the sequence undisturbed.
 //!
+//! Some families have more watched than what observers see of their accesses ([`Watch`]): that no store lands at the old
+//! frame behind the last DSB, that accesses go on until the TLBI, that no store lands where neither mapping leads.
+//!
 //! Rounds are numbered from 1 in the shared words. Every wait of the changer is bounded in time.
 
 use core::sync::atomic::{
@@ -31,7 +34,7 @@ use aarch64_cpu::registers::{ID_AA64MMFR2_EL1, Readable};
 use arch::{barrier, counter, probe, tlbi};
 use vmsa::{
     geometry::BbmLevel,
-    instance::{Access, Instance, Place},
+    instance::{Access, Instance, Place, Watch},
     mark::Marks,
     outcome::{Kind, Phase},
     sequence::{Sequence, Step},
@@ -44,10 +47,10 @@ use wire::{
 };
 
 use crate::{
-    boot::Vm,
+    boot::{Vm, stacks_held},
     cpu::{self, Cpu},
     hypercall, tally,
-    window::{SPOT_BITS, Side, Spot, Window, token},
+    window::{LANES, SPOT_BITS, Side, Spot, Window, token},
 };
 
 /// Accesses of an observer in a round's `before` and in its `after`.
@@ -69,6 +72,13 @@ const PAUSE_MS: u64 = 100;
 const NEIGHBOURS: u64 = 3;
 /// How long an observer may be silent, in milliseconds.
 const SILENCE_MS: u64 = 1000;
+/// How often the changer looks whether a store still lands.
+const LANDING_LOOKS: u32 = 32;
+/// How long an observer must make no access to be stuck, in milliseconds of the changer's own time.
+const STUCK_MS: u64 = 200;
+/// An observer that was stuck goes on within this part of that time once the TLBI is complete; one that was not let run
+/// most likely does not.
+const PROMPT: u64 = 8;
 /// How long another vCPU may take to come up, in milliseconds.
 const START_MS: u64 = 500;
 
@@ -131,6 +141,8 @@ pub(crate) struct Work<'a> {
     seats: [Seat; MAX_VCPUS - 1],
     /// How many of them are taken; before the observers are started, 0.
     observers: AtomicUsize,
+    /// Times that an observer seemed to be stuck.
+    stuck: AtomicU64,
 }
 
 /// The work that [`join`] finds; null until vCPU 0 shares one.
@@ -151,6 +163,7 @@ pub fn run(mut vm: Vm) -> ! {
 
 /// Hands `report` in and switches the VM off.
 pub(crate) fn finish(report: &Report) -> ! {
+    assert!(stacks_held(), "a stack is too small");
     hypercall::report(report, |len| len);
     hypercall::system_off()
 }
@@ -184,6 +197,24 @@ fn wait(ticks: u64, condition: impl Fn() -> bool) -> bool {
     }
 }
 
+/// As [`wait`], but what counts is the time for which this vCPU ran: however long a host does not run it, or any vCPU,
+/// between two looks at the clock, that is one moment.
+fn wait_running(ticks: u64, condition: impl Fn() -> bool) -> bool {
+    /// Moments in all of the time.
+    const MOMENTS: u64 = 256;
+    let moment = (ticks / MOMENTS).max(1);
+    let (mut passed, mut last) = (0, counter::now());
+    while passed < ticks {
+        if wait(0, &condition) {
+            return true;
+        }
+        let now = counter::now();
+        passed += (now - last).min(moment);
+        last = now;
+    }
+    condition()
+}
+
 /// Lets `turns` turns of a loop pass.
 fn pass(turns: u32) {
     for _ in 0..turns {
@@ -196,6 +227,7 @@ fn pass(turns: u32) {
 struct Limits {
     pause: u64,
     silence: u64,
+    stuck: u64,
 }
 
 impl<'a> Work<'a> {
@@ -211,7 +243,8 @@ impl<'a> Work<'a> {
         let [go, stage, done] = [const { Line::new() }; 3];
         let seats = [const { Seat { up: Line::new(), armed: Line::new(), ack: Line::new(), during: Line::new() } };
             MAX_VCPUS - 1];
-        Self { window, steps, restore, accesses, seed, go, stage, done, seats, observers: AtomicUsize::new(0) }
+        let (observers, stuck) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Self { window, steps, restore, accesses, seed, go, stage, done, seats, observers, stuck }
     }
 
     /// Makes the rounds that `vm` asks for, starting the observer first where it is remote, and reports.
@@ -219,7 +252,8 @@ impl<'a> Work<'a> {
         if place.is_remote() && !self.start_observers(vm) {
             return tally::report(0, Some(Trouble::NoSecondCpu));
         }
-        let limits = Limits { pause: counter::ticks(PAUSE_MS), silence: counter::ticks(SILENCE_MS) };
+        let [pause, silence, stuck] = [PAUSE_MS, SILENCE_MS, STUCK_MS].map(counter::ticks);
+        let limits = Limits { pause, silence, stuck };
         let mut observer = Observer::new(self, cpu::this(), 0);
         let start = counter::now();
         let mut rounds = 0;
@@ -232,6 +266,9 @@ impl<'a> Work<'a> {
                 Place::Remote | Place::All => trouble = self.round_remotely(&observer, &limits).err(),
             }
             observer.cpu.enter(Phase::Before, Part::Restore);
+            if let Some(address) = self.window.escaped(observer.spot) {
+                observer.count(Phase::During, Kind::Escaped, probe::Probed { value: address, esr: 0 });
+            }
             self.window.recover(observer.spot);
             self.window.forget(Side::Old);
             let mut undo = self.window.live_at(observer.spot, observer.hash).reversed();
@@ -323,14 +360,22 @@ impl<'a> Work<'a> {
         }
         self.go.publish(round);
         cpu.enter(Phase::Before, Part::Wait);
-        let silent = |ok: bool| if ok { Ok(()) } else { Err(Trouble::ObserverSilent) };
-        silent(self.all_in(limits.silence, |seat| seat.armed.read() == round))?;
+        if !self.all_in(limits.silence, |seat| seat.armed.read() == round) {
+            return Err(self.silent(round, None, |seat| seat.armed.read() == round));
+        }
         let pauses = if round & PAUSE_MASK == 0 || round == 1 { pattern.pauses(self.steps.len() as u32) } else { 0 };
         cpu.enter(Phase::During, Part::Sequence);
         pass(pattern.before);
         let mut live = self.window.live_at(changer.spot, changer.hash);
         self.stage.publish(round);
+        let mut stood = None;
         for (number, step) in self.steps.iter().enumerate() {
+            if self.window.watch == Watch::Progress && matches!(step, Step::Tlbi(_)) {
+                let standing = self.standing(limits);
+                if standing.iter().any(Option::is_some) {
+                    stood = Some((*step, standing));
+                }
+            }
             if pauses >> number & 1 != 0 {
                 cpu.enter(Phase::During, Part::Wait);
                 self.pause(limits.pause);
@@ -341,11 +386,82 @@ impl<'a> Work<'a> {
             }
             live.step(*step);
         }
+        if self.window.watch == Watch::Landing {
+            self.watch_landing(changer);
+        }
+        if let Some((_, standing)) = stood {
+            self.judge_standing(changer, standing, limits);
+        }
         live.finish();
         self.window.discard(changer.spot);
         self.done.publish(round);
         cpu.enter(Phase::Before, Part::Wait);
-        silent(self.all_in(limits.silence, |seat| seat.ack.read() == round))
+        match self.all_in(limits.silence, |seat| seat.ack.read() == round) {
+            true => Ok(()),
+            false => Err(self.silent(round, stood.map(|(step, _)| step), |seat| seat.ack.read() == round)),
+        }
+    }
+
+    /// The trouble of an observer that has not done what `done` says. The log names it, and the step in front of which it
+    /// was seen to make no access, if it was.
+    fn silent(&self, round: u64, step: Option<Step>, done: impl Fn(&Seat) -> bool) -> Trouble {
+        for (seat, vcpu) in self.seats().iter().zip(1..).filter(|(seat, _)| !done(seat)) {
+            let (made, at) = (seat.during.read(), step.map_or("done", Step::asm));
+            hypercall::log(format_args!("round {}: vCPU {vcpu} silent since before {at}, {made} accesses", round - 1));
+        }
+        Trouble::ObserverSilent
+    }
+
+    /// Straight behind the last DSB: looks at the old frame's words to which the observers store, and then whether what is
+    /// there changes, which is a store that landed too late.
+    fn watch_landing(&self, changer: &Observer<'_>) {
+        let observers = self.seats().len();
+        let look = |observer: usize| {
+            let spot = self.window.spot(changer.spot_number() + observer as u64);
+            core::array::from_fn::<u64, LANES, _>(|lane| self.window.lane(spot, lane).old.load(Relaxed))
+        };
+        let mut held = [[0; LANES]; MAX_VCPUS - 1];
+        let held = &mut held[..observers];
+        for (observer, held) in held.iter_mut().enumerate() {
+            *held = look(observer);
+        }
+        for _ in 0..LANDING_LOOKS {
+            barrier::spin();
+            for (observer, held) in held.iter_mut().enumerate() {
+                let now = look(observer);
+                for (now, held) in now.into_iter().zip(held).filter(|(now, held)| now != *held) {
+                    changer.count(Phase::After, Kind::Late, probe::Probed { value: now, esr: 0 });
+                    *held = now;
+                }
+            }
+        }
+    }
+
+    /// Waits until each observer has made another access; of those that do not, how many they have made.
+    fn standing(&self, limits: &Limits) -> [Option<u64>; MAX_VCPUS - 1] {
+        let made = self.seats.each_ref().map(|seat| seat.during.read());
+        let mut standing = [None; MAX_VCPUS - 1];
+        for ((seat, made), standing) in self.seats().iter().zip(made).zip(&mut standing) {
+            if !wait_running(limits.stuck, || seat.during.read() != made) {
+                *standing = Some(made);
+            }
+        }
+        standing
+    }
+
+    /// With the TLBI complete: who stood still before it and goes on now was stuck. One that the host happened not to run
+    /// would seem to be, so the first time is only remembered: a CPU that does it does it again.
+    fn judge_standing(&self, changer: &Observer<'_>, standing: [Option<u64>; MAX_VCPUS - 1], limits: &Limits) {
+        for (seat, made) in self.seats().iter().zip(standing) {
+            let Some(made) = made else { continue };
+            if wait_running(limits.stuck / PROMPT, || seat.during.read() != made) {
+                let times = self.stuck.load(Relaxed);
+                self.stuck.store(times + 1, Relaxed);
+                if times != 0 {
+                    changer.count(Phase::During, Kind::Stuck, probe::Probed { value: made, esr: 0 });
+                }
+            }
+        }
     }
 
     /// Lets every observer make some accesses, for which it gets at most `ticks`.
@@ -390,7 +506,10 @@ impl<'a> Work<'a> {
                     barrier::spin();
                     continue;
                 }
-                observer.access(Phase::During);
+                match self.window.watch {
+                    Watch::Landing => observer.burst(),
+                    _ => observer.access(Phase::During),
+                }
                 overlapped |= self.stage.read() == round;
                 during += 1;
                 seat.during.publish(during);
@@ -398,6 +517,7 @@ impl<'a> Work<'a> {
             }
             barrier::dsb_sy();
             barrier::isb();
+            observer.landed();
             observer.check(Phase::During);
             observer.still(Phase::After);
             observer.overlapped(overlapped);
@@ -426,13 +546,28 @@ struct Observer<'a> {
     made: u64,
     /// Marks of this round's accesses that went through, where hardware writes them.
     left: Marks,
+    /// The last store of this round's bursts to each lane that went through; 0 if there was none.
+    burst: [u64; LANES],
 }
 
 impl<'a> Observer<'a> {
     fn new(work: &'a Work<'a>, cpu: &'a Cpu, number: u64) -> Self {
         let (spot, [access, _]) = (work.window.spot(0), work.accesses);
         let (pattern, left) = (Pattern::of(0, 0), Marks::empty());
-        Self { work, cpu, number, round: 0, hash: 0, spot, access, pattern, seen_new: false, made: 0, left }
+        Self {
+            work,
+            cpu,
+            number,
+            round: 0,
+            hash: 0,
+            spot,
+            access,
+            pattern,
+            seen_new: false,
+            made: 0,
+            left,
+            burst: [0; LANES],
+        }
     }
 
     fn begin(&mut self, round: u64) {
@@ -510,6 +645,34 @@ impl<'a> Observer<'a> {
         }
     }
 
+    /// A store to each lane, one behind the other, without a look at where they land.
+    fn burst(&mut self) {
+        for lane in 0..LANES {
+            self.made += 1;
+            let (va, token) = (self.work.window.lane(self.spot, lane).va, token(self.made));
+            // SAFETY: as in `access`.
+            let probed = unsafe { probe::store(va, token) };
+            self.settle(Phase::During, Access::Store, va, &probed);
+            if probed.esr == 0 {
+                self.burst[lane] = token;
+            } else {
+                self.count(Phase::During, self.exception(Access::Store, va, probed.esr), probed);
+            }
+        }
+    }
+
+    /// Where the last stores of this round's bursts have landed. The spot gets its contents back.
+    fn landed(&mut self) {
+        let window = self.work.window;
+        for (lane, token) in core::mem::take(&mut self.burst).into_iter().enumerate().filter(|(_, token)| *token != 0) {
+            let kind = window.tell_landed(Access::Store, &window.lane(self.spot, lane), token);
+            self.count(Phase::During, kind, probe::Probed { value: token, esr: 0 });
+        }
+        if window.watch == Watch::Landing {
+            window.refresh(self.spot);
+        }
+    }
+
     /// Leaves this PE's TLB with what the pattern says.
     fn shape(&self) {
         let va = self.spot.va;
@@ -542,7 +705,7 @@ impl<'a> Observer<'a> {
         }
     }
 
-    /// Counts the conflict abort that an access met and that was recovered. One that could not be is what the access
+    /// Counts the conflict abort that an access to `va` met and that was recovered. One that could not be is what the access
     /// saw in the end, and counted as that.
     #[inline]
     fn settle(&self, phase: Phase, access: Access, va: u64, probed: &probe::Probed) {
@@ -637,6 +800,12 @@ impl<'a> Observer<'a> {
             self.work.window.tell(self.access, phase, self.spot, probed, token, failed)
         } else {
             self.exception(self.access, va, probed.esr)
+        };
+        // A store that reached neither mapping went somewhere, as a rule.
+        let escaped = if kind == Kind::Lost { self.work.window.escaped(self.spot) } else { None };
+        let (kind, probed) = match escaped {
+            Some(value) => (Kind::Escaped, probe::Probed { value, ..probed }),
+            None => (kind, probed),
         };
         if matches!(kind, Kind::Old | Kind::New | Kind::Same) {
             let marks = Marks::of(self.access);

@@ -5,6 +5,11 @@
 //! across a seam go to the last four bytes of one sixteenth and the first four of the next. At each spot either frame
 //! holds contents of its own (or the same, where the case says so), written through the alias.
 //!
+//! Where an observer stores without a look at where to, it does so to several words of a spot, its *lanes*, each on a cache
+//! line of its own. And where it is watched that no store escapes, a frame lies on either side of those the window maps to,
+//! and there are *canaries*: a translation leaves the offset in a page alone, whatever entries are mixed in it, so one word
+//! of each page for each such offset of a spot is all that a store can reach.
+//!
 //! The alias is Normal Write-Back memory. Where the window is, or becomes, memory of another type, what is written by one
 //! mapping is cleaned to the Point of Coherency, and dropped from the caches, before it is looked at by the other.
 
@@ -15,7 +20,7 @@ use vmsa::{
     change::{Change, Leaf},
     descriptor::{Attributes, Descriptor},
     geometry::{Granule, Level},
-    instance::{Access, Tells},
+    instance::{Access, Tells, Watch},
     mark::Marks,
     outcome::{Kind, Phase},
     rule::HardwareUpdates,
@@ -32,6 +37,13 @@ use crate::{
 /// log2 of the number of spots.
 pub(crate) const SPOT_BITS: u32 = 4;
 const SPOTS: usize = 1 << SPOT_BITS;
+
+/// Lanes of a spot.
+pub(crate) const LANES: usize = 4;
+/// From one lane to the next, in bytes: a cache line of most CPUs, and all lanes are in a sixteenth of the smallest page.
+const LANE: u64 = 64;
+/// Bytes of the smallest page.
+const PAGE: u64 = 4096;
 
 /// A word of a frame, by the alias.
 #[derive(Clone, Copy)]
@@ -104,6 +116,20 @@ pub(crate) struct Window {
     ttbr1: [u64; 2],
     /// The first of [`PRESSING_PAGES`] pages, of [`page_size`](Granule::page_size) bytes each, and that size.
     pressing: (u64, u64),
+    /// What is watched besides the observers' accesses.
+    pub(crate) watch: Watch,
+    /// Memory that has canaries, as ranges of physical addresses: the frames, and private memory that nobody uses.
+    watched: [(u64, u64); 2],
+}
+
+/// A lane of a spot.
+pub(crate) struct Lane {
+    /// Address in the window, in bytes.
+    pub(crate) va: u64,
+    /// The word of the old frame, by the alias.
+    pub(crate) old: &'static AtomicU64,
+    /// The word of the new frame, by the alias.
+    new: &'static AtomicU64,
 }
 
 impl Window {
@@ -113,7 +139,7 @@ impl Window {
         let info = vm.info;
         let base = stress::window_base(info.seed, vm.id_hash(), change.window_size(granule));
         let level = change.level();
-        let old_oa = info.frames_base;
+        let old_oa = info.frames_base + change.margin() * info.frame_size;
         let new_oa = if change.moves() { old_oa + info.frame_size } else { old_oa };
         let sides = change.what().sides();
         let mut tree = |below: bool, oa, leaves| match level.next().filter(|_| below) {
@@ -144,9 +170,19 @@ impl Window {
         press(&mut vm.pool, &space, granule, pressing);
         vm.set_upper(&space, granule, sides.hardware);
 
+        // Nobody asks for another table from here on.
+        let watch = change.family().watch();
+        let watched = [(info.frames_base, info.frames_base + info.frames * info.frame_size), vm.pool.rest()];
         let sixteenth = change.window_size(granule) >> SPOT_BITS;
         let new_frame = u64::from(!change.contents_equal());
         let offset_of = |i: usize| i as u64 * sixteenth + if i.is_multiple_of(2) { 0 } else { sixteenth - 8 };
+        if watch == Watch::Surroundings {
+            for page in pages(watched) {
+                for offset in (0..SPOTS).map(|i| offset_of(i) % PAGE) {
+                    word_at(page + offset).store(SIGNED, Relaxed);
+                }
+            }
+        }
         let spots = core::array::from_fn(|i| {
             // Of the last sixteenth there is no seam to a next one.
             let offset = match access {
@@ -206,6 +242,8 @@ impl Window {
             marking,
             ttbr1: vm.upper(),
             pressing: (pressing, granule.page_size()),
+            watch,
+            watched,
         }
     }
 
@@ -214,6 +252,42 @@ impl Window {
         let (first, size) = self.pressing;
         // Each in a cache line of its own.
         (0..pages.min(PRESSING_PAGES).into()).map(move |n| first + n * size + n * 64 % size)
+    }
+
+    /// A lane of `spot`, the first of which is its own word. The others have no contents of their own: whatever was stored
+    /// there last stays.
+    pub(crate) fn lane(&self, spot: &Spot, lane: usize) -> Lane {
+        // Into the sixteenth, which begins or ends at the spot.
+        let at = |base: u64| match spot.number.is_multiple_of(2) {
+            true => base + lane as u64 * LANE,
+            false => base - lane as u64 * LANE,
+        };
+        let alias = |word: &Word| word_at(at(core::ptr::from_ref(word.alias) as u64));
+        Lane { va: at(spot.va), old: alias(&spot.old), new: alias(&spot.new) }
+    }
+
+    /// What it tells of a store by way of `lane` that `token` is, or is not, in one of its words.
+    pub(crate) fn tell_landed(&self, access: Access, lane: &Lane, token: u64) -> Kind {
+        match (lane.old.load(Relaxed) == token, lane.new.load(Relaxed) == token) {
+            (true, _) if core::ptr::eq(lane.old, lane.new) => self.tell_by_permission(access),
+            (true, _) => Kind::Old,
+            (false, true) => Kind::New,
+            (false, false) => Kind::Lost,
+        }
+    }
+
+    /// The physical address of a canary that is none any more, if a store by way of `spot` has hit one; it is one again.
+    /// While nobody stores.
+    pub(crate) fn escaped(&self, spot: &Spot) -> Option<u64> {
+        if self.watch != Watch::Surroundings {
+            return None;
+        }
+        let own = [spot.old.alias, spot.new.alias].map(|alias| core::ptr::from_ref(alias) as u64);
+        let mut words = pages(self.watched).map(|page| page + spot.va % PAGE).filter(|address| !own.contains(address));
+        // Tokens have neither of these bits; contents of other spots and canaries have both.
+        let found = words.find(|address| word_at(*address).load(Relaxed) & SIGNED != SIGNED)?;
+        word_at(found).store(SIGNED, Relaxed);
+        Some(found)
     }
 
     /// The spot with this number, of which the low [`SPOT_BITS`] count.
@@ -402,6 +476,18 @@ fn press(pool: &mut Pool, space: &Space, granule: Granule, first: u64) {
     slots.iter().for_each(|slot| slot.store(page, Relaxed));
 }
 
+/// The first addresses of all pages in `ranges`.
+fn pages(ranges: [(u64, u64); 2]) -> impl Iterator<Item = u64> {
+    ranges.into_iter().flat_map(|(start, end)| (start.next_multiple_of(PAGE)..end & !(PAGE - 1)).step_by(PAGE as usize))
+}
+
+/// The word at physical address `address`, which is in a frame or in private memory that nobody uses.
+fn word_at(address: u64) -> &'static AtomicU64 {
+    // SAFETY: such memory is mapped at its physical address for as long as the VM lives, the address is 8-byte aligned,
+    // and it is only ever reached through atomics or, by the window, through asm.
+    unsafe { &*(address as *const AtomicU64) }
+}
+
 /// PA of a PAR_EL1 whose F is 0.
 const PAR_PA: u64 = 0x000f_ffff_ffff_f000;
 
@@ -424,9 +510,7 @@ impl Word {
     /// own signature.
     fn fill(base: u64, offset: u64, access: Access, uncached: bool, signature: impl Fn(u64) -> u64) -> Self {
         let put = |offset: u64| {
-            // SAFETY: the address is in a frame, which is mapped at its physical address for as long as the VM lives,
-            // is 8-byte aligned, and is only ever reached through atomics or, by the window, through asm.
-            let alias = unsafe { &*((base + offset) as *const AtomicU64) };
+            let alias = word_at(base + offset);
             let signature = signature(offset);
             let (contents, shows) = match access {
                 Access::Fetch => (MOVZ_X0 | (signature & 0xffff) << 5 | RET << 32, signature & 0xffff),

@@ -13,7 +13,7 @@ use crate::{
     descriptor::{Attributes, Descriptor, Shareability, contiguous_group},
     geometry::{BbmLevel, Granule, Level},
     group::Grouping,
-    instance::{Access, Family},
+    instance::{Access, Family, Watch},
     memory,
     outcome::{Fault, Kind},
     rule::{Context, HardwareUpdates, Needed, Transition},
@@ -322,6 +322,34 @@ whats! {
     RangeRemap: TlbiRange, "" = sides(at(NOT_GLOBAL), at(NOT_GLOBAL).second());
     /// Tables become a read-only block elsewhere, and are freed behind a form of TLBI that is under test.
     Freed: Freed, "" = sides(below(RO), at(RO).second());
+    /// A leaf gets another output address, while stores to the old one are under way.
+    LateRemap: Late, "rw" = sides(at(RW), at(RW).second());
+    /// A leaf becomes read-only, while stores are under way.
+    LateProtect: Late, "rw-ro" = sides(at(RW), at(RO));
+    /// A block becomes tables whose leaves map the same; accesses go on until the TLBI.
+    ProgressSplit: Progress, "split" = sides(at(RW), below(RW));
+    /// Tables become a block that maps the same; accesses go on until the TLBI.
+    ProgressMerge: Progress, "merge" = sides(below(RW), at(RW));
+    /// The leaves of a group get the Contiguous bit; accesses go on until the TLBI.
+    ProgressFold: Progress, "fold" = sides(at(RW), at(CONTIG)).group(Group::All);
+    /// The leaves of a Contiguous group lose the bit; accesses go on until the TLBI.
+    ProgressUnfold: Progress, "unfold" = sides(at(CONTIG), at(RW)).group(Group::All);
+    /// The first half of a group gets the Contiguous bit; accesses go on until the TLBI.
+    ProgressHalfFold: Progress, "half-fold" = sides(at(RW), at(CONTIG)).group(Group::FirstHalf);
+    /// The first half of a Contiguous group loses the bit; accesses go on until the TLBI.
+    ProgressHalfUnfold: Progress, "half-unfold" = sides(at(CONTIG), at(RW)).group(Group::FirstHalf);
+    /// A block becomes tables whose leaves map the same; no store lands elsewhere.
+    ContainSplit: Contain, "split" = sides(at(RW), below(RW));
+    /// Tables become a block that maps the same; no store lands elsewhere.
+    ContainMerge: Contain, "merge" = sides(below(RW), at(RW));
+    /// A leaf gets another output address; no store lands elsewhere.
+    ContainRemap: Contain, "rw" = sides(at(RW), at(RW).second());
+    /// A block becomes tables whose leaves map another frame; no store lands elsewhere.
+    ContainRemapOut: Contain, "out" = sides(at(RW), below(RW).second());
+    /// The first half of a group gets the Contiguous bit; no store lands elsewhere.
+    ContainHalfFold: Contain, "half-fold" = sides(at(RW), at(CONTIG)).group(Group::FirstHalf);
+    /// The first half of a Contiguous group loses the bit; no store lands elsewhere.
+    ContainHalfUnfold: Contain, "half-unfold" = sides(at(CONTIG), at(RW)).group(Group::FirstHalf);
 }
 
 impl What {
@@ -512,6 +540,12 @@ impl Change {
 
     const fn leaf_of(self, side: Side) -> Leaf {
         Leaf { level: if side.below { self.leaf } else { self.level }, attributes: side.attributes }
+    }
+
+    /// How many frames nothing maps to lie on either side of those the window maps to.
+    #[must_use]
+    pub const fn margin(self) -> u64 {
+        matches!(self.family().watch(), Watch::Surroundings) as u64
     }
 
     /// The leaves that map the window before the change.

@@ -90,6 +90,12 @@ words! {
         TlbiRange = "tlbi-range",
         /// A table is freed behind a form of TLBI.
         Freed = "freed",
+        /// Stores that land by the old mapping after the change is complete.
+        Late = "late",
+        /// Accesses go on between the write of another size and its TLBI.
+        Progress = "progress",
+        /// No store lands where neither mapping leads.
+        Contain = "contain",
         /// The harness tested by itself.
         Selftest = "selftest",
     }
@@ -105,7 +111,32 @@ words! {
     }
 }
 
+/// What is watched in the rounds of a family besides what observers see of their accesses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Watch {
+    /// Nothing.
+    Nothing,
+    /// Whether stores still land behind the last DSB: the observers store without a look at where to, and the changer
+    /// looks at the old frame.
+    Landing,
+    /// Whether all observers' accesses go on until the TLBI is executed.
+    Progress,
+    /// Whether a store has landed anywhere else in the VM's memory.
+    Surroundings,
+}
+
 impl Family {
+    /// What is watched in its rounds.
+    #[must_use]
+    pub const fn watch(self) -> Watch {
+        match self {
+            Self::Late => Watch::Landing,
+            Self::Progress => Watch::Progress,
+            Self::Contain => Watch::Surroundings,
+            _ => Watch::Nothing,
+        }
+    }
+
     /// The binary that runs it.
     #[must_use]
     pub const fn payload(self) -> Payload {
@@ -449,7 +480,7 @@ impl Instance {
                     _ => SMALL,
                 },
                 frame_size: case.change.window_size(case.granule).max(MIN_FRAME),
-                frames: if case.change.moves() { 2 } else { 1 },
+                frames: if case.change.moves() { 2 } else { 1 } + 2 * case.change.margin(),
                 cap: case.cap,
                 contain: false,
                 hangs: false,

@@ -104,6 +104,10 @@ pub enum Kind {
     Unmarked,
     /// Dirty state in a descriptor through which nobody can have written.
     Spurious,
+    /// An access that did not end until the TLBI was executed.
+    Stuck,
+    /// A store that landed at an address to which neither mapping leads.
+    Escaped,
     /// An MMU fault of stage 1 with the level that its syndrome reports.
     Fault(Fault, Level),
 }
@@ -112,7 +116,7 @@ impl Kind {
     /// One more than the largest [`code`](Self::code).
     pub const CODES: usize = 48;
 
-    const PLAIN: [Self; 13] = [
+    const PLAIN: [Self; 15] = [
         Self::Old,
         Self::New,
         Self::Same,
@@ -126,6 +130,8 @@ impl Kind {
         Self::Exception,
         Self::Unmarked,
         Self::Spurious,
+        Self::Stuck,
+        Self::Escaped,
     ];
 
     /// Every kind, in order of [`code`](Self::code).
@@ -150,6 +156,8 @@ impl Kind {
             Self::Exception => 10,
             Self::Unmarked => 11,
             Self::Spurious => 12,
+            Self::Stuck => 13,
+            Self::Escaped => 14,
             Self::Fault(fault, level) => 16 + fault as u8 * 8 + (level.number() + 1) as u8,
         }
     }
@@ -214,6 +222,8 @@ impl fmt::Display for Kind {
             Self::Exception => "exception",
             Self::Unmarked => "unmarked",
             Self::Spurious => "spurious",
+            Self::Stuck => "stuck",
+            Self::Escaped => "escaped",
             Self::Fault(fault, level) => return write!(f, "{}-{level}", fault.name()),
         })
     }

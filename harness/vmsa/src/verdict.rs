@@ -238,6 +238,10 @@ impl Situation {
                 if let (Kind::Unmarked, Some(&Update { rule, why, .. })) = (kind, overwritten(self.lost)) {
                     return allow(rule, why);
                 }
+                if kind == Kind::Stuck {
+                    let why = "where this is a defined change accesses go on before its TLBI too";
+                    return forbid(method_rule(self.method, met), why);
+                }
                 let meets = |write, fault| self.sequence.writes(write) && kind == Kind::Fault(fault, self.level);
                 if meets(Write::Invalid, Fault::Translation) {
                     allow("R_DDMVT", "the access met the break")
@@ -329,6 +333,8 @@ const fn forbidden(kind: Kind) -> Allowance {
         Kind::External => forbid("R_FVQCK", "an access got out of the VM's memory"),
         Kind::Unmarked => forbid("I_GXGZY", "an access that left no mark in the descriptor"),
         Kind::Spurious => forbid("R_RTBRL", "dirty state without a write"),
+        Kind::Stuck => forbid("R_LXHLD", "an access that one mapping serves did not end"),
+        Kind::Escaped => forbid("R_LXHLD", "a store landed where no mapping in force leads"),
         Kind::Exception => forbid("I_GYJBJ", "an exception that neither mapping gives"),
         Kind::Fault(..) => forbid("I_GYJBJ", "a fault that neither mapping gives"),
     }

@@ -104,6 +104,8 @@ pub enum Kind {
     Unmarked,
     /// Dirty state in a descriptor through which nobody can have written.
     Spurious,
+    /// An Alignment fault: Device memory knows no unaligned accesses.
+    Alignment,
     /// An MMU fault of stage 1 with the level that its syndrome reports.
     Fault(Fault, Level),
 }
@@ -112,7 +114,7 @@ impl Kind {
     /// One more than the largest [`code`](Self::code).
     pub const CODES: usize = 48;
 
-    const PLAIN: [Self; 13] = [
+    const PLAIN: [Self; 14] = [
         Self::Old,
         Self::New,
         Self::Same,
@@ -126,6 +128,7 @@ impl Kind {
         Self::Exception,
         Self::Unmarked,
         Self::Spurious,
+        Self::Alignment,
     ];
 
     /// Every kind, in order of [`code`](Self::code).
@@ -150,6 +153,7 @@ impl Kind {
             Self::Exception => 10,
             Self::Unmarked => 11,
             Self::Spurious => 12,
+            Self::Alignment => 13,
             Self::Fault(fault, level) => 16 + fault as u8 * 8 + (level.number() + 1) as u8,
         }
     }
@@ -177,6 +181,7 @@ impl Kind {
         let fsc = (esr & 0x3f) as u8;
         match fsc {
             0b11_0000 => Self::Conflict,
+            0b10_0001 => Self::Alignment,
             // On the access itself, or on the walk for it at some level.
             0b01_0000 | 0b01_0011..=0b01_0111 => Self::External,
             // Level -1 has codes of its own (FEAT_LPA2).
@@ -214,6 +219,7 @@ impl fmt::Display for Kind {
             Self::Exception => "exception",
             Self::Unmarked => "unmarked",
             Self::Spurious => "spurious",
+            Self::Alignment => "alignment",
             Self::Fault(fault, level) => return write!(f, "{}-{level}", fault.name()),
         })
     }
@@ -346,7 +352,7 @@ mod tests {
             assert_eq!(kind(0x2b), Kind::Fault(Fault::Translation, level(-1)));
             assert_eq!(kind(0x10), Kind::External);
             assert_eq!(kind(0x13), Kind::External);
-            assert_eq!(kind(0x21), Kind::Exception, "an Alignment fault");
+            assert_eq!(kind(0x21), Kind::Alignment);
             assert_eq!(kind(0x30), Kind::Conflict);
         }
         for ec in (0..0x40u64).filter(|ec| ![0x20, 0x21, 0x24, 0x25].contains(ec)) {

@@ -22,7 +22,8 @@ use vmsa::{
 };
 
 use Access::{
-    At, Atomic, Dc, Exclusive, Fetch, Load, OtherLoad, OtherStore, Store, Unaligned, UserLoad, UserStore, Walk,
+    At, Atomic, Dc, Exclusive, Fetch, Load, Misaligned, OtherLoad, OtherStore, Store, Unaligned, UserLoad, UserStore,
+    Walk,
 };
 use Method::{Bbm, BbmAf, BbmCas, Direct, DirectCas, DirectNotlbi, Nt, NtCas};
 use Place::{All, Local, Remote};
@@ -256,6 +257,8 @@ const ROWS: &[Row] = &{
         row(&[RemapRw], &[L3, L2], UPDATE, &[Load, Store]).granules(LARGER),
         row(&[RemapRw], &[L3, L2], &[Bbm, Direct], &[Atomic, Exclusive, At, Walk]),
         row(&[RemapRw], &[L3], &[Bbm, DirectNotlbi], &[Load, Store]).places(&[All]),
+        row(&[RemapNext], &[L3, L2], BBM, &[Unaligned]),
+        row(&[RemapNext], &[L3], BBM, &[Unaligned]).granules(LARGER),
         row(&[RemapOutRw, RemapOutRoSame], &[L2], &[Bbm, Direct], &[Load, Store]),
         row(&[RemapOutRw], &[L2], &[Bbm], &[Load, Store]).granules(LARGER),
         row(&[RemapInRw, RemapInRoSame], &[L2], &[Bbm, Direct], &[Load, Store]),
@@ -284,16 +287,19 @@ const ROWS: &[Row] = &{
         row(&[ContigRwRo, ContigRoRw], &[L3], UPDATE, &[Store]),
         row(&[ContigRemap], &[L3], UPDATE, &[Load, Store]),
         row(&[ContigRwRo, ContigRemap], &[L3], &[Bbm, DirectNotlbi], &[Store]).granules(LARGER),
+        row(&[ContigNext, ContigHole], &[L3], BBM, &[Unaligned]).granules(EVERY),
         row(&[HalfFold, HalfUnfold], &[L3], &[Bbm, Direct], &[Load, Store]),
         row(&[HalfRwRo], &[L3], &[Bbm, Direct], &[Load, Store]),
         row(&[HalfFold, HalfUnfold], &[L3], &[Direct], &[Load]).granules(LARGER),
         //
         row(&[RetypeWbDevice, RetypeDeviceWb, RetypeDevice], &[L3, L2], &[Bbm, Direct], &[Load, Store]),
+        row(&[RetypeWbDevice, RetypeDeviceWb], &[L3, L2], BBM, &[Misaligned]),
         row(&[CacheWbNc, CacheNcWb, CacheWbWt, CacheOuter], &[L3, L2], &[Bbm, Direct], &[Load, Store]),
         row(&[ShareOuter, ShareInner], &[L3, L2], &[Bbm, Direct], &[Load, Store]),
         //
         row(&[AgeSet, AgeClear], &[L3, L2], UPDATE, &[Load, Store]),
         row(&[AgeSet, AgeClear], &[L3], UPDATE, &[Load]).granules(LARGER),
+        row(&[AgeClear], &[L3, L2], UPDATE, &[Dc]),
         //
         row(&[HwAgeClear], &[L3, L2], &[Bbm, Direct, DirectCas], &[Load]),
         row(&[HwAgeClear], &[L3], &[DirectCas], &[Store, Atomic, Exclusive, Walk, Unaligned]),
@@ -340,6 +346,8 @@ const ROWS: &[Row] = &{
         row(&[TlbiRemap], &[L3, L2], BBM, &[Load]).remote().granules(EVERY).by(BY_VA, INNER, XS, Aim::Hint),
         row(&[TlbiRemap], &[L3], BBM, &[Load]).places(&[Local]).granules(EVERY).by(BY_VA, HERE, XS, Aim::Hint),
         row(&[TlbiRemap], &[L3], BBM, &[Load]).remote().by(BY_VA, &[Scope::Outer], BOTH, Aim::Hint),
+        row(&[TlbiRemap], &[L3], BBM, &[Load]).remote().granules(LARGER).by(BY_VA, INNER, XS, Aim::Within),
+        row(&[TlbiRemap], &[L3], BBM, &[Load]).places(&[Local]).granules(LARGER).by(BY_VA, HERE, XS, Aim::Within),
         row(&[TlbiRemap], &[L3], BBM, &[Load]).remote().granules(EVERY).by(BY_VA, INNER, XS, Aim::Page),
         row(&[TlbiRemap], &[L3], BBM, &[Load]).places(&[Local]).granules(EVERY).by(BY_VA, HERE, XS, Aim::Page),
         row(&[TlbiRemap], &[L3], BBM, &[Load]).remote().granules(EVERY).by(PLAIN_OPS, INNER, XS, Aim::Asid),

@@ -230,8 +230,6 @@ pub(crate) struct Pe {
     pub(crate) nested: u32,
     /// ESR, FAR and ELR of the first of them.
     pub(crate) first_nested: [u64; 3],
-    /// The block, by number, of the last load-exclusive's VA. Nothing but [`mmu::Defect::MonitorByVa`] looks at it.
-    marked: u64,
     /// Instructions of this turn, and how many of them are left.
     turn: u32,
     left: u32,
@@ -282,7 +280,6 @@ impl Pe {
             wait: Wait::No,
             nested: 0,
             first_nested: [0; 3],
-            marked: 0,
             turn: 0,
             left: 0,
             executed: 0,
@@ -669,7 +666,7 @@ impl Core<'_> {
         }
         let Located { pa, torn } = self.locate(va, size.bytes(), mmu::Kind::Load, access)?;
         if access.contains(Access::EXCLUSIVE) {
-            self.set_monitor(va, pa);
+            self.set_monitor(pa);
         }
         if let Some(upper) = torn.filter(|_| size == Size::B8)
             && let Some(low) = self.shared.memory.read(pa, Size::B4)
@@ -770,8 +767,7 @@ impl Core<'_> {
         Some(())
     }
 
-    fn set_monitor(&mut self, va: u64, pa: u64) {
-        self.pe.marked = va / GRANULE;
+    fn set_monitor(&mut self, pa: u64) {
         self.shared.monitors[self.pe.number] = Some(pa / GRANULE);
         self.shared.update_watch();
         self.maybe_end_turn();
@@ -782,13 +778,9 @@ impl Core<'_> {
         self.shared.update_watch();
     }
 
-    /// Whether a store-exclusive to `va`, which is at `pa`, succeeds; the monitor is clear afterwards.
-    fn pass_monitor(&mut self, va: u64, pa: u64) -> bool {
-        let block = match self.shared.monitors[self.pe.number] {
-            Some(_) if self.has(mmu::Defect::MonitorByVa) && self.pe.marked == va / GRANULE => Some(pa / GRANULE),
-            block => block,
-        };
-        let marked = block == Some(pa / GRANULE);
+    /// Whether a store-exclusive to `pa` succeeds; the monitor is clear afterwards.
+    fn pass_monitor(&mut self, pa: u64) -> bool {
+        let marked = self.shared.monitors[self.pe.number] == Some(pa / GRANULE);
         self.clear_monitor();
         marked
     }
@@ -797,7 +789,7 @@ impl Core<'_> {
     #[cold]
     fn load_exclusive_pair(&mut self, va: u64, size: Size, access: Access) -> Result<(u64, u64), Stop> {
         let pa = self.locate(va, 2 * size.bytes(), mmu::Kind::Load, access)?.pa;
-        self.set_monitor(va, pa);
+        self.set_monitor(pa);
         let memory = &self.shared.memory;
         let pair = memory.read(pa, size).zip(memory.read(pa + size.bytes(), size));
         pair.ok_or_else(|| self.abort_with(va, Kind::Load, EXTERNAL))
@@ -939,7 +931,7 @@ impl Env for Core<'_> {
 
     fn store_exclusive(&mut self, va: u64, size: Size, value: u64, access: Access) -> Result<bool, Stop> {
         let pa = self.locate(va, size.bytes(), mmu::Kind::Store, access)?.pa;
-        let passed = self.pass_monitor(va, pa);
+        let passed = self.pass_monitor(pa);
         if passed && self.put(pa, size, value).is_none() {
             return Err(self.abort_with(va, Kind::Store, EXTERNAL));
         }
@@ -949,7 +941,7 @@ impl Env for Core<'_> {
 
     fn store_exclusive_pair(&mut self, va: u64, size: Size, values: (u64, u64), access: Access) -> Result<bool, Stop> {
         let pa = self.locate(va, 2 * size.bytes(), mmu::Kind::Store, access)?.pa;
-        let passed = self.pass_monitor(va, pa);
+        let passed = self.pass_monitor(pa);
         if passed {
             let stored = self.put(pa, size, values.0).and_then(|()| self.put(pa + size.bytes(), size, values.1));
             if stored.is_none() {

@@ -6,7 +6,7 @@
 use std::io;
 
 use vmsa::{
-    change::Leaf,
+    change::{Behind, Leaf},
     descriptor::{Attributes, BadDescriptor, Descriptor, DescriptorKind, Field},
     geometry::{BbmLevel, Bytes, Granule, Level},
     instance::{Access, Case, Instance, Method, Place, Selftest, Stage2, Watch},
@@ -271,6 +271,9 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
     let (entries, changed) = (change.entries(granule), change.changed(granule));
     let group = match entries {
         1 => String::new(),
+        _ if change.what().sides().behind == Behind::Leaves => {
+            format!("; the first {changed} of {entries} descriptors")
+        }
         _ if entries == changed => format!("; {entries} descriptors, a Contiguous group"),
         _ => format!("; {changed} descriptors of a Contiguous group of {entries}"),
     };
@@ -293,6 +296,7 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
         Access::Atomic => "atomic swaps",
         Access::Exclusive => "pairs of load-exclusive and store-exclusive",
         Access::Unaligned => "loads across the seams of leaves",
+        Access::Misaligned => "loads that are not aligned",
         Access::At => "address translations (AT S1E1R)",
         Access::Dc => "cleans by address (DC CVAC)",
         Access::Walk => "loads behind a TLBI of the observer's own",

@@ -48,7 +48,7 @@ pub const QEMU_REWALKS: Note =
 /// QEMU executes cache maintenance by address as nothing at all: it does not even translate the address.
 pub const QEMU_MAINTENANCE: Note = Note {
     name: "qemu-maintenance",
-    what: "QEMU cannot show this (found 2026-11-23, in 10.0.2): to it a DC by VA is no access, and meets no fault",
+    what: "known defect of QEMU (found 2026-11-23, in 10.0.2): to it a DC by VA is no access, and meets no fault",
 };
 
 /// QEMU's TLB has no ASIDs: a TLBI by any ASID removes what it names of all of them, and so does another ASID in a TTBR.
@@ -75,6 +75,10 @@ pub const MOMENT: Note = Note {
 #[must_use]
 pub fn defect(kind: &str, instance: &Instance) -> Option<Note> {
     let Instance::Case(case) = instance else { return None };
+    let Effects { old, new } = Effects::of_case(case);
+    if kind == qemu::KIND && case.observer.access == Access::Dc && old != new {
+        return Some(QEMU_MAINTENANCE);
+    }
     let leaves_tables = |form: Form| form.op.is_last_level() && case.change.frees_table();
     let by_range = |form: Form| form.op.is_range() && form.aim.hits() && !leaves_tables(form);
     if kind == qemu::KIND && case.change.form().is_some_and(by_range) {
@@ -128,7 +132,10 @@ pub fn difference(kind: &str, instance: &Instance, sees: bool, phase: Phase, out
     let lacks_tlbi = either && !is_defined(case, BbmLevel::L3);
     if phase == Phase::Before {
         None
-    } else if on_qemu && case.observer.access == Access::Dc && matches!(outcome, Kind::Same | Kind::Fault(..)) {
+    } else if on_qemu
+        && case.observer.access == Access::Dc
+        && matches!(outcome, Kind::Old | Kind::Same | Kind::Fault(..))
+    {
         Some(QEMU_MAINTENANCE)
     } else if on_qemu && is_denied_before(case) && outcome == if sees { new } else { old } {
         Some(QEMU_REWALKS)
@@ -156,6 +163,8 @@ mod tests {
         assert_eq!([defect("qemu", &range), defect("board", &range)], [Some(QEMU_RANGE_LENGTH), None]);
         let neighbour = "el1.tlbi-range.4k-l3-rvaae1is-page.bbm.load-remote".parse().expect("an id");
         assert_eq!(defect("qemu", &neighbour), None);
+        let clean = "el1.age.4k-l3-clear.bbm.dc-local".parse().expect("an id");
+        assert_eq!([defect("qemu", &clean), defect("board", &clean)], [Some(QEMU_MAINTENANCE), None]);
         let page = "el1.protect.4k-l3-x-xn.bbm.fetch-local".parse().expect("an id");
         assert_eq!(defect("qemu", &page), None);
         let control = "el1.protect.4k-l3-ro-rw.direct-notlbi.store-local".parse().expect("an id");

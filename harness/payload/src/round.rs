@@ -739,7 +739,7 @@ impl<'a> Observer<'a> {
                 let exact = matches!(offset, 0 | 4) && far == pc && esr & INSTRUCTION_ISS == 0;
                 if exact && esr >> EC == INSTRUCTION_ABORT { kind } else { Kind::Exception }
             }
-            kind @ Kind::Fault(..) => {
+            kind @ (Kind::Fault(..) | Kind::Alignment) => {
                 let told = match access {
                     Access::Atomic | Access::Exclusive | Access::Dc | Access::At => true,
                     access => (esr & WNR != 0) == access.stores(),
@@ -764,7 +764,14 @@ impl<'a> Observer<'a> {
         // instance that swaps on a CPU without FEAT_LSE, and PAR_EL1 is nobody's.
         let probed = unsafe {
             match self.access {
-                Access::Load | Access::Unaligned => probe::load(va),
+                Access::Load | Access::Misaligned => probe::load(va),
+                Access::Unaligned => {
+                    // The TLB is to hold what is before the seam: an access that faults behind it might not bring that.
+                    if phase != Phase::During {
+                        probe::load(va & !7);
+                    }
+                    probe::load(va)
+                }
                 Access::Store => probe::store(va, token),
                 Access::Fetch => probe::fetch(va),
                 Access::UserLoad => probe::user_load(va),

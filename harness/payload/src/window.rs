@@ -2,7 +2,8 @@
 //!
 //! Accesses go to a few *spots*, so that a round costs the same for a page and for 1 GiB: the first word of every
 //! even sixteenth of the window and the last word of every odd one, both ends of the window among them; accesses
-//! across a seam go to the last four bytes of one sixteenth and the first four of the next. At each spot either frame
+//! across a seam go to the last four bytes of one sixteenth and the first four of the next, or, where something stays
+//! behind what changes, all to that seam. At each spot either frame
 //! holds contents of its own (or the same, where the case says so), written through the alias.
 //!
 //! Where an observer stores without a look at where to, it does so to several words of a spot, its *lanes*, each on a cache
@@ -17,7 +18,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arch::{barrier, cache, probe::Probed, sequence::Live, write_sysreg};
 use vmsa::{
-    change::{Change, Leaf},
+    change::{Behind, Change, Leaf},
     descriptor::{Attributes, Descriptor},
     geometry::{Granule, Level},
     instance::{Access, Tells, Watch},
@@ -160,7 +161,7 @@ impl Window {
         let space = Space::new(&mut vm.pool, granule);
         let ptes = space.slots(&mut vm.pool, base, level, change.entries(granule));
         // SAFETY: the window is all that the descriptors translate, and it is only accessed by probes.
-        let whole = unsafe { Live::new(ptes, base, level.size(granule), descriptors) };
+        let whole = unsafe { Live::new(&ptes[..change.valid(granule)], base, level.size(granule), descriptors) };
         whole.reversed().step(Step::Write(Write::New));
         // SAFETY: the same.
         let live = unsafe { Live::new(&ptes[..change.changed(granule)], base, level.size(granule), descriptors) };
@@ -173,7 +174,10 @@ impl Window {
         // Nobody asks for another table from here on.
         let watch = change.family().watch();
         let watched = [(info.frames_base, info.frames_base + info.frames * info.frame_size), vm.pool.rest()];
-        let sixteenth = change.window_size(granule) >> SPOT_BITS;
+        let changed = change.changed(granule) as u64 * level.size(granule);
+        // Of a half the other half is looked at too.
+        let looked_at = if sides.behind == Behind::Nothing { change.window_size(granule) } else { changed };
+        let sixteenth = looked_at >> SPOT_BITS;
         let new_frame = u64::from(!change.contents_equal());
         let offset_of = |i: usize| i as u64 * sixteenth + if i.is_multiple_of(2) { 0 } else { sixteenth - 8 };
         if watch == Watch::Surroundings {
@@ -186,6 +190,9 @@ impl Window {
         let spots = core::array::from_fn(|i| {
             // Of the last sixteenth there is no seam to a next one.
             let offset = match access {
+                Access::Unaligned if sides.behind != Behind::Nothing => changed - 4,
+                Access::Misaligned if i.is_multiple_of(2) => i as u64 * sixteenth + 4,
+                Access::Misaligned => (i as u64 + 1) * sixteenth - 12,
                 Access::Unaligned => (i.min(SPOTS - 2) as u64 + 1) * sixteenth - 4,
                 _ => offset_of(i),
             };
@@ -197,7 +204,13 @@ impl Window {
                 Some(next) => tables::path(granule, next, trees[0], base + offset),
                 None => [None; 2],
             };
-            let word = |frame, oa| Word::fill(oa, offset, access, uncached, |at| signature(info.seed, frame, at));
+            let fill =
+                |halves| Word::fill(halves, offset, access, uncached, |frame, at| signature(info.seed, frame, at));
+            let word = |frame, oa| {
+                let moved = fill([(frame, oa); 2]);
+                // What is behind the leaves that change stays in the first frame.
+                if sides.behind == Behind::Leaves { fill([(frame, oa), (0, old_oa)]) } else { moved }
+            };
             Spot {
                 freed: freed.map(|slot| slot.map(|slot| (slot, slot.load(Relaxed)))),
                 va: base + offset,
@@ -395,11 +408,14 @@ impl Window {
         let one_frame = core::ptr::eq(spot.old.alias, spot.new.alias);
         let reads = matches!(access, Access::Atomic | Access::Exclusive);
         let (from_old, from_new) = (value == spot.old.shows, value == spot.new.shows);
+        // The halves of an exclusive pair are two accesses, and whether the store succeeds where another PA is marked is
+        // IMPLEMENTATION DEFINED: while the change is made it may come between them.
+        let between = access == Access::Exclusive && phase == Phase::During && from_old;
         match (old == token, new == token) {
             // What failed must not have stored.
             (true, _) | (_, true) if failed => Kind::Neither,
             (true, _) if reads && !from_old => Kind::Torn,
-            (false, true) if reads && !from_new => Kind::Torn,
+            (false, true) if reads && !from_new && !between => Kind::Torn,
             (true, _) if one_frame => self.tell_by_permission(access),
             (true, _) if phase == Phase::After => Kind::Late,
             (true, _) => Kind::Old,
@@ -424,7 +440,7 @@ impl Window {
             (false, true) => Kind::New,
             // Only an aligned access is single-copy atomic: across a seam either half may be of either mapping.
             (false, false) if is_mixture(value, spot.old.shows, spot.new.shows) => match access {
-                Access::Unaligned => Kind::Old,
+                Access::Unaligned | Access::Misaligned => Kind::Old,
                 _ => Kind::Torn,
             },
             (false, false) => Kind::Neither,
@@ -505,13 +521,19 @@ fn copy(from: u64, to: u64, size: u64) {
 }
 
 impl Word {
-    /// Fills the word at `offset` of the frame at physical address `base` for `access`: with its signature, or with code
-    /// that returns 16 bits of it. An access across a seam has two words, of which it sees a half each; either gets its
-    /// own signature.
-    fn fill(base: u64, offset: u64, access: Access, uncached: bool, signature: impl Fn(u64) -> u64) -> Self {
-        let put = |offset: u64| {
+    /// Fills the word at `offset` of a frame for `access`: with its signature, or with code that returns 16 bits of it.
+    /// An unaligned access has two words, of which it sees a half each; either gets its own signature. `halves` are the
+    /// number of the frame and its physical address for each of them.
+    fn fill(
+        halves: [(u64, u64); 2],
+        offset: u64,
+        access: Access,
+        uncached: bool,
+        signature: impl Fn(u64, u64) -> u64,
+    ) -> Self {
+        let put = |(frame, base): (u64, u64), offset: u64| {
             let alias = word_at(base + offset);
-            let signature = signature(offset);
+            let signature = signature(frame, offset);
             let (contents, shows) = match access {
                 Access::Fetch => (MOVZ_X0 | (signature & 0xffff) << 5 | RET << 32, signature & 0xffff),
                 Access::At => (signature, (base + offset) & PAR_PA),
@@ -526,9 +548,9 @@ impl Word {
             word
         };
         match offset % 8 {
-            0 => put(offset),
+            0 => put(halves[0], offset),
             middle => {
-                let (low, high) = (put(offset - middle), put(offset + 8 - middle));
+                let (low, high) = (put(halves[0], offset - middle), put(halves[1], offset + 8 - middle));
                 Self { shows: low.shows >> 32 | high.shows << 32, ..low }
             }
         }

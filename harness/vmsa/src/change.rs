@@ -36,14 +36,16 @@ impl Leaf {
         Descriptor::leaf(granule, self.level, oa, self.attributes)
     }
 
-    /// The fault that `access`, made at EL1, takes. An Access flag fault comes before a Permission fault.
+    /// The fault that `access`, made at EL1, takes. An Access flag fault comes before a Permission fault,
+    /// and the Alignment fault of Device memory behind both.
     #[must_use]
     pub fn fault(self, access: Access, hardware: HardwareUpdates) -> Option<Kind> {
         let permits = self.attributes.permits(access.privilege(), access.operation(), hardware);
+        let device = matches!(self.attributes.attr_index, memory::DEVICE_NGNRE | memory::DEVICE_NGNRNE);
         match (self.attributes.access_flag || hardware != HardwareUpdates::Off, permits) {
             (false, _) => Some(Kind::Fault(Fault::AccessFlag, self.level)),
             (true, false) => Some(Kind::Fault(Fault::Permission, self.level)),
-            (true, true) => None,
+            (true, true) => (device && access == Access::Misaligned).then_some(Kind::Alignment),
         }
     }
 }
@@ -84,6 +86,17 @@ pub enum Group {
     FirstHalf,
 }
 
+/// What stands behind the descriptors that change, and stays: an access across their end meets both.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Behind {
+    /// Nothing that is looked at; of a half that changes, the other half.
+    Nothing,
+    /// As many leaves, mapped as those that change were before.
+    Leaves,
+    /// Invalid descriptors: the rest of the group of those that change.
+    Hole,
+}
+
 /// All that a kind of change is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sides {
@@ -95,12 +108,15 @@ pub struct Sides {
     pub same_contents: bool,
     /// Which descriptors change.
     pub group: Group,
+    /// What stands behind them.
+    pub behind: Behind,
     /// What hardware writes into descriptors while the change is made.
     pub hardware: HardwareUpdates,
 }
 
 const fn sides(old: Side, new: Side) -> Sides {
-    Sides { old, new, same_contents: false, group: Group::One, hardware: HardwareUpdates::Off }
+    let (group, behind) = (Group::One, Behind::Nothing);
+    Sides { old, new, same_contents: false, group, behind, hardware: HardwareUpdates::Off }
 }
 
 impl Sides {
@@ -110,6 +126,10 @@ impl Sides {
 
     const fn group(self, group: Group) -> Self {
         Self { group, ..self }
+    }
+
+    const fn behind(self, behind: Behind) -> Self {
+        Self { behind, ..self }
     }
 
     const fn hardware(self, hardware: HardwareUpdates) -> Self {
@@ -202,6 +222,8 @@ whats! {
     Merge: Merge, "" = sides(below(RW), at(RW));
     /// A leaf gets another output address, writable before and after.
     RemapRw: Remap, "rw" = sides(at(RW), at(RW).second());
+    /// A leaf gets another output address, and the next leaf keeps its own.
+    RemapNext: Remap, "next" = sides(at(RW), at(RW).second()).behind(Behind::Leaves);
     /// A leaf gets another output address, read-only, where the same contents are.
     RemapRoSame: Remap, "ro-same" = sides(at(RO), at(RO).second()).same_contents();
     /// A leaf gets another output address, read-only, where other contents are.
@@ -244,6 +266,10 @@ whats! {
     ContigRoRw: Contig, "ro-rw" = sides(at(CONTIG_RO), at(CONTIG)).group(Group::All);
     /// A Contiguous group gets another output address, writable before and after.
     ContigRemap: Contig, "rw" = sides(at(CONTIG), at(CONTIG).second()).group(Group::All);
+    /// A Contiguous group gets another output address, and the next group keeps its own.
+    ContigNext: Contig, "next" = sides(at(CONTIG), at(CONTIG).second()).group(Group::All).behind(Behind::Leaves);
+    /// A Contiguous group gets another output address; the second half of it is invalid, and stays so (I_PGVGZ).
+    ContigHole: Contig, "hole" = sides(at(CONTIG), at(CONTIG).second()).group(Group::FirstHalf).behind(Behind::Hole);
     /// The first half of a group gets the Contiguous bit: the group is misprogrammed.
     HalfFold: Misprogram, "fold" = sides(at(RW), at(CONTIG)).group(Group::FirstHalf);
     /// The first half of a Contiguous group loses the bit: the group is misprogrammed.
@@ -500,8 +526,11 @@ impl Change {
         } else {
             Self::has_leaf(granule, self.level) && (!self.what.has_tables() || self.leaf.number() > self.level.number())
         };
+        // A page of 4K has no address bits that the operand of a TLBI would name and the TLBI ignore.
+        let within = matches!(self.form, Some(Form { aim: Aim::Within, .. }));
         geometry
             && self.what.takes(self.form)
+            && !(within && matches!(granule, Granule::K4))
             && Self::has_leaf(granule, self.leaf)
             && (matches!(group, Group::One) || contiguous_group(granule, self.level).is_some())
             && self.window_size(granule) <= LARGEST
@@ -514,6 +543,13 @@ impl Change {
     /// How many descriptors the window has, at the level of the change.
     #[must_use]
     pub const fn entries(self, granule: Granule) -> usize {
+        match self.what.sides().behind {
+            Behind::Leaves => 2 * self.group_size(granule),
+            Behind::Nothing | Behind::Hole => self.group_size(granule),
+        }
+    }
+
+    const fn group_size(self, granule: Granule) -> usize {
         match self.what.sides().group {
             Group::One => 1,
             Group::All | Group::FirstHalf => match contiguous_group(granule, self.level) {
@@ -527,8 +563,17 @@ impl Change {
     #[must_use]
     pub const fn changed(self, granule: Granule) -> usize {
         match self.what.sides().group {
-            Group::FirstHalf => self.entries(granule) / 2,
-            Group::One | Group::All => self.entries(granule),
+            Group::FirstHalf => self.group_size(granule) / 2,
+            Group::One | Group::All => self.group_size(granule),
+        }
+    }
+
+    /// How many of them are valid, the first ones.
+    #[must_use]
+    pub const fn valid(self, granule: Granule) -> usize {
+        match self.what.sides().behind {
+            Behind::Hole => self.changed(granule),
+            Behind::Nothing | Behind::Leaves => self.entries(granule),
         }
     }
 
@@ -595,8 +640,10 @@ impl Change {
     /// How the change leaves its group, if it has one.
     #[must_use]
     pub const fn leaves(self) -> Grouping {
-        let Sides { old, new, group, .. } = self.what.sides();
+        let Sides { old, new, group, behind, .. } = self.what.sides();
         match (group, old.attributes.contiguous, new.attributes.contiguous) {
+            // What is invalid has no Contiguous bit (I_PGVGZ).
+            _ if matches!(behind, Behind::Hole) => Grouping::Sound,
             (Group::FirstHalf, true, true) => Grouping::Differing,
             (Group::FirstHalf, true, false) | (Group::FirstHalf, false, true) => Grouping::Mixed,
             _ => Grouping::Sound,
@@ -722,11 +769,13 @@ mod tests {
     #[test]
     fn groups_are_left_as_their_descriptors_say() {
         for granule in Granule::ALL {
-            for change in testing::changes(granule).into_iter().filter(|change| change.entries(granule) > 1) {
+            for change in testing::changes(granule).into_iter().filter(|change| change.group_size(granule) > 1) {
                 let Descriptors { old, new, .. } = change.example(granule);
                 let size = change.level().size(granule);
                 let all = |first: Descriptor| -> Vec<Descriptor> {
-                    (0..change.entries(granule) as u64).map(|n| Descriptor::from_raw(first.raw() + n * size)).collect()
+                    let nth = |n| Descriptor::from_raw(first.raw() + n * size);
+                    let valid = |n| if n < change.valid(granule) as u64 { nth(n) } else { Descriptor::INVALID };
+                    (0..change.group_size(granule) as u64).map(valid).collect()
                 };
                 let (old, new) = (all(old), all(new));
                 let group = GroupChange::new(change.context(granule), &old, &new).expect("a group");
@@ -776,6 +825,10 @@ mod tests {
         assert_eq!(at(What::Fold, Level::L3, Granule::K4), (16, 16, 64 << 10));
         assert_eq!(at(What::HalfFold, Level::L3, Granule::K16), (128, 64, 2 << 20));
         assert_eq!(at(What::Fold, Level::L2, Granule::K16), (32, 32, 1 << 30));
+        assert_eq!(at(What::RemapNext, Level::L3, Granule::K16), (2, 1, 32 << 10));
+        assert_eq!(at(What::ContigNext, Level::L3, Granule::K4), (32, 16, 128 << 10));
+        assert_eq!(at(What::ContigHole, Level::L3, Granule::K64), (32, 16, 2 << 20));
+        assert_eq!(Change::new(What::ContigHole, Level::L3).valid(Granule::K64), 16);
         assert_eq!(at(What::RemapRw, Level::L2, Granule::K64), (1, 1, 512 << 20));
         assert!(!Change::new(What::Fold, Level::L2).exists(Granule::K64), "16 GiB");
     }

@@ -208,9 +208,12 @@ words! {
         Exclusive = "exclusive",
         /// A 64-bit load, half of it on either side of a seam between two leaves.
         Unaligned = "unaligned",
+        /// A 64-bit load that is not aligned, within a leaf: Device memory answers it with an Alignment fault.
+        Misaligned = "misaligned",
         /// Address translation for a read at EL1: AT S1E1R.
         At = "at",
-        /// A clean of the data cache by address: DC CVAC.
+        /// A clean of the data cache by address: DC CVAC. It translates, and faults, as long as there is a cache before the
+        /// Point of Coherency (CLIDR_EL1.LoC).
         Dc = "dc",
         /// A 64-bit load behind a TLBI of the observer's own: always by a walk through the tables.
         Walk = "walk",
@@ -265,6 +268,12 @@ impl Access {
             Self::Dc => Tells::Nothing,
             _ => Tells::Contents,
         }
+    }
+
+    /// Whether it goes to both sides of a seam.
+    #[must_use]
+    pub const fn crosses(self) -> bool {
+        matches!(self, Self::Unaligned)
     }
 
     /// Whether it may be made through both mappings of `change`: Device memory knows no unaligned accesses, and atomic

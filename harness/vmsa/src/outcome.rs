@@ -108,6 +108,8 @@ pub enum Kind {
     Stuck,
     /// A store that landed at an address to which neither mapping leads.
     Escaped,
+    /// An Alignment fault: Device memory knows no unaligned accesses.
+    Alignment,
     /// An MMU fault of stage 1 with the level that its syndrome reports.
     Fault(Fault, Level),
 }
@@ -116,7 +118,7 @@ impl Kind {
     /// One more than the largest [`code`](Self::code).
     pub const CODES: usize = 48;
 
-    const PLAIN: [Self; 15] = [
+    const PLAIN: [Self; 16] = [
         Self::Old,
         Self::New,
         Self::Same,
@@ -132,6 +134,7 @@ impl Kind {
         Self::Spurious,
         Self::Stuck,
         Self::Escaped,
+        Self::Alignment,
     ];
 
     /// Every kind, in order of [`code`](Self::code).
@@ -158,6 +161,7 @@ impl Kind {
             Self::Spurious => 12,
             Self::Stuck => 13,
             Self::Escaped => 14,
+            Self::Alignment => 15,
             Self::Fault(fault, level) => 16 + fault as u8 * 8 + (level.number() + 1) as u8,
         }
     }
@@ -185,6 +189,7 @@ impl Kind {
         let fsc = (esr & 0x3f) as u8;
         match fsc {
             0b11_0000 => Self::Conflict,
+            0b10_0001 => Self::Alignment,
             // On the access itself, or on the walk for it at some level.
             0b01_0000 | 0b01_0011..=0b01_0111 => Self::External,
             // Level -1 has codes of its own (FEAT_LPA2).
@@ -224,6 +229,7 @@ impl fmt::Display for Kind {
             Self::Spurious => "spurious",
             Self::Stuck => "stuck",
             Self::Escaped => "escaped",
+            Self::Alignment => "alignment",
             Self::Fault(fault, level) => return write!(f, "{}-{level}", fault.name()),
         })
     }
@@ -356,7 +362,7 @@ mod tests {
             assert_eq!(kind(0x2b), Kind::Fault(Fault::Translation, level(-1)));
             assert_eq!(kind(0x10), Kind::External);
             assert_eq!(kind(0x13), Kind::External);
-            assert_eq!(kind(0x21), Kind::Exception, "an Alignment fault");
+            assert_eq!(kind(0x21), Kind::Alignment);
             assert_eq!(kind(0x30), Kind::Conflict);
         }
         for ec in (0..0x40u64).filter(|ec| ![0x20, 0x21, 0x24, 0x25].contains(ec)) {

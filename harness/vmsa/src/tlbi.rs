@@ -65,6 +65,8 @@ words! {
         Hit = "",
         /// The window, with the TTL hint of its leaves (FEAT_TTL).
         Hint = "ttl",
+        /// The window, by an address within a page of it: below the page its bits are RES0 and ignored.
+        Within = "within",
         /// Each leaf of the window, one instruction each.
         Each = "each",
         /// The page, or a range of pages, just before or behind the window.
@@ -106,7 +108,7 @@ impl Aim {
     /// Whether the window's entries must go, as far as instruction and scope reach them.
     #[must_use]
     pub const fn hits(self) -> bool {
-        matches!(self, Self::Hit | Self::Hint | Self::Each)
+        matches!(self, Self::Hit | Self::Hint | Self::Within | Self::Each)
     }
 }
 
@@ -212,7 +214,7 @@ impl Form {
             Aim::Asid => self.op.is_by_asid(),
             Aim::Page | Aim::Level => self.op.is_by_va(),
             // A range's hint is no feature of its own, and there in some rounds.
-            Aim::Hint | Aim::Each => self.op.is_by_va() && !self.op.is_range(),
+            Aim::Hint | Aim::Within | Aim::Each => self.op.is_by_va() && !self.op.is_range(),
         }
     }
 
@@ -278,6 +280,7 @@ impl Form {
                 Aim::Each => base,
                 Aim::Page if number & 1 == 0 => base - page,
                 Aim::Page => base + size,
+                Aim::Within => base + (number % (size >> 12) << 12),
                 _ => base + number % (size / page) * page,
             };
             by_va(va, asid, hint)
@@ -351,6 +354,7 @@ impl Form {
             Aim::Hit if !self.op.is_by_va() => "all that the window's entries belong to",
             Aim::Hit => "a page of the window, TTL 0",
             Aim::Hint => "a page of the window, TTL its leaves' level",
+            Aim::Within => "an address in a page of the window, with bits below the page, which are ignored",
             Aim::Each => "every leaf of the window, one TLBI each",
             Aim::Page => "a neighbour, just before or behind the window, whose own entries may stay",
             Aim::Asid => "an ASID that is not in use: the window's non-global entries may stay",
@@ -470,7 +474,7 @@ mod tests {
                 let va = upper(first & ((1 << 44) - 1), 44) << 12;
                 let last = upper((first + step * (count - 1)) & ((1 << 44) - 1), 44) << 12;
                 let inside = |va: u64| va >= BASE && va < BASE + size;
-                prop_assert_eq!(va % page, 0);
+                prop_assert_eq!(va % if form.aim == Aim::Within { 1 << 12 } else { page }, 0);
                 match form.aim {
                     Aim::Page => prop_assert!(va + page == BASE || va == BASE + size),
                     Aim::Each => prop_assert_eq!((va, last), (BASE, BASE + size - leaf_size)),

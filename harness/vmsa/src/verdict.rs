@@ -27,7 +27,7 @@
 use core::fmt;
 
 use crate::{
-    change::Leaf,
+    change::{Behind, Leaf},
     descriptor::{Descriptor, DescriptorKind},
     geometry::{BbmLevel, Level},
     group::{Grouping, Lookup},
@@ -93,6 +93,11 @@ impl Effects {
     #[must_use]
     pub fn of_case(case: &Case) -> Self {
         let Case { change, granule, .. } = *case;
+        if change.what().sides().behind == Behind::Hole && case.observer.access.crosses() {
+            // One half of it is always in the hole.
+            let fault = Kind::Fault(Fault::Translation, change.level());
+            return Self { old: fault, new: fault };
+        }
         let leaves = [change.old_leaf(), change.new_leaf()].map(Some);
         Self::of(leaves, case.observer.access, change.level(), &change.context(granule), change.moves())
     }
@@ -335,6 +340,7 @@ const fn forbidden(kind: Kind) -> Allowance {
         Kind::Spurious => forbid("R_RTBRL", "dirty state without a write"),
         Kind::Stuck => forbid("R_LXHLD", "an access that one mapping serves did not end"),
         Kind::Escaped => forbid("R_LXHLD", "a store landed where no mapping in force leads"),
+        Kind::Alignment => forbid("R_YNJCP", "an Alignment fault of a memory type that is not in force"),
         Kind::Exception => forbid("I_GYJBJ", "an exception that neither mapping gives"),
         Kind::Fault(..) => forbid("I_GYJBJ", "a fault that neither mapping gives"),
     }

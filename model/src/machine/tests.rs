@@ -148,12 +148,6 @@ pub(crate) fn shows(defect: Defect, profile: mmu::Profile, seed: u64) -> Option<
         lab
     };
     Some(match defect {
-        Defect::MonitorByVa => {
-            let mut lab = lab();
-            lab.pe(1).load(WINDOW, Size::B8, Access::EXCLUSIVE).expect("mapped");
-            lab.remap(WINDOW, page(NEW, RW));
-            lab.pe(1).store_exclusive(WINDOW, Size::B8, 2, Access::EXCLUSIVE).expect("mapped")
-        }
         Defect::AtomicSplit => {
             let mut lab = lab();
             lab.pe(1).load(WINDOW, Size::B8, PLAIN).expect("mapped");
@@ -189,7 +183,7 @@ pub(crate) fn shows(defect: Defect, profile: mmu::Profile, seed: u64) -> Option<
 #[test]
 fn exclusives_and_updates_lose_nothing_on_sound_profiles() {
     for profile in mmu::Profile::ALL {
-        for defect in [Defect::MonitorByVa, Defect::AtomicSplit, Defect::SeamByFirst, Defect::UpdateKeepsMonitors] {
+        for defect in [Defect::AtomicSplit, Defect::SeamByFirst, Defect::UpdateKeepsMonitors] {
             assert!(!(0..40).any(|seed| shows(defect, profile, seed) == Some(true)), "{} {defect}", profile.name);
         }
     }

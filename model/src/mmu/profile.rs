@@ -364,8 +364,6 @@ defects! {
     MaintenanceStale = "maintenance-stale" on "ideal-l2-quiet",
     /// An LSE atomic may read by an entry that a TLBI has removed and write by another, once.
     AtomicSplit = "atomic-split" on "ideal-l2-quiet",
-    /// A store-exclusive succeeds if its VA is marked, although that is mapped to another PA since.
-    MonitorByVa = "monitor-by-va" on "ideal-l2-quiet",
     /// An access across a page's end goes on behind the page's PA, whatever the next page maps.
     SeamByFirst = "seam-by-first" on "ideal-l2-quiet",
     /// LDTR and STTR have EL1's permissions if the TLB has an entry for them.

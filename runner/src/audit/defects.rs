@@ -64,13 +64,6 @@ struct Owed {
 /// What is owed for `defect`, if anything.
 const fn owed(defect: Defect) -> Option<Owed> {
     let (issue, family, why) = match defect {
-        Defect::PageByFirst4K => (4, "unaligned TLBI", "no TLBI names a page of 16K or 64K but by its first 4 KiB"),
-        Defect::ContiguousPastGroup => (4, "neighbours", "nobody looks at the group behind a Contiguous one"),
-        Defect::ContiguousOverInvalid => (4, "hole", "no Contiguous group has an invalid member"),
-        Defect::DeviceKept => (4, "alignment", "nobody makes unaligned accesses to what was Device memory"),
-        Defect::MaintenanceStale => (4, "maintenance", "cache maintenance by VA tells nothing but faults"),
-        Defect::MonitorByVa => (4, "monitor", "no exclusive pair has a whole remap between its halves"),
-        Defect::SeamByFirst => (4, "seam", "the leaves on both sides of a seam map what follows each other"),
         Defect::IpaKeepsTables | Defect::IpaKeepsBlocks => (5, "s2", "nobody changes stage 2 under a running payload"),
         Defect::Stage2Escape => (5, "s2", "stage 2 maps onto itself what the payload can reach by any entry"),
         _ => return None,

@@ -60,7 +60,7 @@ fn unknown_values_are_not_guessed() {
         })
     };
     let reads = |end, phase, kind, place| read([line_of(&finished(end, phase, kind, place)).as_bytes()]);
-    for known in [8, 11, 12, 13, 14] {
+    for known in [8, 11, 12, 13, 14, 15] {
         assert!(matches!(reads(0, 1, known, 1)[..], [Seen::Record(_)]), "the pattern for the others is sound");
     }
     for (end, phase, kind, place) in [(9, 1, 8, 1), (0, 3, 8, 1), (0, 1, 15, 1), (0, 1, 48, 1), (0, 1, 8, 3)] {

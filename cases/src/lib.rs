@@ -294,6 +294,7 @@ const ROWS: &[Row] = &{
         //
         row(&[RetypeWbDevice, RetypeDeviceWb, RetypeDevice], &[L3, L2], &[Bbm, Direct], &[Load, Store]),
         row(&[RetypeWbDevice, RetypeDeviceWb], &[L3, L2], BBM, &[Misaligned]),
+        row(&[RetypeWbDevice, RetypeDeviceWb], &[L3], BBM, &[Misaligned]).remote().under(STAGE2),
         row(&[CacheWbNc, CacheNcWb, CacheWbWt, CacheOuter], &[L3, L2], &[Bbm, Direct], &[Load, Store]),
         row(&[ShareOuter, ShareInner], &[L3, L2], &[Bbm, Direct], &[Load, Store]),
         //

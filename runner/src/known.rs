@@ -34,11 +34,18 @@ pub const QEMU_JUMP_CACHE: Note = Note {
 };
 
 /// QEMU computes the length of a TLBI by range in 32 bits: where (NUM + 1) * 2^(5 * SCALE + 1) granules are 4 GiB or
-/// more it flushes too little, and for multiples of 4 GiB nothing. Inferred from which SCALE and NUM fail.
+/// more it flushes too little, and for multiples of 4 GiB nothing.
 pub const QEMU_RANGE_LENGTH: Note = Note {
     name: "qemu-range-length",
     what: "known defect of QEMU (found 2026-11-23, in 10.0.2): a TLBI by range of 4 GiB or more removes less than it \
            says, its length computed in 32 bits (target/arm: tlbi_aa64_get_range)",
+};
+
+/// QEMU lets unaligned accesses to Device memory through, whatever stage 2 is.
+pub const QEMU_ALIGNMENT: Note = Note {
+    name: "qemu-alignment",
+    what: "known defect of QEMU (found 2026-11-23, in 10.0.2): an unaligned access to Device memory takes no Alignment \
+           fault",
 };
 
 /// QEMU does not cache a translation that lacks a permission: it walks again, and finds the new one.
@@ -79,6 +86,9 @@ pub fn defect(kind: &str, instance: &Instance) -> Option<Note> {
     if kind == qemu::KIND && case.observer.access == Access::Dc && old != new {
         return Some(QEMU_MAINTENANCE);
     }
+    if kind == qemu::KIND && is_about_alignment(case) {
+        return Some(QEMU_ALIGNMENT);
+    }
     let leaves_tables = |form: Form| form.op.is_last_level() && case.change.frees_table();
     let by_range = |form: Form| form.op.is_range() && form.aim.hits() && !leaves_tables(form);
     if kind == qemu::KIND && case.change.form().is_some_and(by_range) {
@@ -108,6 +118,12 @@ fn asids_decide(case: &Case) -> bool {
     case.change.uses_asids() && (case.observer.access.switches_asid() || case.script.is_some())
 }
 
+/// Whether an Alignment fault is what tells the mappings apart.
+fn is_about_alignment(case: &Case) -> bool {
+    let Effects { old, new } = Effects::of_case(case);
+    [old, new].contains(&Kind::Alignment)
+}
+
 /// Whether the change takes the permission to execute at EL1.
 fn takes_execution(change: Change) -> bool {
     let [old, new] = [change.old_leaf(), change.new_leaf()];
@@ -130,7 +146,9 @@ pub fn difference(kind: &str, instance: &Instance, sees: bool, phase: Phase, out
     let broken = phase == Phase::During && matches!(outcome, Kind::Fault(Fault::Translation | Fault::AccessFlag, _));
     let either = outcome == old || outcome == new || broken || outcome == Kind::Late && old == Kind::Old;
     let lacks_tlbi = either && !is_defined(case, BbmLevel::L3);
-    if phase == Phase::Before {
+    if on_qemu && is_about_alignment(case) && (outcome == Kind::Alignment || [old, new].contains(&outcome)) {
+        Some(QEMU_ALIGNMENT)
+    } else if phase == Phase::Before {
         None
     } else if on_qemu
         && case.observer.access == Access::Dc

@@ -280,7 +280,7 @@ impl Form {
                 Aim::Each => base,
                 Aim::Page if number & 1 == 0 => base - page,
                 Aim::Page => base + size,
-                Aim::Within => base + (number % (size >> 12) << 12),
+                Aim::Within => base + ((number % (size >> 12)) << 12),
                 _ => base + number % (size / page) * page,
             };
             by_va(va, asid, hint)

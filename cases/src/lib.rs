@@ -17,6 +17,7 @@ use vmsa::{
     BbmLevel, Granule, Instance, Level,
     change::{Change, What},
     instance::{Access, Case, Family, Method, Observer, Place, Regime, Selftest, Stage2},
+    remedy::Remedy,
     sequence::Sequence,
     tlbi::{Aim, Form, Op, Scope},
 };
@@ -69,6 +70,15 @@ impl Forms {
 struct Variant {
     stage2: Stage2,
     cap: Option<BbmLevel>,
+    remedy: Option<Remedy>,
+}
+
+const fn variant(stage2: Stage2, cap: Option<BbmLevel>) -> Variant {
+    Variant { stage2, cap, remedy: None }
+}
+
+const fn remedy(stage2: Stage2, remedy: Remedy) -> Variant {
+    Variant { remedy: Some(remedy), ..variant(stage2, None) }
 }
 
 const L1: Level = Level::L1;
@@ -76,14 +86,27 @@ const L2: Level = Level::L2;
 const L3: Level = Level::L3;
 
 /// Stage 2 in blocks, the CPU's own BBM level.
-const PLAIN: &[Variant] = &[Variant { stage2: Stage2::Blocks, cap: None }];
+const PLAIN: &[Variant] = &[variant(Stage2::Blocks, None)];
 /// The other two ways of stage 2, for frames small enough to be mapped in pages.
-const STAGE2: &[Variant] = &[Variant { stage2: Stage2::Off, cap: None }, Variant { stage2: Stage2::Pages, cap: None }];
+const STAGE2: &[Variant] = &[variant(Stage2::Off, None), variant(Stage2::Pages, None)];
 /// Lower levels than the CPU has, so that a level 2 CPU takes the paths of levels 0 and 1 too.
-const CAPPED: &[Variant] = &[
-    Variant { stage2: Stage2::Blocks, cap: Some(BbmLevel::L0) },
-    Variant { stage2: Stage2::Blocks, cap: Some(BbmLevel::L1) },
+const CAPPED: &[Variant] = &[variant(Stage2::Blocks, Some(BbmLevel::L0)), variant(Stage2::Blocks, Some(BbmLevel::L1))];
+/// Everything that a conflict may be cleared by.
+const REMEDIES: &[Variant] = &[
+    remedy(Stage2::Blocks, Remedy::Vae1),
+    remedy(Stage2::Blocks, Remedy::Vaae1),
+    remedy(Stage2::Blocks, Remedy::Vale1),
+    remedy(Stage2::Blocks, Remedy::Vaale1),
+    remedy(Stage2::Blocks, Remedy::Aside1),
+    remedy(Stage2::Blocks, Remedy::Rvaae1),
+    remedy(Stage2::Blocks, Remedy::Vmalle1),
+    remedy(Stage2::Blocks, Remedy::Vmalls12e1),
+    remedy(Stage2::Blocks, Remedy::Alle1),
+    remedy(Stage2::Off, Remedy::Vmalle1),
+    remedy(Stage2::Off, Remedy::Alle1),
 ];
+/// What must clear it, and the form by VA that a kernel would rather use.
+const FEW_REMEDIES: &[Variant] = &[remedy(Stage2::Blocks, Remedy::Vae1), remedy(Stage2::Blocks, Remedy::Vmalls12e1)];
 
 /// The granules other than 4K.
 const LARGER: &[Granule] = &[Granule::K16, Granule::K64];
@@ -177,7 +200,7 @@ impl Row {
             methods.iter().flat_map(move |&method| {
                 accesses.iter().flat_map(move |&access| {
                     places.iter().flat_map(move |&place| {
-                        variants.iter().map(move |&Variant { stage2, cap }| Case {
+                        variants.iter().map(move |&Variant { stage2, cap, remedy }| Case {
                             regime: Regime::El1,
                             granule,
                             change,
@@ -186,6 +209,7 @@ impl Row {
                             observer: Observer { access, place },
                             stage2,
                             cap,
+                            remedy,
                         })
                     })
                 })
@@ -390,6 +414,14 @@ const ROWS: &[Row] = &{
         row(&[ContainHalfFold, ContainHalfUnfold], &[L3], &[Bbm, Direct], &[Store]),
         row(&[ContainSplit, ContainRemap], &[L2], &[Bbm, Direct], &[Store]).under(STAGE2),
         row(&[ContainRemap], &[L3], &[Bbm, Direct], &[Store]).granules(LARGER),
+        //
+        row(&[RecoverSplit, RecoverMerge], &[L2], &[Direct], &[Load]).remote().under(REMEDIES),
+        row(&[RecoverFold, RecoverUnfold], &[L3], &[Direct], &[Load]).remote().under(REMEDIES),
+        row(&[RecoverSplitNg], &[L2], &[Direct], &[Load]).remote().under(REMEDIES),
+        row(&[RecoverSplit, RecoverMerge], &[L2], &[Direct], &[Load]).places(&[Local]).under(FEW_REMEDIES),
+        row(&[RecoverSplit, RecoverMerge], &[L2], &[Direct], &[Store]).remote().under(FEW_REMEDIES),
+        row(&[RecoverSplit, RecoverMerge], &[L2], &[Nt], &[Load]).remote().under(FEW_REMEDIES),
+        row(&[RecoverSplit, RecoverFold], &[L2], &[Direct], &[Load]).granules(LARGER).remote().under(FEW_REMEDIES),
     ]
 };
 
@@ -558,6 +590,8 @@ mod tests {
                         What::ProgressFold | What::ProgressUnfold => Some(BbmLevel::L1),
                         What::ProgressHalfFold | What::ProgressHalfUnfold => Some(BbmLevel::L1),
                         What::ContainHalfFold | What::ContainHalfUnfold => Some(BbmLevel::L1),
+                        What::RecoverSplit | What::RecoverMerge | What::RecoverSplitNg => Some(BbmLevel::L2),
+                        What::RecoverFold | What::RecoverUnfold => Some(BbmLevel::L1),
                         What::LateProtect => Some(BbmLevel::L0),
                         What::RemapRoSame | What::TableSame | What::HalfRwRo => Some(BbmLevel::L0),
                         What::ContigRwRo | What::ContigRoRw => Some(BbmLevel::L0),

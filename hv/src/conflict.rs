@@ -1,12 +1,18 @@
 //! TLB conflict aborts: recognising, recovering, recording.
 //!
-//! The recovery is the one that R_BLRKC and I_JCCRT guarantee. Smaller invalidations may do on a given CPU, but
-//! nothing here relies on them: the access is tried again after the guaranteed one, a bounded number of times.
+//! The recovery is the one that R_BLRKC and I_JCCRT guarantee. Smaller invalidations may do on a given CPU, and an
+//! instance may ask for one of them to be tried first, but nothing here relies on them: the access is tried again after
+//! the guaranteed one, a bounded number of times.
 
 use aarch64_cpu::registers::{Readable, TPIDR_EL0};
 use arrayvec::ArrayVec;
 use spin::Mutex;
-use vmsa::outcome::{Count, Kind, Phase};
+use vmsa::{
+    Granule, Instance,
+    instance::Case,
+    outcome::{Count, Kind, Phase},
+    remedy::Remedy,
+};
 use wire::record::{Conflict, First, MAX_CONFLICTS, MAX_OUTCOMES, Outcome, Place, Recovery};
 
 use crate::platform::MAX_CPUS;
@@ -36,6 +42,8 @@ pub(crate) struct List {
     /// Those of EL1&0 by the phase the vCPU was in.
     of_el1: [u64; Phase::ALL.len()],
     attempts: [Option<(Attempt, u8)>; MAX_CPUS],
+    /// What is tried first for EL1&0, in tables of which granule, and whether it must do.
+    first: Option<(Remedy, Granule, bool)>,
 }
 
 /// The list of the running instance.
@@ -43,19 +51,38 @@ pub(crate) static TAKEN: Mutex<List> = Mutex::new(List::new());
 
 impl List {
     const fn new() -> Self {
-        Self { entries: ArrayVec::new_const(), total: 0, of_el1: [0; Phase::ALL.len()], attempts: [None; MAX_CPUS] }
+        let (of_el1, attempts) = ([0; Phase::ALL.len()], [None; MAX_CPUS]);
+        Self { entries: ArrayVec::new_const(), total: 0, of_el1, attempts, first: None }
     }
 
-    /// Notes a conflict abort and recovers from it by `recovery`. Returns whether the access is worth another try.
-    pub(crate) fn take(&mut self, mut conflict: Conflict, recovery: Recovery, x: &[u64; 31]) -> bool {
+    /// Has the running instance's conflicts answered as `instance` asks for.
+    pub(crate) fn answer_for(&mut self, instance: &Instance) {
+        if let Instance::Case(Case { remedy: Some(remedy), granule, stage2, .. }) = *instance {
+            self.first = Some((remedy, granule, remedy.is_guaranteed(stage2)));
+        }
+    }
+
+    /// The TLBI for a conflict at `far` that `recovery` would clear, for the time `retries`, from 0; it is executed.
+    fn clear(&self, recovery: Recovery, retries: u8, injected: bool, far: u64) -> Recovery {
+        let recovery = match (recovery, self.first) {
+            (Recovery::Vmalls12e1, Some((remedy, granule, certain))) if (certain || retries == 0) && !injected => {
+                if arch::tlbi::remedy(remedy, granule, far) {
+                    return remedy.into();
+                }
+                remedy.into()
+            }
+            _ => recovery,
+        };
         match recovery {
             Recovery::Alle2 => arch::tlbi::alle2is(),
             Recovery::Alle1 => arch::tlbi::alle1is(),
             _ => arch::tlbi::vmalls12e1is(),
         }
-        arch::barrier::dsb_ish();
-        arch::barrier::isb();
-        conflict.cleared_by = recovery;
+        recovery
+    }
+
+    /// Notes a conflict abort and recovers from it by `recovery`. Returns whether the access is worth another try.
+    pub(crate) fn take(&mut self, mut conflict: Conflict, recovery: Recovery, x: &[u64; 31]) -> bool {
         let fingerprint = x.iter().fold(0u64, |sum, v| sum.rotate_left(5) ^ v);
         let attempt = Attempt { pc: conflict.pc, far: conflict.far, fingerprint };
         let slot = &mut self.attempts[usize::from(conflict.cpu) % MAX_CPUS];
@@ -65,12 +92,13 @@ impl List {
             _ => 0,
         };
         *slot = Some((attempt, retries));
+        conflict.cleared_by = self.clear(recovery, retries, conflict.injected, conflict.far);
+        arch::barrier::dsb_ish();
+        arch::barrier::isb();
         if retries > 0 {
             if let Some(known) = self.entries.iter_mut().rev().find(|c| (c.pc, c.far) == (attempt.pc, attempt.far)) {
                 known.retries = retries;
-                if retries >= MAX_RETRIES {
-                    known.cleared_by = Recovery::None;
-                }
+                known.cleared_by = if retries < MAX_RETRIES { conflict.cleared_by } else { Recovery::None };
             }
         } else {
             self.total += 1;

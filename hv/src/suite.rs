@@ -247,6 +247,7 @@ impl Suite {
         let cpus = &cpus[..needs.most_cpus.min(cpus.len())];
         let lacks = |feature: &Feature| cpus.iter().find(|n| !feature.is_in(&CPUS[**n].registers())).copied();
         let lacking = entry.instance.features().find_map(|feature| Some(vm::NotRun::Lacks(feature, lacks(&feature)?)));
+        conflict::TAKEN.lock().answer_for(&entry.instance);
         let outcome = match self.bundle.payload(payload) {
             _ if let Some(lacking) = lacking => Err(lacking),
             None => Err(vm::NotRun::NoPayload(payload)),

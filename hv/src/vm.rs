@@ -632,7 +632,10 @@ fn hypercall(frame: &mut Frame, number: usize, cpu: usize) -> bool {
         }
         call::INJECT_CONFLICT => return inject_conflict(frame, cpu),
         call::RECOVER_CONFLICT => {
-            arch::tlbi::vmalls12e1is();
+            match x1 {
+                0 => arch::tlbi::vmalls12e1is(),
+                _ => arch::tlbi::alle1is(),
+            }
             arch::barrier::dsb_ish();
             SUCCESS
         }

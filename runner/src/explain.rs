@@ -329,6 +329,13 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
     if let Some(cap) = case.cap {
         writeln!(out, "BBM level   at most {cap} is presented, whatever the CPU has")?;
     }
+    if let Some(remedy) = case.remedy {
+        let certain = match remedy.is_guaranteed(case.stage2) {
+            true => "nothing else, since it must clear it (R_BLRKC)",
+            false => "which may clear it or not (R_GRVDR); VMALLE1 next, then VMALLS12E1",
+        };
+        writeln!(out, "conflict    answered by TLBI {} first, {certain}", remedy.name().to_uppercase())?;
+    }
     Ok(())
 }
 

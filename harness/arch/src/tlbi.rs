@@ -5,7 +5,11 @@
 use core::arch::asm;
 
 pub use vmsa::tlbi::{ASID, ASID_SHIFT, OTHER_ASID};
-use vmsa::tlbi::{Form, Operands, Target};
+use vmsa::{
+    Granule,
+    remedy::Remedy,
+    tlbi::{Form, Operands, Target},
+};
 
 /// Xt of a TLBI by VA or IPA without ASID, TTL hint 0 ("any level").
 #[inline(always)]
@@ -59,6 +63,10 @@ tlbi! {
     vaale1(va) = "vaale1",
     /// By VA in EL2's regime, Inner Shareable. From EL2; undefined at EL1.
     vae2is(va) = "vae2is",
+    /// By VA, the payload's ASID, last level only, this PE only.
+    vale1(va, |va| operand(va) | ASID << ASID_SHIFT) = "vale1",
+    /// The payload's ASID, what is not global, this PE only.
+    aside1(asid, |asid| asid << ASID_SHIFT) = "aside1",
     /// All of the current VMID's EL1&0 stage 1 entries, Inner Shareable.
     vmalle1is() = "vmalle1is",
     /// All of the current VMID's EL1&0 stage 1 entries, this PE only.
@@ -96,6 +104,27 @@ fn sys<const CRN: u8, const CRM: u8, const OP2: u8>(operand: u64) {
             );
         }
     }
+}
+
+/// By a range of two pages from the one of `va`, all ASIDs, all levels, this PE only. Needs FEAT_TLBIRANGE.
+pub fn rvaae1(granule: Granule, va: u64) {
+    // SCALE 0, NUM 0, no TTL.
+    sys::<8, 6, 3>(vmsa::tlbi::by_range(granule, va, 0, 0, 0, None));
+}
+
+/// The TLBI by which a conflict at `va` may be cleared, if EL1 has it too; says whether it has.
+pub fn remedy(remedy: Remedy, granule: Granule, va: u64) -> bool {
+    match remedy {
+        Remedy::Vae1 => vae1(va),
+        Remedy::Vaae1 => vaae1(va),
+        Remedy::Vale1 => vale1(va),
+        Remedy::Vaale1 => vaale1(va),
+        Remedy::Aside1 => aside1(ASID),
+        Remedy::Rvaae1 => rvaae1(granule, va),
+        Remedy::Vmalle1 => vmalle1(),
+        Remedy::Vmalls12e1 | Remedy::Alle1 => return false,
+    }
+    true
 }
 
 /// One TLBI of this encoding; says whether there is one.

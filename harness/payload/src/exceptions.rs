@@ -8,10 +8,10 @@
 use core::{arch::global_asm, sync::atomic::Ordering::Relaxed};
 
 use arch::{barrier, probe, tlbi};
-use vmsa::outcome::Kind;
+use vmsa::{outcome::Kind, remedy::Remedy};
 use wire::abi::call;
 
-use crate::{cpu, hypercall, tally::Remedy};
+use crate::{cpu, hypercall};
 
 global_asm!(
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../arch/src/gprs.S")),
@@ -50,15 +50,10 @@ extern "C" fn synchronous(frame: &mut Frame, esr: u64, far: u64) -> bool {
     if Kind::from_esr(esr) == Kind::Conflict {
         note();
         let injected = cpu.injecting.load(Relaxed) != 0;
-        let mut retry = true;
-        match cpu.conflicts.taken(esr, far, frame.elr, cpu.phase.load(Relaxed), injected) {
-            Remedy::Vae1 => tlbi::vae1(far),
-            Remedy::Vaae1 => tlbi::vaae1(far),
-            Remedy::Vmalle1 => tlbi::vmalle1(),
-            Remedy::Vmalls12e1 => hypercall::recover_conflict(),
-            Remedy::GiveUp => retry = false,
-        }
-        if retry {
+        if let Some(remedy) = cpu.conflicts.taken(esr, far, frame.elr, cpu.phase.load(Relaxed), injected) {
+            if !tlbi::remedy(remedy, cpu.conflicts.granule(), far) {
+                hypercall::recover_conflict(remedy == Remedy::Alle1);
+            }
             barrier::dsb_nsh();
             barrier::isb();
             return true;

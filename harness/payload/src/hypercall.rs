@@ -60,9 +60,9 @@ pub(crate) fn encode(report: &Report, body: &mut [u8; frame::MAX_BODY]) -> usize
     frame::encode_report(report, body).unwrap_or_else(|error| panicked(format_args!("no report: {error}")))
 }
 
-/// Asks hv for the TLBI that EL1 cannot issue itself.
-pub(crate) fn recover_conflict() {
-    call(call::RECOVER_CONFLICT, 0, 0, 0);
+/// Asks hv for a TLBI that EL1 cannot issue itself: of every VMID if `all`, else of its own.
+pub(crate) fn recover_conflict(all: bool) {
+    call(call::RECOVER_CONFLICT, u64::from(all), 0, 0);
 }
 
 /// Starts the vCPU with this MPIDR at `entry` with `context` in x0. Says whether hv accepted.

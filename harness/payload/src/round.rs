@@ -156,6 +156,10 @@ pub fn run(mut vm: Vm) -> ! {
     window.discards = is_defined(&case, BbmLevel::from_mmfr2(ID_AA64MMFR2_EL1.get()));
     let size = case.change.window_size(case.granule);
     barrier::mark::<{ mark::HINT }>([mark::WINDOW, vm.id_hash(), window.spot(0).va, size]);
+    if let Some(remedy) = case.remedy {
+        let certain = remedy.is_guaranteed(case.stage2);
+        cpu::CPUS.iter().for_each(|cpu| cpu.conflicts.try_first(remedy, certain, case.granule));
+    }
     let (sequence, restore) = (case.sequence(), Sequence::restore());
     let work = Work::new(&window, sequence.steps(), restore.steps(), [access; 2], vm.info.seed);
     finish(&work.run(&vm, case.observer.place))

@@ -8,7 +8,11 @@ use core::sync::atomic::{
 };
 
 use arch::barrier;
-use vmsa::outcome::{Count, Kind, Phase};
+use vmsa::{
+    Granule,
+    outcome::{Count, Kind, Phase},
+    remedy::Remedy,
+};
 use wire::{
     abi::{MAX_VCPUS, mark},
     record::{Conflict, First, MAX_CONFLICTS, Outcome, Place, Recovery, Report, Trouble},
@@ -109,34 +113,29 @@ struct Slot {
     rest: AtomicU64,
 }
 
-/// What to do about a conflict abort.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Remedy {
-    /// TLBI VAE1 of the FAR, then try again.
-    Vae1,
-    /// TLBI VAAE1 of the FAR, then try again.
-    Vaae1,
-    /// TLBI VMALLE1, then try again.
-    Vmalle1,
-    /// Have hv execute TLBI VMALLS12E1, then try again.
-    Vmalls12e1,
-    /// None is left.
-    GiveUp,
-}
-
 /// Conflict aborts of one vCPU. The same access trying again belongs to the same conflict, until [`settle`](Self::settle).
 pub(crate) struct Conflicts {
     slots: [Slot; MAX_CONFLICTS],
     total: AtomicU64,
     /// Times that the access of the current conflict was answered; 0 if none is open.
     tries: AtomicU64,
+    /// The number among [`Remedy::ALL`] of what is tried first, plus one, and [`CERTAIN`] if that must do; or 0. Above
+    /// these, the number of the granule.
+    first: AtomicU64,
 }
+
+/// What is tried first is guaranteed to clear conflicts, so nothing else is tried.
+const CERTAIN: u64 = 1 << 8;
+/// Lowest bit of the granule's number.
+const GRANULE: u32 = 16;
+/// Times that it is tried: another conflict at the same place, which the access met behind the TLBI, looks the same.
+const CERTAIN_TRIES: u64 = 5;
 
 /// Times that VMALLE1 is tried before hv is asked.
 const VMALLE1_TRIES: u64 = 3;
 /// Forms by VA that are tried before VMALLE1 in every other conflict. The architecture does not have them clear a
 /// conflict, but a CPU may (R_GRVDR), and which do is worth knowing; in the conflicts between, VMALLE1 has to.
-const BY_VA: [(Remedy, Recovery); 2] = [(Remedy::Vae1, Recovery::Vae1), (Remedy::Vaae1, Recovery::Vaae1)];
+const BY_VA: [Remedy; 2] = [Remedy::Vae1, Remedy::Vaae1];
 
 impl Conflicts {
     pub(crate) const fn new() -> Self {
@@ -144,11 +143,48 @@ impl Conflicts {
             let [esr, far, pc, rest] = [const { AtomicU64::new(0) }; 4];
             Slot { esr, far, pc, rest }
         }
-        Self { slots: [const { slot() }; MAX_CONFLICTS], total: AtomicU64::new(0), tries: AtomicU64::new(0) }
+        Self {
+            slots: [const { slot() }; MAX_CONFLICTS],
+            total: AtomicU64::new(0),
+            tries: AtomicU64::new(0),
+            first: AtomicU64::new(0),
+        }
     }
 
-    /// A conflict abort was taken: records it, and says what to try. `phase` is a [`Phase`]'s number.
-    pub(crate) fn taken(&self, esr: u64, far: u64, pc: u64, phase: u64, injected: bool) -> Remedy {
+    /// Has `remedy` tried first; nothing else, if it is `certain` to clear a conflict. Before any is met.
+    pub(crate) fn try_first(&self, remedy: Remedy, certain: bool, granule: Granule) {
+        let certain = if certain { CERTAIN } else { 0 };
+        self.first.store((granule as u64) << GRANULE | certain | (remedy as u64 + 1), Relaxed);
+    }
+
+    /// The granule of the tables in which conflicts are met; 4K until [`try_first`](Self::try_first) says it.
+    pub(crate) fn granule(&self) -> Granule {
+        Granule::ALL[(self.first.load(Relaxed) >> GRANULE) as usize]
+    }
+
+    /// The `n`th thing to try, from 0, about conflict number `number`; `None` if nothing is left.
+    fn remedy(&self, n: u64, number: u64, injected: bool) -> Option<Remedy> {
+        let first = self.first.load(Relaxed);
+        let named = (first as u8).checked_sub(1).map(|number| Remedy::ALL[usize::from(number)]);
+        if first & CERTAIN != 0 {
+            return named.filter(|_| n < CERTAIN_TRIES);
+        }
+        let by_va: &[Remedy] = match &named {
+            Some(named) => core::slice::from_ref(named),
+            // An injected one is in no TLB, and would tell nothing about a form.
+            None if number.is_multiple_of(2) && !injected => &BY_VA,
+            None => &[],
+        };
+        match (by_va.get(n as usize), n - n.min(by_va.len() as u64)) {
+            (Some(remedy), _) => Some(*remedy),
+            (None, n) if n < VMALLE1_TRIES => Some(Remedy::Vmalle1),
+            (None, VMALLE1_TRIES) => Some(Remedy::Vmalls12e1),
+            _ => None,
+        }
+    }
+
+    /// A conflict abort was taken: records it, and says what to try, if anything is left. `phase` is a [`Phase`]'s number.
+    pub(crate) fn taken(&self, esr: u64, far: u64, pc: u64, phase: u64, injected: bool) -> Option<Remedy> {
         let mut tries = self.tries.load(Relaxed);
         let mut total = self.total.load(Relaxed);
         if tries != 0 {
@@ -167,14 +203,8 @@ impl Conflicts {
             self.total.store(total, Release);
         }
         tries += 1;
-        // An injected one is in no TLB, and would tell nothing about a form.
-        let by_va: &[_] = if total.is_multiple_of(2) && !injected { &BY_VA } else { &[] };
-        let (remedy, recovery) = match tries - 1 {
-            n if n < by_va.len() as u64 => by_va[n as usize],
-            n if n < by_va.len() as u64 + VMALLE1_TRIES => (Remedy::Vmalle1, Recovery::Vmalle1),
-            n if n == by_va.len() as u64 + VMALLE1_TRIES => (Remedy::Vmalls12e1, Recovery::Vmalls12e1),
-            _ => (Remedy::GiveUp, Recovery::None),
-        };
+        let remedy = self.remedy(tries - 1, total, injected);
+        let recovery = remedy.map_or(Recovery::None, Recovery::from);
         self.tries.store(tries, Relaxed);
         if let Some(slot) = self.slot(total) {
             let rest = recovery as u64 | tries << 8 | phase << 16 | u64::from(injected) << 24;

@@ -376,6 +376,16 @@ whats! {
     ContainHalfFold: Contain, "half-fold" = sides(at(RW), at(CONTIG)).group(Group::FirstHalf);
     /// The first half of a Contiguous group loses the bit; no store lands elsewhere.
     ContainHalfUnfold: Contain, "half-unfold" = sides(at(CONTIG), at(RW)).group(Group::FirstHalf);
+    /// A block becomes tables whose leaves map the same.
+    RecoverSplit: Recover, "split" = sides(at(RW), below(RW));
+    /// Tables become a block that maps the same.
+    RecoverMerge: Recover, "merge" = sides(below(RW), at(RW));
+    /// A group of leaves gets the Contiguous bit.
+    RecoverFold: Recover, "fold" = sides(at(RW), at(CONTIG)).group(Group::All);
+    /// A group of leaves loses the Contiguous bit.
+    RecoverUnfold: Recover, "unfold" = sides(at(CONTIG), at(RW)).group(Group::All);
+    /// A block becomes tables whose leaves are non-global, as it is, and map the same.
+    RecoverSplitNg: Recover, "split-ng" = sides(at(NOT_GLOBAL), below(NOT_GLOBAL));
 }
 
 impl What {

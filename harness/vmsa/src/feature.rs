@@ -4,6 +4,7 @@ use crate::{
     change::Change,
     geometry::Granule,
     instance::{Access, Instance},
+    remedy::Remedy,
     rule::HardwareUpdates,
     tlbi::{Aim, Form, Scope},
 };
@@ -114,7 +115,8 @@ impl Instance {
         let access = case.and_then(|case| of_access(case.observer.access));
         let hardware = case.and_then(|case| of_change(case.change));
         let form = case.and_then(|case| case.change.form()).into_iter().flat_map(of_form);
-        [granule, access, hardware].into_iter().flatten().chain(form)
+        let remedy = case.and_then(|case| case.remedy).and_then(of_remedy);
+        [granule, access, hardware, remedy].into_iter().flatten().chain(form)
     }
 }
 
@@ -123,6 +125,10 @@ const fn of_access(access: Access) -> Option<Feature> {
         Access::Atomic => Some(Feature::Atomics),
         _ => None,
     }
+}
+
+fn of_remedy(remedy: Remedy) -> Option<Feature> {
+    (remedy == Remedy::Rvaae1).then_some(Feature::TlbiRange)
 }
 
 fn of_form(form: Form) -> impl Iterator<Item = Feature> {

@@ -5,8 +5,9 @@
 //! catalogue's business (crate `cases`); this module only knows the grammar:
 //!
 //! ```text
-//! el1.split.4k-l2.direct.load-remote[.s2off|.s2pages][.cap0|.cap1]
-//! ^   ^     ^     ^      ^           ^ stage 2 (blocks if absent)  ^ BBM level presented at most
+//! el1.split.4k-l2.direct.load-remote[.s2off|.s2pages][.cap0|.cap1][.by-vae1]
+//! ^   ^     ^     ^      ^           ^ stage 2 (blocks if absent)  ^            ^ what a conflict is answered with first
+//! |   |     |     |      |                                        BBM level presented at most
 //! |   |     |     |      observer: access and place
 //! |   |     |     method, or method~steps: these steps instead of the method's, a letter each (Sequence::parse)
 //! |   |     granule and geometry of the transition
@@ -21,6 +22,7 @@ use crate::{
     change::{Change, Sides},
     geometry::{BbmLevel, Granule},
     permission::{Operation, Privilege},
+    remedy::Remedy,
     rule::HardwareUpdates,
     sequence::Sequence,
     words,
@@ -96,6 +98,8 @@ words! {
         Progress = "progress",
         /// No store lands where neither mapping leads.
         Contain = "contain",
+        /// TLB conflict aborts, and by what they are cleared.
+        Recover = "recover",
         /// The harness tested by itself.
         Selftest = "selftest",
     }
@@ -404,6 +408,8 @@ pub struct Case {
     pub stage2: Stage2,
     /// The highest BBM level that ID_AA64MMFR2_EL1 may show to the payload, if it is lowered.
     pub cap: Option<BbmLevel>,
+    /// What the payload answers conflict aborts with first, if not with what it usually does.
+    pub remedy: Option<Remedy>,
 }
 
 impl Case {
@@ -529,6 +535,9 @@ impl fmt::Display for Instance {
                 if let Some(cap) = c.cap {
                     write!(f, ".cap{cap}")?;
                 }
+                if let Some(remedy) = c.remedy {
+                    write!(f, ".by-{remedy}")?;
+                }
                 Ok(())
             }
             Self::Selftest(test) => write!(f, "selftest.{test}"),
@@ -616,14 +625,17 @@ impl FromStr for Instance {
             stage2 = s2;
             modifier = parts.next();
         }
-        if let Some(word) = modifier {
-            let level = word.strip_prefix("cap").filter(|n| n.len() == 1).and_then(|n| n.parse().ok());
+        if let Some(word) = modifier.and_then(|word| word.strip_prefix("cap")) {
+            let level = Some(word).filter(|n| n.len() == 1).and_then(|n| n.parse().ok());
             cap = Some(level.and_then(BbmLevel::from_number).ok_or(IdError::Unknown("modifier"))?);
+            modifier = parts.next();
         }
+        let remedy = |word: &str| word.strip_prefix("by-").and_then(Remedy::parse).ok_or(IdError::Unknown("modifier"));
+        let remedy = modifier.map(remedy).transpose()?;
         if parts.next().is_some() {
             return Err(IdError::Trailing);
         }
-        Ok(Self::Case(Case { regime, granule, change, method, script, observer, stage2, cap }))
+        Ok(Self::Case(Case { regime, granule, change, method, script, observer, stage2, cap, remedy }))
     }
 }
 
@@ -658,6 +670,7 @@ mod tests {
             "el1.protect.4k-l2-xn-x.bbm.fetch-remote.cap1",
             "el1.remap.4k-l3-rw.bbm~0sB1di.load-remote",
             "el1.merge.4k-l1-l3.direct-notlbi~0nnMX1dddi.store-remote.s2off.cap0",
+            "el1.recover.4k-l2-split.direct.load-remote.s2off.cap1.by-vmalls12e1",
             "selftest.conflict-el2-for-el1",
         ] {
             let instance: Instance = id.parse().expect(id);
@@ -689,7 +702,9 @@ mod tests {
             ("el1.split.4k-l2.bbm.load-local.cap4", IdError::Unknown("modifier")),
             ("el1.split.4k-l2.bbm.load-local.cap00", IdError::Unknown("modifier")),
             ("el1.split.4k-l2.bbm.load-local.cap+", IdError::Unknown("modifier")),
-            ("el1.split.4k-l2.bbm.load-local.cap0.s2off", IdError::Trailing),
+            ("el1.split.4k-l2.bbm.load-local.cap0.s2off", IdError::Unknown("modifier")),
+            ("el1.split.4k-l2.bbm.load-local.by-vae2", IdError::Unknown("modifier")),
+            ("el1.split.4k-l2.bbm.load-local.by-vae1.cap0", IdError::Trailing),
             ("selftest.quiet.cap0", IdError::Trailing),
             (
                 "el1.protect.16k-l3-rw-ro.direct-notlbi~0000000000.store-remote.s2pages.cap0.and.more.than.an.id.has",

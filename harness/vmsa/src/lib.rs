@@ -41,6 +41,7 @@ pub mod mutant;
 pub mod oracle;
 pub mod outcome;
 pub mod permission;
+pub mod remedy;
 pub mod rule;
 pub mod sequence;
 pub mod stress;

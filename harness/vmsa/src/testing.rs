@@ -6,6 +6,7 @@ use crate::{
     change::{Change, What},
     geometry::{BbmLevel, Granule, Level},
     instance::{Access, Case, Instance, Method, Observer, Place, Regime, Selftest, Stage2},
+    remedy::Remedy,
 };
 
 /// Every change that `granule` has.
@@ -34,7 +35,17 @@ pub(crate) fn cases(granule: Granule) -> Vec<Case> {
                     let observer = Observer { access, place };
                     let (regime, stage2) = (Regime::El1, Stage2::Blocks);
                     let script = None;
-                    cases.push(Case { regime, granule, change, method, script, observer, stage2, cap: None });
+                    cases.push(Case {
+                        regime,
+                        granule,
+                        change,
+                        method,
+                        script,
+                        observer,
+                        stage2,
+                        cap: None,
+                        remedy: None,
+                    });
                 }
             }
         }
@@ -52,6 +63,9 @@ pub(crate) fn instances() -> Vec<Instance> {
             let (stage2, cap) = if rare { (Stage2::Pages, Some(BbmLevel::L0)) } else { (case.stage2, None) };
             instances.push(Instance::Case(Case { stage2, cap, ..case }));
             continue;
+        }
+        for &remedy in Remedy::ALL {
+            instances.push(Instance::Case(Case { remedy: Some(remedy), ..case }));
         }
         for &stage2 in Stage2::ALL {
             for cap in [None].into_iter().chain(BbmLevel::ALL.map(Some)) {

@@ -209,7 +209,7 @@ pub mod call {
     /// Inject a TLB conflict abort: x1 = place (a number of [`Place`](crate::record::Place)), x2 = FAR,
     /// x3 = ESR's ISS bits besides the FSC. Where the place is EL1, the abort is taken at the instruction after the HVC.
     pub const INJECT_CONFLICT: u32 = 0xc600_0004;
-    /// EL1 could not clear a conflict with its own TLBIs: hv executes VMALLS12E1IS.
+    /// EL1 could not clear a conflict with its own TLBIs: hv executes VMALLS12E1IS, or ALLE1IS if x1 is not 0.
     pub const RECOVER_CONFLICT: u32 = 0xc600_0005;
 
     /// Immediate of the HVC by which the payload's vectors report an exception they do not handle, with every

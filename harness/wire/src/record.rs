@@ -18,6 +18,7 @@ use minicbor::{
 use vmsa::{
     instance::MAX_ID,
     outcome::{Count, End, Kind, Phase},
+    remedy::Remedy,
 };
 
 /// Most distinct (phase, kind) pairs in a report.
@@ -126,12 +127,51 @@ pub enum Recovery {
     /// VAAE1 of the FAR at EL1; likewise.
     #[n(6)]
     Vaae1,
+    /// VALE1 of the FAR at EL1; likewise.
+    #[n(7)]
+    Vale1,
+    /// VAALE1 of the FAR at EL1; likewise.
+    #[n(8)]
+    Vaale1,
+    /// ASIDE1 at EL1; likewise.
+    #[n(9)]
+    Aside1,
+    /// RVAAE1 of the FAR's page and its neighbour at EL1; likewise.
+    #[n(10)]
+    Rvaae1,
+}
+
+impl From<Remedy> for Recovery {
+    fn from(remedy: Remedy) -> Self {
+        match remedy {
+            Remedy::Vae1 => Self::Vae1,
+            Remedy::Vaae1 => Self::Vaae1,
+            Remedy::Vale1 => Self::Vale1,
+            Remedy::Vaale1 => Self::Vaale1,
+            Remedy::Aside1 => Self::Aside1,
+            Remedy::Rvaae1 => Self::Rvaae1,
+            Remedy::Vmalle1 => Self::Vmalle1,
+            Remedy::Vmalls12e1 => Self::Vmalls12e1,
+            Remedy::Alle1 => Self::Alle1,
+        }
+    }
 }
 
 impl Recovery {
     /// All of them, in order of their numbers.
-    pub const ALL: [Self; 7] =
-        [Self::Vmalle1, Self::Vmalls12e1, Self::Alle2, Self::Alle1, Self::None, Self::Vae1, Self::Vaae1];
+    pub const ALL: [Self; 11] = [
+        Self::Vmalle1,
+        Self::Vmalls12e1,
+        Self::Alle2,
+        Self::Alle1,
+        Self::None,
+        Self::Vae1,
+        Self::Vaae1,
+        Self::Vale1,
+        Self::Vaale1,
+        Self::Aside1,
+        Self::Rvaae1,
+    ];
 
     /// The name used in result files.
     #[must_use]
@@ -144,6 +184,10 @@ impl Recovery {
             Self::None => "none",
             Self::Vae1 => "vae1",
             Self::Vaae1 => "vaae1",
+            Self::Vale1 => "vale1",
+            Self::Vaale1 => "vaale1",
+            Self::Aside1 => "aside1",
+            Self::Rvaae1 => "rvaae1",
         }
     }
 }

@@ -104,6 +104,7 @@ impl Steps {
                 observer: Observer { access: Access::Load, place },
                 stage2: Stage2::Blocks,
                 cap: None,
+                remedy: None,
             };
             Question { expected, instance: Instance::Case(case) }
         };

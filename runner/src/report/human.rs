@@ -7,7 +7,7 @@ use vmsa::{stress::Pattern, verdict::Class};
 
 use crate::{
     cpu_names, known,
-    report::{CLASSES, Conflicts, controls, count, histogram, honesty, mark, weak_evidence},
+    report::{CLASSES, Conflicts, controls, count, histogram, honesty, mark, remedies::Remedies, weak_evidence},
     results::{CaseResult, ControlResult, Evidence, Hex, ResultFile},
 };
 
@@ -79,6 +79,10 @@ fn details(file: &ResultFile, text: &mut String) {
     if let Some(first) = hidden.first() {
         lines +=
             &format!("  {} controls did not hold here; the first: {} {}\n", hidden.len(), first.id, first.expected);
+    }
+    let remedies = Remedies::of(file);
+    if !remedies.is_empty() {
+        lines += &format!("  conflict aborts, by what was tried first: the access then went through: {remedies}\n");
     }
     let done = file.cases.len() as u64;
     if done < file.run.planned {

@@ -20,6 +20,7 @@ pub mod json;
 pub mod junit;
 pub mod ktap;
 pub mod markdown;
+pub mod remedies;
 
 /// How a run is reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]

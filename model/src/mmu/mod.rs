@@ -468,7 +468,9 @@ impl<T: Lookaside> Mmu<T> {
         if self.synchronised == *context && !self.lingering {
             return;
         }
-        if self.profile.has(Defect::IsbIneffective) && choices.chance(Point::Defect, Odds::one_in(2)) {
+        // Of what EL1 has written: a hypervisor that could not turn its own MMU on would be all that this shows.
+        let of_el1 = self.profile.has(Defect::IsbIneffective) && self.synchronised.agrees(context, Regime::El2);
+        if of_el1 && choices.chance(Point::Defect, Odds::one_in(2)) {
             return;
         }
         if self.lingering {

@@ -328,7 +328,7 @@ defects! {
     ConflictWrongFar = "conflict-wrong-far" on "ideal-l2-abort",
     /// If several entries match, stage 2 is left out.
     Stage2Escape = "stage2-escape" on "ideal-l2-quiet",
-    /// A context synchronisation may leave old register values in use.
+    /// A context synchronisation may leave old values of the registers that EL1 writes in use.
     IsbIneffective = "isb-ineffective" on "ideal-l2-quiet",
     /// Entries that fault are cached: an invalid descriptor faults until a TLBI.
     FaultCached = "fault-cached" on "ideal-l2-quiet",

@@ -18,7 +18,7 @@ use crate::{
 const EXIT_CODES: &str = "\
 Exit codes:
   0    nothing forbidden was seen
-  1    a forbidden outcome, a regression, or something that an audit or an oracle found
+  1    a forbidden outcome, a regression, controls that failed, or something that an audit or an oracle found
   2    bad usage
   3    the platform failed, or the harness did on it (verdict `error`)
   4    nothing was selected
@@ -36,7 +36,7 @@ pub enum Exit {
     Platform,
     /// The user interrupted it.
     Interrupted,
-    /// A forbidden outcome or a regression.
+    /// A forbidden outcome, a regression, or controls that failed.
     Forbidden,
     /// It was asked for something that does not exist.
     Usage,
@@ -280,7 +280,7 @@ mod tests {
                 "--out",
                 "elsewhere",
             ],
-            &["shatter", "run", "--time", "90s", "--until-seen", "torn@during"],
+            &["shatter", "run", "--no-controls", "--time", "90s", "--until-seen", "torn@during"],
         ] {
             let command = args(words).command();
             let again = args(&command.replace('\'', "").split(' ').collect::<Vec<_>>());

@@ -15,6 +15,7 @@ use vmsa::{
 use wire::record::{self, Finished, Place, Recovery, Trouble};
 
 use crate::{
+    controls,
     results::{
         self, Bound, CaseResult, Conflict, ConflictCounts, ControlResult, Entry, Evidence, First, Hex, Loaded, Outcome,
         ResultFile,
@@ -134,6 +135,7 @@ pub fn rejudge(file: &mut ResultFile) {
     for case in &mut file.cases {
         file.controls.extend(apply_rules(case));
     }
+    file.worthless = controls::worthless(file);
 }
 
 /// Sets verdict, reason and the outcomes' allowances of `case` from what else it holds, and tells what it says as a

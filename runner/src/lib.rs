@@ -9,6 +9,7 @@ pub mod audit;
 pub mod bench;
 pub mod cli;
 pub mod compare;
+pub mod controls;
 pub mod cpu_names;
 pub mod doctor;
 pub mod explain;

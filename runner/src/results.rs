@@ -196,6 +196,9 @@ pub struct Run {
     pub patterns: Option<u8>,
     /// Instances asked for. A file with fewer cases is of a run that was interrupted.
     pub planned: u64,
+    /// Those of them that are [controls](crate::controls) which nobody asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub added_controls: Vec<String>,
     /// When it began. A resumed run keeps its first start, by which a journal and its file know each other.
     pub start: DateTime<Utc>,
     /// How long it took, in milliseconds; the sum, if it was resumed.
@@ -386,6 +389,9 @@ pub struct ResultFile {
     pub cpu: Cpu,
     /// How.
     pub run: Run,
+    /// Why the results are worth nothing, if their [controls](crate::controls) say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worthless: Option<String>,
     /// The instances, in the order in which they ended.
     pub cases: Vec<CaseResult>,
     /// Every conflict abort that was recorded one by one.
@@ -482,7 +488,8 @@ impl ResultFile {
     /// A file without cases.
     #[must_use]
     pub fn new(tool: Tool, platform: Platform, cpu: Cpu, run: Run) -> Self {
-        Self { schema: SCHEMA, tool, platform, cpu, run, cases: vec![], conflicts: vec![], controls: vec![] }
+        let (cases, conflicts, controls) = (vec![], vec![], vec![]);
+        Self { schema: SCHEMA, tool, platform, cpu, run, worthless: None, cases, conflicts, controls }
     }
 
     /// Where the file stands below the results directory `dir`: `<platform>/<cpu>.json`.
@@ -516,6 +523,11 @@ impl ResultFile {
             conflicts: self.conflicts.iter().filter(|conflict| conflict.id == id).cloned().collect(),
             control: self.controls.iter().find(|control| control.id == id).cloned(),
         })
+    }
+
+    /// The cases that somebody asked for: all but the controls that were added.
+    pub fn asked(&self) -> impl Iterator<Item = &CaseResult> {
+        self.cases.iter().filter(|case| !self.run.added_controls.contains(&case.id))
     }
 
     fn ids(&self) -> HashSet<String> {

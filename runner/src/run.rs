@@ -25,7 +25,7 @@ use wire::plan::Settings;
 
 use crate::{
     cli::Exit,
-    doctor, guest,
+    controls, doctor, guest,
     judge::{self, judge},
     parallel,
     plan::{self, NothingMatches, Plan},
@@ -157,6 +157,9 @@ pub struct Args {
     /// not seen
     #[arg(long, value_name = "KIND[@PHASE]", conflicts_with = "trace")]
     pub until_seen: Option<Wanted>,
+    /// Add no controls to a selection that lacks them. Otherwise at most 8 show whether the run can see at all
+    #[arg(long)]
+    pub no_controls: bool,
     /// CPUs to run at the same time [default: half the cores of this computer]
     #[arg(long, value_name = "J")]
     pub jobs: Option<NonZeroUsize>,
@@ -312,7 +315,7 @@ impl Error {
 /// # Errors
 /// If nothing could be run at all. A CPU that fails does not keep the others from running; the exit code tells.
 pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
-    let instances = plan::select(&args.filters)?;
+    let mut instances = plan::select(&args.filters)?;
     let image = args.image.as_deref().map(read_image).transpose()?;
     let image_hash = format!("sha256:{}", guest::hash(image.as_deref().unwrap_or(guest::IMAGE)));
     let (platform, missing) = Platform::find(args.on, image)?;
@@ -333,7 +336,11 @@ pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
     };
     writable().map_err(|source| Error::Out { dir: args.out.clone(), source })?;
 
-    let run = Job { args, platform: &platform, image_hash, instances, progress, stop: stop_on_request() };
+    let added = if args.no_controls { vec![] } else { controls::missing(platform.kind(), &instances) };
+    let added_controls = added.iter().map(ToString::to_string).collect();
+    instances.extend(added);
+    let run =
+        Job { args, platform: &platform, image_hash, instances, added_controls, progress, stop: stop_on_request() };
     let results = run.all(&cpus);
 
     let mut exit = Exit::Clean;
@@ -375,7 +382,7 @@ pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
 
 /// What a result file comes to.
 fn verdict(file: &ResultFile) -> Exit {
-    if file.count(Class::Fail) > 0 {
+    if file.count(Class::Fail) > 0 || file.worthless.is_some() {
         Exit::Forbidden
     } else if file.count(Class::Error) > 0 {
         // The harness did not work here, so nothing it did not see counts. A control that a platform cannot show is
@@ -470,6 +477,9 @@ impl Args {
         if self.trace {
             command += " --trace";
         }
+        if self.no_controls {
+            command += " --no-controls";
+        }
         if let Some(time) = self.time {
             command += &format!(" --time {}", humantime::format_duration(time).to_string().replace(' ', ""));
         }
@@ -492,6 +502,8 @@ struct Job<'a> {
     platform: &'a Platform,
     image_hash: String,
     instances: Vec<Instance>,
+    /// Those of them that are controls which nobody asked for.
+    added_controls: Vec<String>,
     progress: Progress,
     stop: Arc<AtomicBool>,
 }
@@ -582,7 +594,10 @@ impl Job<'_> {
         let spent = Duration::from_millis(earlier.map_or(0, |file| file.run.duration_ms));
         let end = Instant::now() + limit.saturating_sub(spent);
         let found = Cell::new(false);
-        let wanted = |case: &CaseResult| self.args.until_seen.is_some_and(|wanted| wanted.seen(case) > 0);
+        // What a control shows is no find.
+        let wanted = |case: &CaseResult| {
+            !self.added_controls.contains(&case.id) && self.args.until_seen.is_some_and(|wanted| wanted.seen(case) > 0)
+        };
         let over = |case: Option<&CaseResult>| {
             found.set(found.get() || case.is_some_and(wanted));
             found.get() || Instant::now() >= end
@@ -704,6 +719,7 @@ impl Job<'_> {
             passes: 1,
             patterns: Some(Pattern::VERSION),
             planned: self.instances.len() as u64,
+            added_controls: self.added_controls.clone(),
             start: Utc::now(),
             duration_ms: 0,
             lost_lines: 0,

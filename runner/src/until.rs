@@ -73,7 +73,7 @@ impl Wanted {
     pub fn report(self, files: &[ResultFile]) -> (String, bool) {
         let (mut text, mut any) = (String::new(), false);
         for file in files {
-            for case in file.cases.iter().filter(|case| case.verdict != Class::Skip) {
+            for case in file.asked().filter(|case| case.verdict != Class::Skip) {
                 let seen = self.seen(case) > 0;
                 any |= seen;
                 text += &format!("{self} {}/{} {}: {}\n", file.platform.kind, file.cpu.name, case.id, self.rate(case));

@@ -331,6 +331,65 @@ fn the_model_agrees_with_qemu() {
     assert!(complaint(&output).contains("qemu-user"), "{}", complaint(&output));
 }
 
+fn a_run_of_one_instance_has_controls() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let id = "el1.split.4k-l2.bbm.load-remote";
+    let arguments = ["--on", "model", "--rounds", "16", "--seed", "3", id];
+    let of_run = |arguments: &[&str]| {
+        assert_code(&run(dir.path(), arguments), 0);
+        result_of(dir.path(), "model", "ideal-l2-abort")
+    };
+    let controlled = of_run(&arguments);
+    let added = controlled["run"]["added_controls"].as_array().expect("controls").clone();
+    assert_eq!(added[..2], ["selftest.quiet", "selftest.clean"]);
+    assert_eq!(controlled["run"]["planned"], 1 + added.len());
+    let controls = controlled["controls"].as_array().expect("controls");
+    assert_eq!(controls.iter().map(|control| &control["id"]).collect::<Vec<_>>(), added.iter().collect::<Vec<_>>());
+    assert!(controls.len() == 3 && controls.iter().all(|control| control["held"] == true), "{controls:?}");
+    assert_eq!(controlled["worthless"], Value::Null);
+    let alone = of_run(&[&arguments[..], &["--no-controls"]].concat());
+    assert_eq!((&alone["run"]["planned"], &alone["run"]["added_controls"]), (&1.into(), &Value::Null));
+}
+
+fn time_adds_passes_and_resume_adds_time() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let id = "el1.split.4k-l2.bbm.load-remote";
+    let arguments = ["--on", "model", "--rounds", "4", id];
+    let with = |more: &[&str]| {
+        assert_code(&run(dir.path(), &[&arguments[..], more].concat()), 0);
+        let result = result_of(dir.path(), "model", "ideal-l2-abort");
+        let case = case(&result, id);
+        let number = |value: &Value| value.as_u64().expect("a number");
+        assert_eq!(number(&case["rounds"]), 4 * number(&case["passes"]), "{case}");
+        (number(&case["passes"]), number(&result["run"]["duration_ms"]))
+    };
+    let (passes, spent) = with(&["--time", "2s"]);
+    assert!(passes > 1 && spent >= 2000, "{passes} passes in {spent} ms");
+    // The time is up already.
+    assert_eq!(with(&["--time", "2s", "--resume"]).0, passes);
+    let more = format!("{}ms", spent + 1500);
+    let (more, both) = with(&["--time", &more, "--resume"]);
+    assert!(more > passes && both >= spent + 1500, "{more} passes in {both} ms");
+}
+
+fn until_seen_ends_when_it_was_seen_and_says_how_rare_it_is_otherwise() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let until = |wanted: &str, time: &str, id: &str, code| {
+        let output = run(dir.path(), &["--on", "model", "--rounds", "8", "--until-seen", wanted, "--time", time, id]);
+        assert_code(&output, code);
+        complaint(&output)
+    };
+    // It would go on for an hour.
+    let seen = until("old@after", "1h", "el1.remap.4k-l3-rw.direct-notlbi.load-local", 0);
+    assert!(seen.contains("accesses: ") && seen.contains("shatter run el1.remap"), "{seen}");
+    // The control that was added shows it, and is no find.
+    let unseen = until("old@after", "1s", "el1.remap.4k-l3-rw.bbm.load-local", 5);
+    assert!(unseen.contains("bbm.load-local: 0 in ") && unseen.contains("rounds: at most 3/"), "{unseen}");
+    assert!(!unseen.contains("notlbi"), "{unseen}");
+    let result = result_of(dir.path(), "model", "ideal-l2-abort");
+    assert_eq!(result["run"]["added_controls"][2], "el1.remap.4k-l3-rw.direct-notlbi.load-local");
+}
+
 fn main() -> ExitCode {
     harness::main(
         tests![
@@ -338,6 +397,9 @@ fn main() -> ExitCode {
             a_qemu_that_was_asked_for_is_not_replaced,
             an_image_that_is_not_ours_ends_in_a_report_with_registers,
             an_image_of_ones_own_runs_on_the_model,
+            a_run_of_one_instance_has_controls,
+            time_adds_passes_and_resume_adds_time,
+            until_seen_ends_when_it_was_seen_and_says_how_rare_it_is_otherwise,
             a_qemu_that_is_too_old_is_told_from_one_that_is_missing
         ],
         tests![

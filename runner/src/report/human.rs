@@ -1,13 +1,20 @@
 //! Results on a terminal: a row a CPU, and below it everything that is wrong.
 
-use std::{collections::HashSet, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt::Write as _,
+};
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle};
 use vmsa::{stress::Pattern, verdict::Class};
 
 use crate::{
-    cpu_names, known,
-    report::{CLASSES, Conflicts, controls, count, histogram, honesty, mark, remedies::Remedies, weak_evidence},
+    controls::unproven,
+    cpu_names,
+    known::{self, Note},
+    report::{
+        CLASSES, Conflicts, controls, count, histogram, honesty, mark, remedies::Remedies, weak_evidence, worthless,
+    },
     results::{CaseResult, ControlResult, Evidence, Hex, ResultFile},
 };
 
@@ -26,6 +33,9 @@ pub fn table(files: &[ResultFile]) -> String {
         table.add_row(row(file));
     }
     let mut text = format!("{table}\n");
+    for (name, statement) in worthless(files) {
+        text += &format!("{name}: {statement}\n");
+    }
     for evidence in weak_evidence(files) {
         if let Some(statement) = honesty(evidence) {
             text += &format!("{} {statement}\n", mark(evidence));
@@ -65,7 +75,17 @@ fn details(file: &ResultFile, text: &mut String) {
     let mut lines = String::new();
     let is_bad = |case: &&CaseResult| matches!(case.verdict, Class::Fail | Class::Error);
     let bad: Vec<&CaseResult> = file.cases.iter().filter(is_bad).collect();
-    bad.iter().for_each(|case| bad_case(file, case, &mut lines));
+    // What the platform is known to do wrong would hide the rest.
+    let mut known: BTreeMap<&str, (Note, Vec<&CaseResult>)> = BTreeMap::new();
+    for case in &bad {
+        match defect(file, case) {
+            Some(note) => known.entry(note.name).or_insert((note, vec![])).1.push(case),
+            None => bad_case(file, case, &mut lines),
+        }
+    }
+    for (note, cases) in known.values() {
+        lines += &format!("  {} fail, the first {}: {}\n", cases.len(), cases[0].id, note.what);
+    }
     // What failed stands above already; what is left are controls that the platform hid.
     let failed: HashSet<&str> = bad.iter().map(|case| case.id.as_str()).collect();
     let (excused, hidden): (Vec<&ControlResult>, Vec<&ControlResult>) = file
@@ -84,6 +104,9 @@ fn details(file: &ResultFile, text: &mut String) {
     if !remedies.is_empty() {
         lines += &format!("  conflict aborts, by what was tried first: the access then went through: {remedies}\n");
     }
+    if let Some(statement) = unproven(file) {
+        lines += &format!("  {statement}\n");
+    }
     let done = file.cases.len() as u64;
     if done < file.run.planned {
         lines += &format!("  interrupted: {done} of {} instances; `--resume` goes on\n", file.run.planned);
@@ -96,16 +119,18 @@ fn details(file: &ResultFile, text: &mut String) {
     }
 }
 
-fn cannot_show(platform: &str, control: &str) -> Option<known::Note> {
+fn cannot_show(platform: &str, control: &str) -> Option<Note> {
     known::cannot_show(platform, &control.parse().ok()?)
 }
 
+/// The defect of the platform that made `case` fail, if one is known.
+fn defect(file: &ResultFile, case: &CaseResult) -> Option<Note> {
+    let instance = case.id.parse().ok().filter(|_| case.verdict == Class::Fail)?;
+    known::defect(&file.platform.kind, &instance)
+}
+
 fn bad_case(file: &ResultFile, case: &CaseResult, lines: &mut String) {
-    let platform = &file.platform.kind;
     *lines += &format!("  {} {}\n    {}\n    {}\n", case.verdict, case.id, case.reason, histogram(case));
-    if let Some(note) = case.id.parse().ok().and_then(|instance| known::defect(platform, &instance)) {
-        *lines += &format!("    {}\n", note.what);
-    }
     if let Some(note) = &case.note {
         *lines += &format!("    {note}\n");
     }
@@ -129,5 +154,26 @@ fn bad_case(file: &ResultFile, case: &CaseResult, lines: &mut String) {
         let named = ["PC", "ESR_EL2", "FAR_EL2", "ESR_EL1", "ELR_EL1", "FAR_EL1"];
         let shown = named.map(|name| format!("{name} {}", registers.get(name).copied().unwrap_or_default()));
         *lines += &format!("    {}\n", shown.join(" "));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::tests::fixture;
+
+    #[test]
+    fn what_a_platform_is_known_to_do_wrong_takes_one_line() {
+        let mut file = fixture("new/board/altra.json");
+        let fail = file.cases.iter().find(|case| case.verdict == Class::Fail).expect("one that failed").clone();
+        let ids = ["el1.tlbi-range.4k-l3-rvaae1is.bbm.load-remote", "el1.tlbi-range.4k-l3-rvaae1is.bbm.load-local"];
+        file.cases.extend(ids.map(|id| CaseResult { id: id.to_owned(), ..fail.clone() }));
+        let text = table(&[file.clone()]);
+        assert!(ids.iter().all(|id| text.contains(&format!("  fail {id}\n"))), "{text}");
+        file.platform.kind = "qemu".to_owned();
+        let text = table(&[file]);
+        let line = format!("  2 fail, the first {}: {}\n", ids[0], known::QEMU_RANGE_LENGTH.what);
+        assert!(text.contains(&line) && !text.contains(ids[1]), "{text}");
+        assert!(text.contains(&format!("  fail {}\n", fail.id)), "{text}");
     }
 }

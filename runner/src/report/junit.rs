@@ -6,6 +6,7 @@ use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use vmsa::verdict::Class;
 
 use crate::{
+    controls::statement,
     report::{histogram, honesty},
     results::{CaseResult, ResultFile},
 };
@@ -37,6 +38,12 @@ fn suite(file: &ResultFile) -> TestSuite {
     }
     if let Some(statement) = honesty(file.platform.evidence) {
         suite.add_property(("caveat", statement));
+    }
+    // A test of its own, since there may be none that failed.
+    if let Some(statement) = statement(file) {
+        let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+        status.set_message(statement);
+        suite.add_test_case(TestCase::new("controls", status));
     }
     suite.add_test_cases(file.cases.iter().map(|case| self::case(&name, case)));
     suite

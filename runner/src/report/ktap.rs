@@ -8,6 +8,7 @@ use std::io;
 use vmsa::verdict::Class;
 
 use crate::{
+    controls::statement,
     report::{histogram, honesty},
     results::{CaseResult, ResultFile},
 };
@@ -30,10 +31,17 @@ pub fn write(files: &[ResultFile], out: &mut dyn io::Write) -> io::Result<()> {
         if let Some(statement) = honesty(file.platform.evidence) {
             writeln!(out, "  # {statement}")?;
         }
+        if let Some(statement) = statement(file) {
+            writeln!(out, "  # {statement}")?;
+        }
         for (j, case) in file.cases.iter().enumerate() {
             self::case(j + 1, case, out)?;
         }
-        let worst = if file.cases.iter().any(|case| ok(case.verdict) == "not ok") { "not ok" } else { "ok" };
+        let worst = if file.worthless.is_some() || file.cases.iter().any(|case| ok(case.verdict) == "not ok") {
+            "not ok"
+        } else {
+            "ok"
+        };
         writeln!(out, "{worst} {} {}.{}", i + 1, file.platform.kind, file.cpu.name)?;
     }
     Ok(())

@@ -15,7 +15,7 @@ use vmsa::{
 
 use crate::{
     cpu_names,
-    report::{CLASSES, Conflicts, controls, count, honesty, mark, weak_evidence},
+    report::{CLASSES, Conflicts, controls, count, honesty, mark, weak_evidence, worthless},
     results::ResultFile,
 };
 
@@ -27,6 +27,7 @@ struct Page {
     families: Vec<FamilyTable>,
     bad: Vec<Bad>,
     notes: Vec<Note>,
+    worthless: Vec<Worthless>,
 }
 
 #[derive(Serialize)]
@@ -61,6 +62,13 @@ struct Bad {
     id: String,
     verdict: &'static str,
     reason: String,
+}
+
+/// A CPU whose controls failed.
+#[derive(Serialize)]
+struct Worthless {
+    cpu: String,
+    text: String,
 }
 
 #[derive(Serialize)]
@@ -111,6 +119,7 @@ fn page(files: &[ResultFile]) -> Page {
         cpus: files.iter().map(cpu).collect(),
         families: Family::ALL.iter().filter_map(|family| table(*family, files)).collect(),
         bad: files.iter().flat_map(bad).collect(),
+        worthless: worthless(files).into_iter().map(|(cpu, text)| Worthless { cpu, text }).collect(),
         notes: weak_evidence(files)
             .into_iter()
             .filter_map(|evidence| Some(Note { mark: mark(evidence), text: honesty(evidence)? }))

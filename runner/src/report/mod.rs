@@ -10,6 +10,7 @@ use serde::Serialize;
 use vmsa::{outcome::Phase, verdict::Class};
 
 use crate::{
+    controls::statement,
     judge::conflict_possible,
     results::{CaseResult, Evidence, ResultFile},
     stats::Rate,
@@ -143,6 +144,12 @@ impl Conflicts {
     }
 }
 
+/// The files among `files` whose controls failed, by name, with the statement on that.
+fn worthless(files: &[ResultFile]) -> Vec<(String, String)> {
+    let name = |file: &ResultFile| format!("{}/{}", file.platform.kind, file.cpu.name);
+    files.iter().filter_map(|file| Some((name(file), statement(file)?))).collect()
+}
+
 /// A number of cases with this verdict; a pass carries the mark of its evidence.
 fn count(file: &ResultFile, class: Class) -> String {
     let count = file.count(class);
@@ -192,6 +199,7 @@ fn csv(files: &[ResultFile], out: &mut dyn io::Write) -> io::Result<()> {
         accesses: u64,
         conflicts: u64,
         outcomes: String,
+        worthless: &'a str,
     }
     let mut writer = csv::Writer::from_writer(Vec::new());
     for file in files {
@@ -210,6 +218,7 @@ fn csv(files: &[ResultFile], out: &mut dyn io::Write) -> io::Result<()> {
                 accesses: case.accesses,
                 conflicts: case.conflicts.total(),
                 outcomes: histogram(case),
+                worthless: file.worthless.as_deref().unwrap_or_default(),
             })?;
         }
     }

@@ -151,6 +151,7 @@ impl Writer {
 
     fn save(&mut self) -> Result<(), Error> {
         let start = Instant::now();
+        self.file.worthless = crate::controls::worthless(&self.file);
         self.file.save(&self.path)?;
         (self.snapshot, self.snapshot_cost) = (Instant::now(), start.elapsed());
         Ok(())

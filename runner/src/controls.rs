@@ -37,7 +37,7 @@ fn must_show(instance: &Instance) -> Option<&Case> {
 }
 
 /// The controls that `selected` lacks on the platform `kind`: the selftests in which nothing may be seen, and for each
-/// granule and family, as far as [`MOST`] goes, the nearest instance of the catalogue that must show a missing TLBI and
+/// granule and family, as far as `MOST` goes, the nearest instance of the catalogue that must show a missing TLBI and
 /// can do so there. None, if there is nothing but selftests.
 #[must_use]
 pub fn missing(kind: &str, selected: &[Instance]) -> Vec<Instance> {

@@ -5,7 +5,7 @@
 //! of QEMU's rates: several of them end by design when somebody's patience does, and would measure that. The model's
 //! patience is counted in its own instructions, so that there they are a part of the catalogue like others.
 
-use std::{io, num::NonZeroU64, sync::atomic::AtomicBool, time::Instant};
+use std::{cmp::Reverse, io, num::NonZeroU64, sync::atomic::AtomicBool, time::Instant};
 
 use model::machine::FREQUENCY;
 use vmsa::{Instance, instance::Family, outcome::End};
@@ -154,6 +154,8 @@ fn of_rounds(out: &mut dyn io::Write) -> Result<(), Error> {
             let target = ModelTarget::new(USUAL, CPUS, 0).expect("the profile's own name");
             Figures::of_boot(&target, &Plan { settings: settings(0, rounds, TIMEOUT_MS), instances: vec![timed(id)] })?;
             *boot = target.parts();
+            // Which PE changes is drawn.
+            boot.sort_by_key(|parts| Reverse(parts[Part::Sequence as usize]));
         }
         let rounds = (MODEL_ROUNDS[1].get() - MODEL_ROUNDS[0].get()) as f64;
         for (pe, label) in [id, ""].into_iter().enumerate() {

@@ -9,11 +9,9 @@ use wire::abi::{MAX_VCPUS, Part, phase_word};
 use crate::tally::{Conflicts, Tally};
 
 /// State of a vCPU that its exception handler and its observer share, and that vCPU 0 reads at the end. On cache
-/// lines of its own.
-#[repr(align(128))]
+/// lines of its own, and what every access needs on one page, so that it takes one entry of a TLB.
+#[repr(C, align(1024))]
 pub(crate) struct Cpu {
-    pub(crate) tally: Tally,
-    pub(crate) conflicts: Conflicts,
     /// Rounds in which an access of this vCPU overlapped the change.
     pub(crate) overlap: AtomicU64,
     /// ELR_EL1, FAR_EL1 and ESR_EL1 of the last expected exception.
@@ -24,6 +22,8 @@ pub(crate) struct Cpu {
     pub(crate) phase: AtomicU64,
     /// 1 while this vCPU has asked for a conflict abort.
     pub(crate) injecting: AtomicU64,
+    pub(crate) conflicts: Conflicts,
+    pub(crate) tally: Tally,
 }
 
 /// All vCPUs by index.

@@ -9,7 +9,7 @@
 //! | waits for a short random time, publishes `stage` | accesses (`during`) until it reads `done` |
 //! | executes the sequence, spoils a table that is no longer in use, publishes `done` | |
 //! | | DSB SY, ISB, accesses (`after`), publishes `ack` |
-//! | changes back by a full break-before-make | |
+//! | behind the round at the last [`Site`], changes all of them back by a full break-before-make | |
 //!
 //! The observer's accesses are `after` only since it executed DSB and ISB behind its read of `done`, which the
 //! changer wrote behind the sequence's last DSB: so every effect of the sequence is complete for them (R_YNJCP).
@@ -50,7 +50,7 @@ use crate::{
     boot::{Vm, stacks_held},
     cpu::{self, Cpu},
     hypercall, tally,
-    window::{LANES, SPOT_BITS, Side, Spot, Window, token},
+    window::{LANES, Made, Marking, SPOT_BITS, Side, Site, Spot, Window, token},
 };
 
 /// Accesses of an observer in a round's `before` and in its `after`.
@@ -154,8 +154,8 @@ pub fn run(mut vm: Vm) -> ! {
     let access = case.observer.access;
     let mut window = Window::new(&mut vm, case.granule, case.change, access);
     window.discards = is_defined(&case, BbmLevel::from_mmfr2(ID_AA64MMFR2_EL1.get()));
-    let size = case.change.window_size(case.granule);
-    barrier::mark::<{ mark::HINT }>([mark::WINDOW, vm.id_hash(), window.spot(0).va, size]);
+    let (base, size) = window.range();
+    barrier::mark::<{ mark::HINT }>([mark::WINDOW, vm.id_hash(), base, size]);
     if let Some(remedy) = case.remedy {
         let certain = remedy.is_guaranteed(case.stage2);
         cpu::CPUS.iter().for_each(|cpu| cpu.conflicts.try_first(remedy, certain, case.granule));
@@ -256,6 +256,14 @@ impl<'a> Work<'a> {
         if place.is_remote() && !self.start_observers(vm) {
             return tally::report(0, Some(Trouble::NoSecondCpu));
         }
+        let (rounds, trouble) = self.rounds(vm, place);
+        tally::report(rounds, trouble)
+    }
+
+    /// The rounds; how many there were, and what ended them early. Not inlined: a report is large, and beside it on the stack
+    /// what is used in rounds would lie on more pages than it needs.
+    #[inline(never)]
+    fn rounds(&self, vm: &Vm, place: Place) -> (u64, Option<Trouble>) {
         let [pause, silence, stuck] = [PAUSE_MS, SILENCE_MS, STUCK_MS].map(counter::ticks);
         let limits = Limits { pause, silence, stuck };
         let mut observer = Observer::new(self, cpu::this(), 0);
@@ -274,10 +282,11 @@ impl<'a> Work<'a> {
                 observer.count(Phase::During, Kind::Escaped, probe::Probed { value: address, esr: 0 });
             }
             self.window.recover(observer.spot);
-            self.window.forget(Side::Old);
-            let mut undo = self.window.live_at(observer.spot, observer.hash).reversed();
-            self.restore.iter().for_each(|step| undo.step(*step));
-            self.window.forget(Side::New);
+            if observer.last {
+                self.window.forget(Side::Old);
+                self.take_back(&observer);
+                self.window.forget(Side::New);
+            }
             rounds += u64::from(trouble.is_none());
             if counter::now() - start > vm.info.budget_ticks {
                 break;
@@ -288,7 +297,18 @@ impl<'a> Work<'a> {
         if rounds == 0 && trouble.is_none() {
             trouble = Some(Trouble::OutOfTime);
         }
-        tally::report(rounds, trouble)
+        (rounds, trouble)
+    }
+
+    /// Changes all sites back.
+    fn take_back(&self, observer: &Observer<'_>) {
+        let undo = |site| self.window.live_at(observer.spot, site, observer.hash).reversed();
+        for step in self.restore {
+            match step {
+                Step::Write(_) => self.window.sites().for_each(|site| undo(site).step(*step)),
+                step => undo(observer.site).step(*step),
+            }
+        }
     }
 
     /// Starts all other vCPUs as observers; says whether they came up.
@@ -337,7 +357,7 @@ impl<'a> Work<'a> {
         observer.shape();
         observer.cpu.enter(Phase::During, Part::Sequence);
         let looks = observer.round & LOOK_MASK == 0;
-        let mut live = self.window.live_at(observer.spot, observer.hash);
+        let mut live = self.window.live_at(observer.spot, observer.site, observer.hash);
         let mut steps = self.steps.iter().peekable();
         pass(observer.pattern.before);
         while let Some(step) = steps.next() {
@@ -360,7 +380,7 @@ impl<'a> Work<'a> {
         cpu.enter(Phase::Before, Part::Prime);
         // Where hardware writes marks, the changer leaves none: they are to be the observers'.
         if self.window.marking().is_none() {
-            changer.prime(changer.spot.va);
+            changer.prime(changer.va());
         }
         self.go.publish(round);
         cpu.enter(Phase::Before, Part::Wait);
@@ -370,7 +390,7 @@ impl<'a> Work<'a> {
         let pauses = if round & PAUSE_MASK == 0 || round == 1 { pattern.pauses(self.steps.len() as u32) } else { 0 };
         cpu.enter(Phase::During, Part::Sequence);
         pass(pattern.before);
-        let mut live = self.window.live_at(changer.spot, changer.hash);
+        let mut live = self.window.live_at(changer.spot, changer.site, changer.hash);
         self.stage.publish(round);
         let mut stood = None;
         for (number, step) in self.steps.iter().enumerate() {
@@ -517,7 +537,10 @@ impl<'a> Work<'a> {
                 overlapped |= self.stage.read() == round;
                 during += 1;
                 seat.during.publish(during);
-                barrier::spin();
+                // The hint costs an emulator as much as many accesses, and a changer that pauses waits for several.
+                if during.is_multiple_of(PAUSE_ACCESSES) {
+                    barrier::spin();
+                }
             }
             barrier::dsb_sy();
             barrier::isb();
@@ -542,7 +565,12 @@ struct Observer<'a> {
     /// A hash of the round's number and the seed.
     hash: u64,
     spot: &'a Spot,
+    /// Where the window of this round is, and whether it is the last one before all are changed back.
+    site: Site,
+    last: bool,
     access: Access,
+    /// What it tells that an access of even and of odd rounds went through, where both mappings show the same.
+    alike: [Kind; 2],
     pattern: Pattern,
     /// Whether this round has shown the new mapping's effect.
     seen_new: bool,
@@ -565,7 +593,10 @@ impl<'a> Observer<'a> {
             round: 0,
             hash: 0,
             spot,
+            site: Site::FIRST,
+            last: false,
             access,
+            alike: work.accesses.map(|access| work.window.tell_by_permission(access)),
             pattern,
             seen_new: false,
             made: 0,
@@ -579,6 +610,7 @@ impl<'a> Observer<'a> {
         // The number is a hash of what all vCPUs know.
         self.hash = (round ^ self.work.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.spot = self.work.window.spot(self.spot_number());
+        (self.site, self.last) = self.work.window.site_of(round);
         self.access = self.work.accesses[(round & 1) as usize];
         self.pattern = Pattern::of(self.work.seed, round - 1);
         self.seen_new = false;
@@ -589,6 +621,12 @@ impl<'a> Observer<'a> {
         if self.access.stores() && !window.refresh(self.spot) && window.discards {
             self.count(Phase::Before, Kind::Late, probe::Probed { value: 0, esr: 0 });
         }
+    }
+
+    /// The address of this round.
+    #[inline]
+    const fn va(&self) -> u64 {
+        self.site.of(self.spot.va)
     }
 
     /// Number of the spot of this round: a hash of what all vCPUs know, and its own number.
@@ -630,8 +668,14 @@ impl<'a> Observer<'a> {
     }
 
     /// Looks for the marks that accesses must have left in the descriptor. In `During` once the change is complete.
+    #[inline]
     fn check(&self, phase: Phase) {
-        let Some(marking) = self.work.window.marking() else { return };
+        if let Some(marking) = self.work.window.marking() {
+            self.check_marks(marking, phase);
+        }
+    }
+
+    fn check_marks(&self, marking: &Marking, phase: Phase) {
         // What hardware writes for an access is complete with it, and that behind a DSB.
         barrier::dsb_sy();
         if let Some((kind, descriptor)) = marking.look(self.spot, phase, self.left) {
@@ -641,7 +685,7 @@ impl<'a> Observer<'a> {
 
     /// A load, just to have this PE's TLB hold the mapping of `va`. Only an exception is worth counting: nothing excuses it.
     fn prime(&self, va: u64) {
-        // SAFETY: as in `access`; other pages hold nothing.
+        // SAFETY: as in `probe`; other pages hold nothing.
         let probed = unsafe { probe::load(va) };
         self.settle(Phase::Before, Access::Load, va, &probed);
         if probed.esr != 0 {
@@ -653,8 +697,8 @@ impl<'a> Observer<'a> {
     fn burst(&mut self) {
         for lane in 0..LANES {
             self.made += 1;
-            let (va, token) = (self.work.window.lane(self.spot, lane).va, token(self.made));
-            // SAFETY: as in `access`.
+            let (va, token) = (self.site.of(self.work.window.lane(self.spot, lane).va), token(self.made));
+            // SAFETY: as in `probe`.
             let probed = unsafe { probe::store(va, token) };
             self.settle(Phase::During, Access::Store, va, &probed);
             if probed.esr == 0 {
@@ -679,7 +723,7 @@ impl<'a> Observer<'a> {
 
     /// Leaves this PE's TLB with what the pattern says.
     fn shape(&self) {
-        let va = self.spot.va;
+        let va = self.va();
         let drop_by = |tlbi: fn(u64)| {
             tlbi(va);
             barrier::dsb_nsh();
@@ -691,7 +735,7 @@ impl<'a> Observer<'a> {
             Prime::Spot => {}
             Prime::Neighbours => {
                 for n in 1..=NEIGHBOURS {
-                    self.prime(self.work.window.spot(self.spot_number() + n).va);
+                    self.prime(self.site.of(self.work.window.spot(self.spot_number() + n).va));
                 }
             }
             Prime::Pressed(pages) => {
@@ -703,7 +747,7 @@ impl<'a> Observer<'a> {
             Prime::Nothing => drop_by(tlbi::vaae1),
             Prime::At => {
                 drop_by(tlbi::vaae1);
-                // SAFETY: as in `access`. What it tells is not looked at.
+                // SAFETY: as in `probe`. What it tells is not looked at.
                 let _ = unsafe { probe::translate(va) };
             }
         }
@@ -713,7 +757,14 @@ impl<'a> Observer<'a> {
     /// saw in the end, and counted as that.
     #[inline]
     fn settle(&self, phase: Phase, access: Access, va: u64, probed: &probe::Probed) {
-        if self.cpu.conflicts.settle() && Kind::from_esr(probed.esr) != Kind::Conflict {
+        if self.cpu.conflicts.settle() {
+            self.settle_conflict(phase, access, va, probed);
+        }
+    }
+
+    #[cold]
+    fn settle_conflict(&self, phase: Phase, access: Access, va: u64, probed: &probe::Probed) {
+        if Kind::from_esr(probed.esr) != Kind::Conflict {
             let esr = self.cpu.fault_syndrome.load(Relaxed);
             self.count(phase, self.exception(access, va, esr), probe::Probed { esr, ..*probed });
         }
@@ -727,7 +778,7 @@ impl<'a> Observer<'a> {
             return probed;
         }
         let esr = DATA_ABORT << EC | probed.value >> 1 & 0x3f;
-        self.cpu.fault_address.store(self.spot.va, Relaxed);
+        self.cpu.fault_address.store(self.va(), Relaxed);
         self.cpu.fault_pc.store(0, Relaxed);
         probe::Probed { value: probed.value, esr }
     }
@@ -757,11 +808,9 @@ impl<'a> Observer<'a> {
         }
     }
 
-    #[inline]
-    fn access(&mut self, phase: Phase) {
-        let va = self.spot.va;
-        self.made += 1;
-        let token = token(self.made);
+    /// Makes an access of whatever kind; says too whether it was an exclusive one that did not store.
+    #[inline(never)]
+    fn probe(&self, phase: Phase, va: u64, token: u64) -> (probe::Probed, bool) {
         let mut failed = false;
         // SAFETY: the vectors of every vCPU resume probes. The spot is in the window, behind which are frames that
         // hold nothing but contents; where they are called, they are code that changes x0 and returns. hv runs no
@@ -806,9 +855,24 @@ impl<'a> Observer<'a> {
                 }
             }
         };
+        (probed, failed)
+    }
+
+    /// One access, counted. What most of them are is short, and the rest out of the way: a round is a few of these.
+    #[inline]
+    fn access(&mut self, phase: Phase) {
+        let va = self.va();
+        self.made += 1;
+        let token = token(self.made);
+        let (probed, failed) = match self.access {
+            // SAFETY: as in `probe`.
+            Access::Load | Access::Misaligned => (unsafe { probe::load(va) }, false),
+            _ => self.probe(phase, va, token),
+        };
         self.settle(phase, self.access, va, &probed);
         let kind = if probed.esr == 0 {
-            self.work.window.tell(self.access, phase, self.spot, probed, token, failed)
+            let alike = self.alike[(self.round & 1) as usize];
+            self.work.window.tell(self.access, phase, self.spot, &Made { probed, token, failed }, alike)
         } else {
             self.exception(self.access, va, probed.esr)
         };
@@ -832,7 +896,7 @@ impl<'a> Observer<'a> {
     fn count(&self, phase: Phase, kind: Kind, probed: probe::Probed) {
         self.cpu.tally.count(phase, kind, || {
             let (far, pc) = match probed.esr {
-                0 => (self.spot.va, 0),
+                0 => (self.va(), 0),
                 _ => (self.cpu.fault_address.load(Relaxed), self.cpu.fault_pc.load(Relaxed)),
             };
             First { esr: probed.esr, far, pc, round: self.round - 1, value: probed.value, ..First::default() }

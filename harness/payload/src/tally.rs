@@ -20,10 +20,8 @@ use wire::{
 
 use crate::cpu::CPUS;
 
-/// How often one outcome was seen, and the first time.
-struct Cell {
-    count: AtomicU64,
-    /// Valid once `count` is not 0.
+/// The first time that an outcome was seen; valid once its count is not 0.
+struct Earliest {
     esr: AtomicU64,
     far: AtomicU64,
     pc: AtomicU64,
@@ -31,21 +29,23 @@ struct Cell {
     value: AtomicU64,
 }
 
-impl Cell {
+impl Earliest {
     const fn new() -> Self {
         const fn zero() -> AtomicU64 {
             AtomicU64::new(0)
         }
-        Self { count: zero(), esr: zero(), far: zero(), pc: zero(), round: zero(), value: zero() }
+        Self { esr: zero(), far: zero(), pc: zero(), round: zero(), value: zero() }
     }
 }
 
-/// The histogram of one vCPU.
+/// The histogram of one vCPU. What every access writes is close together, and comes first.
+#[repr(C)]
 pub(crate) struct Tally {
-    cells: [[Cell; Kind::CODES]; Phase::ALL.len()],
+    counts: [[AtomicU64; Kind::CODES]; Phase::ALL.len()],
     /// For each phase the codes of the kinds that were counted, a bit each: few of them ever are, and whoever adds the
     /// tallies up need not look at the others.
     counted: [AtomicU64; Phase::ALL.len()],
+    firsts: [[Earliest; Kind::CODES]; Phase::ALL.len()],
 }
 
 const _: () = assert!(Kind::CODES <= u64::BITS as usize, "a bit for each code");
@@ -53,28 +53,36 @@ const _: () = assert!(Kind::CODES <= u64::BITS as usize, "a bit for each code");
 impl Tally {
     pub(crate) const fn new() -> Self {
         Self {
-            cells: [const { [const { Cell::new() }; Kind::CODES] }; Phase::ALL.len()],
+            counts: [const { [const { AtomicU64::new(0) }; Kind::CODES] }; Phase::ALL.len()],
             counted: [const { AtomicU64::new(0) }; Phase::ALL.len()],
+            firsts: [const { [const { Earliest::new() }; Kind::CODES] }; Phase::ALL.len()],
         }
     }
 
     /// Counts an outcome. `first` is only asked for the first of its kind.
     #[inline]
     pub(crate) fn count(&self, phase: Phase, kind: Kind, first: impl FnOnce() -> First) {
-        let cell = &self.cells[phase as usize][usize::from(kind.code())];
-        let count = cell.count.load(Relaxed);
+        let cell = &self.counts[phase as usize][usize::from(kind.code())];
+        let count = cell.load(Relaxed);
         if count == 0 {
-            let First { esr, far, pc, cpu: _, round, value } = first();
-            mark_first(phase, kind, round);
-            cell.esr.store(esr, Relaxed);
-            cell.far.store(far, Relaxed);
-            cell.pc.store(pc, Relaxed);
-            cell.round.store(round, Relaxed);
-            cell.value.store(value, Relaxed);
-            let counted = &self.counted[phase as usize];
-            counted.store(counted.load(Relaxed) | 1 << kind.code(), Release);
+            self.keep_first(phase, kind, &first());
         }
-        cell.count.store(count + 1, Release);
+        cell.store(count + 1, Release);
+    }
+
+    #[cold]
+    fn keep_first(&self, phase: Phase, kind: Kind, first: &First) {
+        let First { esr, far, pc, cpu: _, round, value } = *first;
+        // Tells whoever traces this PE.
+        barrier::mark::<{ mark::HINT }>([mark::FIRST, phase as u64, kind.code().into(), round]);
+        let cell = &self.firsts[phase as usize][usize::from(kind.code())];
+        cell.esr.store(esr, Relaxed);
+        cell.far.store(far, Relaxed);
+        cell.pc.store(pc, Relaxed);
+        cell.round.store(round, Relaxed);
+        cell.value.store(value, Relaxed);
+        let counted = &self.counted[phase as usize];
+        counted.store(counted.load(Relaxed) | 1 << kind.code(), Release);
     }
 
     /// The codes of the kinds that were counted in `phase`, a bit each.
@@ -84,8 +92,9 @@ impl Tally {
 
     /// How often, and the first time with this vCPU's number in it.
     fn get(&self, phase: Phase, kind: Kind, cpu: u8) -> (u64, First) {
-        let cell = &self.cells[phase as usize][usize::from(kind.code())];
-        let count = cell.count.load(Acquire);
+        let code = usize::from(kind.code());
+        let count = self.counts[phase as usize][code].load(Acquire);
+        let cell = &self.firsts[phase as usize][code];
         let first = First {
             esr: cell.esr.load(Relaxed),
             far: cell.far.load(Relaxed),
@@ -96,12 +105,6 @@ impl Tally {
         };
         (count, first)
     }
-}
-
-/// Tells whoever traces this PE that an outcome is counted for the first time.
-#[cold]
-fn mark_first(phase: Phase, kind: Kind, round: u64) {
-    barrier::mark::<{ mark::HINT }>([mark::FIRST, phase as u64, kind.code().into(), round]);
 }
 
 /// One conflict abort; the fields of [`Conflict`] that vary at EL1.
@@ -115,13 +118,13 @@ struct Slot {
 
 /// Conflict aborts of one vCPU. The same access trying again belongs to the same conflict, until [`settle`](Self::settle).
 pub(crate) struct Conflicts {
-    slots: [Slot; MAX_CONFLICTS],
     total: AtomicU64,
     /// Times that the access of the current conflict was answered; 0 if none is open.
     tries: AtomicU64,
     /// The number among [`Remedy::ALL`] of what is tried first, plus one, and [`CERTAIN`] if that must do; or 0. Above
     /// these, the number of the granule.
     first: AtomicU64,
+    slots: [Slot; MAX_CONFLICTS],
 }
 
 /// What is tried first is guaranteed to clear conflicts, so nothing else is tried.

@@ -18,7 +18,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arch::{barrier, cache, probe::Probed, sequence::Live, write_sysreg};
 use vmsa::{
-    change::{Behind, Change, Leaf},
+    change::{Behind, Change, Descriptors, Leaf},
     descriptor::{Attributes, Descriptor},
     geometry::{Granule, Level},
     instance::{Access, Tells, Watch},
@@ -97,10 +97,19 @@ pub(crate) struct Marking {
     below: [Option<[&'static AtomicU64; SPOTS]>; 2],
 }
 
-/// The window.
+/// The window, or rather several of them side by side, each at another [site](Site): all are the same but for their
+/// addresses and for the descriptors that change, and a round has one of them.
 pub(crate) struct Window {
+    /// The descriptors of all sites.
+    ptes: &'static [AtomicU64],
+    /// How many of them a site has, and how many of those change, the first ones.
+    entries: usize,
+    changed: usize,
+    /// Address of the first site, and what one descriptor maps, in bytes.
+    base: u64,
+    size: u64,
     /// The change.
-    live: Live<'static>,
+    descriptors: Descriptors,
     /// The form of TLBI under test, and at what it is aimed.
     form: Option<(Form, Target)>,
     /// Whether the change is made so that a table which it takes out of use may be [spoilt](Self::discard).
@@ -123,6 +132,34 @@ pub(crate) struct Window {
     watched: [(u64, u64); 2],
 }
 
+/// Which of the windows.
+#[derive(Clone, Copy)]
+pub(crate) struct Site {
+    number: usize,
+    /// Bytes from the first one.
+    offset: u64,
+}
+
+impl Site {
+    /// The first one.
+    pub(crate) const FIRST: Self = Self { number: 0, offset: 0 };
+
+    /// The address here that is `va` in the first one.
+    #[inline]
+    pub(crate) const fn of(self, va: u64) -> u64 {
+        va + self.offset
+    }
+}
+
+/// An access that was made.
+pub(crate) struct Made {
+    pub(crate) probed: Probed,
+    /// What it has stored, if it stores.
+    pub(crate) token: u64,
+    /// Whether it was an exclusive one that did not store.
+    pub(crate) failed: bool,
+}
+
 /// A lane of a spot.
 pub(crate) struct Lane {
     /// Address in the window, in bytes.
@@ -138,7 +175,9 @@ impl Window {
     /// translate the window as it is before the change.
     pub(crate) fn new(vm: &mut Vm, granule: Granule, change: Change, access: Access) -> Self {
         let info = vm.info;
-        let base = stress::window_base(info.seed, vm.id_hash(), change.window_size(granule));
+        let sites = change.sites(granule);
+        let all = change.window_size(granule) * sites as u64;
+        let base = stress::window_base(info.seed, vm.id_hash(), all);
         let level = change.level();
         let old_oa = info.frames_base + change.margin() * info.frame_size;
         let new_oa = if change.moves() { old_oa + info.frame_size } else { old_oa };
@@ -159,24 +198,26 @@ impl Window {
         }
 
         let space = Space::new(&mut vm.pool, granule);
-        let ptes = space.slots(&mut vm.pool, base, level, change.entries(granule));
-        // SAFETY: the window is all that the descriptors translate, and it is only accessed by probes.
-        let whole = unsafe { Live::new(&ptes[..change.valid(granule)], base, level.size(granule), descriptors) };
-        whole.reversed().step(Step::Write(Write::New));
-        // SAFETY: the same.
-        let live = unsafe { Live::new(&ptes[..change.changed(granule)], base, level.size(granule), descriptors) };
+        let entries = change.entries(granule);
+        let ptes = space.slots(&mut vm.pool, base, level, sites * entries);
+        let (size, changed) = (level.size(granule), change.changed(granule));
+        for ptes in ptes.chunks_exact(entries) {
+            // SAFETY: the window is all that the descriptors translate, and it is only accessed by probes.
+            let whole = unsafe { Live::new(&ptes[..change.valid(granule)], base, size, descriptors) };
+            whole.reversed().step(Step::Write(Write::New));
+        }
         // Not next to the window, where neighbours are looked at; mostly below a table that is there already.
         let table = Level::L2.size(granule);
-        let pressing = (base ^ change.window_size(granule).max(table) << 1) & !(table - 1);
+        let pressing = (base ^ all.max(table) << 1) & !(table - 1);
         press(&mut vm.pool, &space, granule, pressing);
         vm.set_upper(&space, granule, sides.hardware);
 
         // Nobody asks for another table from here on.
         let watch = change.family().watch();
         let watched = [(info.frames_base, info.frames_base + info.frames * info.frame_size), vm.pool.rest()];
-        let changed = change.changed(granule) as u64 * level.size(granule);
+        let seam = changed as u64 * size;
         // Of a half the other half is looked at too.
-        let looked_at = if sides.behind == Behind::Nothing { change.window_size(granule) } else { changed };
+        let looked_at = if sides.behind == Behind::Nothing { change.window_size(granule) } else { seam };
         let sixteenth = looked_at >> SPOT_BITS;
         let new_frame = u64::from(!change.contents_equal());
         let offset_of = |i: usize| i as u64 * sixteenth + if i.is_multiple_of(2) { 0 } else { sixteenth - 8 };
@@ -190,7 +231,7 @@ impl Window {
         let spots = core::array::from_fn(|i| {
             // Of the last sixteenth there is no seam to a next one.
             let offset = match access {
-                Access::Unaligned if sides.behind != Behind::Nothing => changed - 4,
+                Access::Unaligned if sides.behind != Behind::Nothing => seam - 4,
                 Access::Misaligned if i.is_multiple_of(2) => i as u64 * sixteenth + 4,
                 Access::Misaligned => (i as u64 + 1) * sixteenth - 12,
                 Access::Unaligned => (i.min(SPOTS - 2) as u64 + 1) * sixteenth - 4,
@@ -244,7 +285,12 @@ impl Window {
             }
         });
         Self {
-            live,
+            ptes,
+            entries,
+            changed,
+            base,
+            size,
+            descriptors,
             form: change.form().map(|form| (form, change.target(granule, base))),
             discards: false,
             uncached,
@@ -309,12 +355,40 @@ impl Window {
         &self.spots[number as usize % SPOTS]
     }
 
-    /// The change as made in rounds at `spot`. `number` is different in each round.
+    /// Address of the first site, and bytes of all of them.
+    pub(crate) const fn range(&self) -> (u64, u64) {
+        (self.base, self.ptes.len() as u64 * self.size)
+    }
+
+    /// All sites, in the order in which rounds have them.
+    pub(crate) fn sites(&self) -> impl Iterator<Item = Site> {
+        (0..self.ptes.len() / self.entries).map(|number| self.site(number))
+    }
+
+    /// The site of round `round`, counted from 1, and whether it is the last one whose descriptors are as they were
+    /// at first.
     #[inline]
-    pub(crate) fn live_at(&self, spot: &Spot, number: u64) -> Live<'_> {
-        let live = self.live.clone().naming(spot.named);
+    pub(crate) fn site_of(&self, round: u64) -> (Site, bool) {
+        let sites = self.ptes.len() / self.entries;
+        // A power of two.
+        let number = (round - 1) as usize & (sites - 1);
+        (self.site(number), number + 1 == sites)
+    }
+
+    #[inline]
+    const fn site(&self, number: usize) -> Site {
+        Site { number, offset: (number * self.entries) as u64 * self.size }
+    }
+
+    /// The change as made in rounds at `spot` of `site`. `number` is different in each round.
+    #[inline]
+    pub(crate) fn live_at(&self, spot: &Spot, site: Site, number: u64) -> Live<'_> {
+        let ptes = &self.ptes[site.number * self.entries..][..self.changed];
+        // SAFETY: the window is all that the descriptors translate, and it is only accessed by probes.
+        let live = unsafe { Live::new(ptes, site.of(self.base), self.size, self.descriptors) };
+        let live = live.naming(site.of(spot.named));
         let live = match self.form {
-            Some((form, target)) => live.with_form(form, target, number),
+            Some((form, target)) => live.with_form(form, Target { base: site.of(target.base), ..target }, number),
             None => live,
         };
         match &self.marking {
@@ -383,26 +457,23 @@ impl Window {
         }
     }
 
-    /// What an access that took no exception tells. `token` is what a store has stored, and `failed` says that an
-    /// exclusive one did not; the frame that it reached gets its contents back.
+    /// What an access that took no exception tells, which is `alike` if both mappings show the same. The frame that a store
+    /// has reached gets its contents back.
     #[inline]
-    pub(crate) fn tell(
-        &self,
-        access: Access,
-        phase: Phase,
-        spot: &Spot,
-        probed: Probed,
-        token: u64,
-        failed: bool,
-    ) -> Kind {
-        let value = match access.tells() {
-            Tells::Nothing => return self.tell_by_permission(access),
-            Tells::Address => probed.value & PAR_PA,
-            Tells::Contents => probed.value,
-        };
-        if !access.stores() {
-            return self.tell_load(access, spot, value);
+    pub(crate) fn tell(&self, access: Access, phase: Phase, spot: &Spot, made: &Made, alike: Kind) -> Kind {
+        let value = made.probed.value;
+        match access.tells() {
+            Tells::Contents if access.stores() => self.tell_store(access, phase, spot, made),
+            Tells::Contents => tell_load(access, spot, value, alike),
+            Tells::Nothing => alike,
+            Tells::Address => tell_load(access, spot, value & PAR_PA, alike),
         }
+    }
+
+    /// The same of an access that stores, and of what it has read, if it has.
+    #[inline(never)]
+    fn tell_store(&self, access: Access, phase: Phase, spot: &Spot, made: &Made) -> Kind {
+        let Made { probed: Probed { value, .. }, token, failed } = *made;
         let (old, new) = (spot.old.take(self.uncached), spot.new.take(self.uncached));
         // One frame behind both mappings was read twice, and the first has put its contents back.
         let one_frame = core::ptr::eq(spot.old.alias, spot.new.alias);
@@ -422,7 +493,7 @@ impl Window {
             // Another store's token: it was looked up before it landed.
             (false, true) if old != spot.old.contents => Kind::Late,
             (false, true) => Kind::New,
-            (false, false) if failed => self.tell_load(access, spot, value),
+            (false, false) if failed => tell_load(access, spot, value, self.tell_by_permission(access)),
             (false, false)
                 if is_mixture(old, token, spot.old.contents) || is_mixture(new, token, spot.new.contents) =>
             {
@@ -432,23 +503,8 @@ impl Window {
         }
     }
 
-    /// What a value tells that was read.
-    fn tell_load(&self, access: Access, spot: &Spot, value: u64) -> Kind {
-        match (value == spot.old.shows, value == spot.new.shows) {
-            (true, true) => self.tell_by_permission(access),
-            (true, false) => Kind::Old,
-            (false, true) => Kind::New,
-            // Only an aligned access is single-copy atomic: across a seam either half may be of either mapping.
-            (false, false) if is_mixture(value, spot.old.shows, spot.new.shows) => match access {
-                Access::Unaligned | Access::Misaligned => Kind::Old,
-                _ => Kind::Torn,
-            },
-            (false, false) => Kind::Neither,
-        }
-    }
-
     /// The kind of an access that went through and whose data does not tell the mappings apart.
-    fn tell_by_permission(&self, access: Access) -> Kind {
+    pub(crate) fn tell_by_permission(&self, access: Access) -> Kind {
         let opens = |leaf: Leaf| leaf.fault(access, self.hardware).is_none();
         match (opens(self.old), opens(self.new)) {
             (true, true) => Kind::Same,
@@ -481,6 +537,30 @@ impl Marking {
         } else {
             None
         }
+    }
+}
+
+/// What a value tells that was read; `alike` if both mappings show it.
+#[inline]
+fn tell_load(access: Access, spot: &Spot, value: u64, alike: Kind) -> Kind {
+    match (value == spot.old.shows, value == spot.new.shows) {
+        (true, true) => alike,
+        (true, false) => Kind::Old,
+        (false, true) => Kind::New,
+        (false, false) => tell_mixture(access, spot, value),
+    }
+}
+
+/// The same where neither mapping shows it.
+#[cold]
+fn tell_mixture(access: Access, spot: &Spot, value: u64) -> Kind {
+    if !is_mixture(value, spot.old.shows, spot.new.shows) {
+        return Kind::Neither;
+    }
+    match access {
+        // Only an aligned access is single-copy atomic: across a seam either half may be of either mapping.
+        Access::Unaligned | Access::Misaligned => Kind::Old,
+        _ => Kind::Torn,
     }
 }
 

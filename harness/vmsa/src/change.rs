@@ -593,6 +593,25 @@ impl Change {
         self.entries(granule) as u64 * self.level.size(granule)
     }
 
+    /// At how many sites an instance has its window, side by side and all to the same frames. A round has one of them, and
+    /// then all are changed back at once: so rounds cost less, and what a TLB holds of one is still there in the next ones.
+    /// One, where a table is taken out of use, which is spoilt, or hardware writes into descriptors: these are not shared.
+    #[must_use]
+    pub const fn sites(self, granule: Granule) -> usize {
+        /// Descriptors of all of them: what it takes to write these is small beside a round.
+        const DESCRIPTORS: usize = 64;
+        const MOST: usize = 16;
+        if self.frees_table() || !matches!(self.what.sides().hardware, HardwareUpdates::Off) {
+            return 1;
+        }
+        match DESCRIPTORS / self.entries(granule) {
+            0 => 1,
+            // Both are powers of two, and a table has more descriptors than that.
+            sites if sites < MOST => sites,
+            _ => MOST,
+        }
+    }
+
     const fn leaf_of(self, side: Side) -> Leaf {
         Leaf { level: if side.below { self.leaf } else { self.level }, attributes: side.attributes }
     }
@@ -839,6 +858,11 @@ mod tests {
         assert_eq!(at(What::ContigNext, Level::L3, Granule::K4), (32, 16, 128 << 10));
         assert_eq!(at(What::ContigHole, Level::L3, Granule::K64), (32, 16, 2 << 20));
         assert_eq!(Change::new(What::ContigHole, Level::L3).valid(Granule::K64), 16);
+        let sites = |what, level, granule| Change::new(what, level).sites(granule);
+        assert_eq!(sites(What::RemapNext, Level::L3, Granule::K16), 16);
+        assert_eq!(sites(What::ContigNext, Level::L3, Granule::K4), 2);
+        assert_eq!(sites(What::Fold, Level::L3, Granule::K16), 1);
+        assert_eq!(sites(What::Merge, Level::L2, Granule::K4), 1);
         assert_eq!(at(What::RemapRw, Level::L2, Granule::K64), (1, 1, 512 << 20));
         assert!(!Change::new(What::Fold, Level::L2).exists(Granule::K64), "16 GiB");
     }

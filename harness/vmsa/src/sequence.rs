@@ -430,7 +430,7 @@ impl Sequence {
         })
     }
 
-    /// The full break-before-make by which the harness takes a change back between rounds. Its TLBI is the widest,
+    /// The full break-before-make by which the harness takes a change back behind rounds. Its TLBI is the widest,
     /// whatever the change: what a method under test, or a faulty TLBI by address, left behind must be charged to its
     /// own round and not show in the next.
     #[must_use]

@@ -9,7 +9,7 @@
 //! | waits for a short random time, publishes `stage` | accesses (`during`) until it reads `done` |
 //! | executes the sequence, spoils a table that is no longer in use, publishes `done` | |
 //! | | DSB SY, ISB, accesses (`after`), publishes `ack` |
-//! | behind the round at the last [`Site`], changes all of them back by a full break-before-make | |
+//! | behind the round at the last site, changes all of them back by a full break-before-make | |
 //!
 //! The observer's accesses are `after` only since it executed DSB and ISB behind its read of `done`, which the
 //! changer wrote behind the sequence's last DSB: so every effect of the sequence is complete for them (R_YNJCP).

@@ -152,13 +152,13 @@ mod tests {
     #[test]
     fn every_prime_is_drawn_and_nearly_half_of_the_rounds_stay_plain() {
         for seed in [0, 1, 42, u64::MAX] {
-            let count = |prime| (0..1 << 14).filter(|round| Pattern::of(seed, *round).prime == prime).count();
+            let count = |prime| (0..1 << 16).filter(|round| Pattern::of(seed, *round).prime == prime).count();
             for prime in Prime::ALL {
                 let expected = match prime {
-                    Prime::Spot => 7680,
-                    Prime::Pressed(PRESSING_PAGES) => 32,
-                    Prime::Pressed(_) => 480,
-                    _ => 2048,
+                    Prime::Spot => 30720,
+                    Prime::Pressed(PRESSING_PAGES) => 128,
+                    Prime::Pressed(_) => 1920,
+                    _ => 8192,
                 };
                 assert!(count(prime).abs_diff(expected) < expected / 3, "{prime:?}: {} with seed {seed}", count(prime));
             }

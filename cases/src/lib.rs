@@ -16,7 +16,7 @@ extern crate std;
 use vmsa::{
     BbmLevel, Granule, Instance, Level,
     change::{Change, What},
-    instance::{Access, Case, Family, Method, Observer, Place, Regime, Selftest, Stage2},
+    instance::{Access, Case, Family, Method, Observer, Place, Regime, Selftest, Stage1, Stage2},
     remedy::Remedy,
     sequence::Sequence,
     tlbi::{Aim, Form, Op, Scope},
@@ -31,6 +31,7 @@ use Place::{All, Local, Remote};
 
 /// Cases that differ in a few parameters: all combinations of them that exist.
 struct Row {
+    regime: Regime,
     granules: &'static [Granule],
     whats: &'static [What],
     levels: &'static [Level],
@@ -69,12 +70,17 @@ impl Forms {
 #[derive(Clone, Copy)]
 struct Variant {
     stage2: Stage2,
+    stage1: Stage1,
     cap: Option<BbmLevel>,
     remedy: Option<Remedy>,
 }
 
 const fn variant(stage2: Stage2, cap: Option<BbmLevel>) -> Variant {
-    Variant { stage2, cap, remedy: None }
+    Variant { stage2, stage1: Stage1::Blocks, cap, remedy: None }
+}
+
+const fn stage1(stage1: Stage1) -> Variant {
+    Variant { stage1, ..variant(Stage2::Blocks, None) }
 }
 
 const fn remedy(stage2: Stage2, remedy: Remedy) -> Variant {
@@ -108,6 +114,9 @@ const REMEDIES: &[Variant] = &[
 /// What must clear it, and the form by VA that a kernel would rather use.
 const FEW_REMEDIES: &[Variant] = &[remedy(Stage2::Blocks, Remedy::Vae1), remedy(Stage2::Blocks, Remedy::Vmalls12e1)];
 
+/// The other two ways in which stage 1 maps what stage 2 changes.
+const STAGE1: &[Variant] = &[stage1(Stage1::Pages), stage1(Stage1::Off)];
+
 /// The granules other than 4K.
 const LARGER: &[Granule] = &[Granule::K16, Granule::K64];
 
@@ -120,6 +129,7 @@ const fn row(
 ) -> Row {
     let places = &[Local, Remote];
     Row {
+        regime: Regime::El1,
         granules: &[Granule::K4],
         whats,
         levels,
@@ -137,6 +147,11 @@ impl Row {
     /// The same in other circumstances.
     const fn under(self, variants: &'static [Variant]) -> Self {
         Self { variants, ..self }
+    }
+
+    /// The same of stage 2.
+    const fn of_stage2(self) -> Self {
+        Self { regime: Regime::S2, ..self }
     }
 
     /// The same in other granules, as far as they have such levels.
@@ -191,7 +206,7 @@ impl Row {
 
     /// The product, as far as the granules have such changes.
     fn cases(&'static self) -> impl Iterator<Item = Case> {
-        let Self { methods, accesses, places, variants, scripts, .. } = self;
+        let Self { regime, methods, accesses, places, variants, scripts, .. } = self;
         let own = [None].into_iter().filter(|_| scripts.is_empty());
         let script = |letters: &&str| Sequence::parse(letters).expect("letters of steps");
         let scripts = own.chain(scripts.iter().map(script).map(Some));
@@ -200,14 +215,15 @@ impl Row {
             methods.iter().flat_map(move |&method| {
                 accesses.iter().flat_map(move |&access| {
                     places.iter().flat_map(move |&place| {
-                        variants.iter().map(move |&Variant { stage2, cap, remedy }| Case {
-                            regime: Regime::El1,
+                        variants.iter().map(move |&Variant { stage2, stage1, cap, remedy }| Case {
+                            regime: *regime,
                             granule,
                             change,
                             method,
                             script: None,
                             observer: Observer { access, place },
                             stage2,
+                            stage1,
                             cap,
                             remedy,
                         })
@@ -232,6 +248,9 @@ const CARRY: &[Method] = &[BbmCas, NtCas, DirectCas];
 const BY_ASID: &[&str] = &["0sEd1di", "0sLd1di", "0sDd1di"];
 /// And with one that names the other ASID.
 const BY_OTHER_ASID: &[&str] = &["0sXd1di"];
+/// Break-before-make of stage 2 by VMALLS12E1IS, and then with a part left out: the TLBI by IPA, the DSB behind it, the
+/// TLBI of what combines both stages.
+const STAGE2_PARTS: &[&str] = &["0sGd1di", "0sMd1di", "0sQMd1di", "0sQd1di"];
 const BBM: &[Method] = &[Bbm];
 /// The defined ways of a change for which a TLBI is enough, and the control.
 const UPDATE: &[Method] = &[Bbm, Direct, DirectNotlbi];
@@ -251,7 +270,7 @@ const HERE: &[Scope] = &[Scope::Local];
 const BOTH: &[bool] = &[false, true];
 const XS: &[bool] = &[false];
 
-/// All are of regime el1.
+/// Regime el1 first, then s2.
 const ROWS: &[Row] = &{
     use What::*;
     [
@@ -422,6 +441,34 @@ const ROWS: &[Row] = &{
         row(&[RecoverSplit, RecoverMerge], &[L2], &[Direct], &[Store]).remote().under(FEW_REMEDIES),
         row(&[RecoverSplit, RecoverMerge], &[L2], &[Nt], &[Load]).remote().under(FEW_REMEDIES),
         row(&[RecoverSplit, RecoverFold], &[L2], &[Direct], &[Load]).granules(LARGER).remote().under(FEW_REMEDIES),
+        //
+        row(&[Split, Merge], &[L1, L2], RESIZE, &[Load, Store]).of_stage2(),
+        row(&[Split], &[L1, L2], &[BbmAf], &[Load, Store]).of_stage2(),
+        row(&[Split, Merge], &[L2], &[Bbm, Nt, Direct], &[Load, Store]).of_stage2().under(STAGE1),
+        row(&[Split, Merge], &[L2], &[Nt, Direct], &[Load, Store]).of_stage2().under(CAPPED),
+        row(&[Split, Merge], &[L2], RESIZE, &[Load]).granules(LARGER).of_stage2(),
+        row(&[Split, Merge], &[L2], &[Bbm, Nt, Direct], &[Fetch, Atomic, Exclusive, Unaligned, Walk, Dc]).of_stage2(),
+        row(&[Split, Merge], &[L2], &[Bbm, Nt, Direct], &[Load, Store]).places(&[All]).of_stage2(),
+        row(&[RemapRw], &[L3, L2], REPLACE, &[Load, Store]).of_stage2(),
+        row(&[RemapRoSame, RemapRoDiff], &[L3, L2], UPDATE, &[Load]).of_stage2(),
+        row(&[RemapRw], &[L3], UPDATE, &[Load, Store]).of_stage2().under(STAGE1),
+        row(&[RemapRw], &[L3, L2], UPDATE, &[Load, Store]).granules(LARGER).of_stage2(),
+        row(&[RemapRw], &[L3], BBM, &[Atomic, Exclusive, Walk]).of_stage2(),
+        row(&[RemapRw], &[L3], BBM, &[Load, Store]).places(&[All]).of_stage2(),
+        row(&[RemapRw], &[L3], BBM, &[Load, Store]).of_stage2().scripts(STAGE2_PARTS),
+        row(&[RemapOutRw, RemapInRw], &[L2], &[Bbm, Direct], &[Load, Store]).of_stage2(),
+        row(&[TableSame, TableOther], &[L2], UPDATE, &[Load, Walk]).of_stage2(),
+        row(&[ProtectRwRo, ProtectRoRw], &[L3, L2], REPLACE, &[Load, Store]).of_stage2(),
+        row(&[ProtectXXn, ProtectXnX], &[L3, L2], UPDATE, &[Fetch, Load]).of_stage2(),
+        row(&[ProtectRwRo], &[L3], UPDATE, &[Store]).of_stage2().under(STAGE1),
+        row(&[ProtectRwRo, ProtectRoRw], &[L3], UPDATE, &[Store]).granules(LARGER).of_stage2(),
+        row(&[Fold, Unfold], &[L3, L2], UPDATE, &[Load, Store]).of_stage2(),
+        row(&[Fold, Unfold], &[L3], UPDATE, &[Load]).granules(LARGER).of_stage2(),
+        row(&[ContigRwRo, ContigRoRw, ContigRemap], &[L3], UPDATE, &[Store]).of_stage2(),
+        row(&[HalfFold, HalfUnfold, HalfRwRo], &[L3], &[Bbm, Direct], &[Load]).of_stage2(),
+        row(&[RetypeWbDevice, RetypeDeviceWb, RetypeDevice], &[L3, L2], &[Bbm, Direct], &[Load, Store]).of_stage2(),
+        row(&[CacheWbNc, CacheNcWb, CacheWbWt], &[L3], &[Bbm, Direct], &[Load, Store]).of_stage2(),
+        row(&[AgeSet, AgeClear], &[L3, L2], UPDATE, &[Load, Store]).of_stage2(),
     ]
 };
 

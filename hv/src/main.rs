@@ -23,6 +23,7 @@ mod console;
 mod exception;
 #[cfg(target_os = "none")]
 mod gic;
+mod lab;
 #[cfg(target_os = "none")]
 mod memory;
 #[cfg(target_os = "none")]

@@ -1,23 +1,25 @@
-//! Stage 2 of the one VM: its private memory and its frames onto themselves, and nothing else.
+//! Stage 2 of the one VM: its private memory and its frames onto themselves, the window of a case that changes stage 2,
+//! and nothing else.
 //!
-//! Rebuilt from zero for every instance. Stage 2 descriptors share their layout with stage 1 but not their
-//! attributes, so the few that hv needs are named here.
+//! Rebuilt from zero for every instance, in the granule that the instance asks for. Stage 2 descriptors share their layout
+//! with stage 1 but not their attributes, so the few that hv needs are named here.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use vmsa::{Granule, Level};
+use vmsa::{Granule, Level, change::Leaf, descriptor::Descriptor, instance::Regime};
 
 use crate::platform::Range;
 
-const GRANULE: Granule = Granule::K4;
-/// A start level table, two level 1 and level 2 tables each for private memory and frames, and the page tables of
-/// 4 MiB of both.
-const TABLES: usize = 12;
+/// Words of the smallest table; larger ones are several of these.
+const UNIT: usize = 512;
+/// Of the 4K granule a start table, two level 1 and level 2 tables each for private memory and frames, the page tables of
+/// 4 MiB of both, and a few for a window; of the 64K granule nine tables.
+const UNITS: usize = 9 * 16;
 
-#[repr(C, align(4096))]
-struct Table([AtomicU64; 512]);
+#[repr(C, align(65536))]
+struct Pool([[AtomicU64; UNIT]; UNITS]);
 
-static POOL: [Table; TABLES] = [const { Table([const { AtomicU64::new(0) }; 512]) }; TABLES];
+static POOL: Pool = Pool([const { [const { AtomicU64::new(0) }; UNIT] }; UNITS]);
 
 /// Valid; with [`PAGE`] a page or table, without a block.
 const VALID: u64 = 1;
@@ -32,12 +34,25 @@ const SH_INNER: u64 = 3 << 8;
 const AF: u64 = 1 << 10;
 const LEAF: u64 = VALID | MEMATTR_WB | S2AP_R | SH_INNER | AF;
 
-/// VTCR_EL2: inner and outer write-back, Inner Shareable walks, 4K granule; bit 31 is RES1.
+/// VTCR_EL2: inner and outer write-back, Inner Shareable walks; bit 31 is RES1.
 const VTCR_BASE: u64 = 1 << 8 | 1 << 10 | 3 << 12 | 1 << 31;
+
+/// A table of the pool.
+#[derive(Clone, Copy)]
+struct Table(&'static [AtomicU64]);
+
+impl Table {
+    fn address(self) -> u64 {
+        self.0.as_ptr() as u64
+    }
+}
 
 /// Tables of the running VM.
 pub(crate) struct Stage2 {
+    granule: Granule,
+    /// Units of the pool that are given out.
     used: usize,
+    root: Table,
     start: Level,
     ipa_bits: u32,
 }
@@ -49,65 +64,74 @@ pub(crate) struct OutOfReach;
 impl Stage2 {
     /// Empty tables that reach `end`. The tables may still be cached in a TLB from the instance before: the caller
     /// has no VM running and invalidates before it starts one.
-    pub(crate) fn new(end: u64) -> Result<Self, OutOfReach> {
-        let bits = arch::id::pa_bits();
-        // A start at level 1 with one table reaches 512 GiB; a start at level 0 is there from 44 bits on.
-        let (start, ipa_bits) = match (end <= 1 << bits.min(39), bits) {
-            (true, _) => (Level::L1, bits.min(39)),
-            (false, 44..) if end <= 1 << bits => (Level::L0, bits),
-            _ => return Err(OutOfReach),
+    pub(crate) fn new(granule: Granule, end: u64) -> Result<Self, OutOfReach> {
+        let bits = arch::id::pa_bits().min(48);
+        // One table at the lowest level that reaches; a start higher up is only there for larger PAs.
+        let candidates: &[(Level, bool)] = match granule {
+            Granule::K4 => &[(Level::L1, true), (Level::L0, bits > 42)],
+            Granule::K16 => &[(Level::L2, true), (Level::L1, bits > 40)],
+            Granule::K64 => &[(Level::L2, true), (Level::L1, bits > 42)],
         };
-        let mut stage2 = Self { used: 0, start, ipa_bits };
-        stage2.table()?;
-        Ok(stage2)
+        let reach = |level: Level| bits.min(level.shift(granule) + granule.entries().trailing_zeros());
+        let fits = |(level, there): &&(Level, bool)| *there && end <= 1 << reach(*level);
+        let (start, _) = *candidates.iter().find(fits).ok_or(OutOfReach)?;
+        let mut used = 0;
+        let root = Self::take(granule, &mut used)?;
+        Ok(Self { granule, used, root, start, ipa_bits: reach(start) })
     }
 
-    /// The number of a new table, all invalid.
-    fn table(&mut self) -> Result<usize, OutOfReach> {
-        let table = POOL.get(self.used).ok_or(OutOfReach)?;
+    /// A new table, all invalid.
+    fn take(granule: Granule, used: &mut usize) -> Result<Table, OutOfReach> {
+        let units = granule.entries() / UNIT;
+        let first = used.next_multiple_of(units);
+        let table = POOL.0.get(first..first + units).ok_or(OutOfReach)?.as_flattened();
         // SAFETY: a table is Normal memory, all of it atomics, which any bytes are; no VM runs, so that nobody walks it.
-        unsafe { arch::cache::zero(core::ptr::from_ref(table) as usize, size_of::<Table>()) };
-        self.used += 1;
-        Ok(self.used - 1)
+        unsafe { arch::cache::zero(table.as_ptr() as usize, size_of_val(table)) };
+        *used = first + units;
+        Ok(Table(table))
     }
 
-    fn address(table: usize) -> u64 {
-        &raw const POOL[table] as u64
+    /// The table to which `slot` points; a new one if it points to none.
+    fn below(&mut self, slot: &AtomicU64) -> Result<Table, OutOfReach> {
+        let old = slot.load(Ordering::Relaxed);
+        if old & VALID == 0 {
+            let new = Self::take(self.granule, &mut self.used)?;
+            slot.store(Descriptor::table(new.address()).raw(), Ordering::Relaxed);
+            return Ok(new);
+        }
+        let units = self.granule.entries() / UNIT;
+        let address = Descriptor::from_raw(old).oa(self.granule, Level::L2);
+        let first = (address - &raw const POOL as u64) as usize / size_of::<[AtomicU64; UNIT]>();
+        Ok(Table(POOL.0[first..first + units].as_flattened()))
     }
 
     /// Maps `range` onto itself by the largest blocks that fit, or by pages only; for writing, or not.
     pub(crate) fn map(&mut self, range: Range, pages: bool, writable: bool) -> Result<(), OutOfReach> {
         let leaf = LEAF | if writable { S2AP_W } else { 0 };
-        self.map_level(0, self.start, range, pages, leaf)
+        self.map_level(self.root, self.start, range, pages, leaf)
     }
 
     fn map_level(
         &mut self,
-        table: usize,
+        table: Table,
         level: Level,
         range: Range,
         pages: bool,
         leaf: u64,
     ) -> Result<(), OutOfReach> {
-        let size = level.size(GRANULE);
+        let granule = self.granule;
+        let size = level.size(granule);
         let mut at = range.start;
         while at < range.end {
             let piece = Range { start: at, end: range.end.min((at & !(size - 1)) + size) };
-            let slot = &POOL[table].0[level.index(GRANULE, at)];
+            let slot = &table.0[level.index(granule, at)];
             match level.next() {
                 None => slot.store(at | leaf | PAGE, Ordering::Relaxed),
-                Some(_) if !pages && piece.size() == size && level.allows_block(GRANULE, false) => {
+                Some(_) if !pages && piece.size() == size && level.allows_block(granule, false) => {
                     slot.store(at | leaf, Ordering::Relaxed);
                 }
                 Some(next) => {
-                    let old = slot.load(Ordering::Relaxed);
-                    let below = if old & VALID != 0 {
-                        ((old & 0xffff_ffff_f000) - Self::address(0)) as usize / size_of::<Table>()
-                    } else {
-                        let new = self.table()?;
-                        slot.store(Self::address(new) | VALID | PAGE, Ordering::Relaxed);
-                        new
-                    };
+                    let below = self.below(slot)?;
                     self.map_level(below, next, piece, pages, leaf)?;
                 }
             }
@@ -116,14 +140,51 @@ impl Stage2 {
         Ok(())
     }
 
+    /// The descriptors for `ipa` and what follows it at `level`, `count` of them, all in one table; tables on the way to
+    /// them are made.
+    pub(crate) fn slots(&mut self, ipa: u64, level: Level, count: usize) -> Result<&'static [AtomicU64], OutOfReach> {
+        let (mut table, mut at) = (self.root, self.start);
+        while at < level {
+            table = self.below(&table.0[at.index(self.granule, ipa)])?;
+            at = at.next().ok_or(OutOfReach)?;
+        }
+        let first = level.index(self.granule, ipa);
+        table.0.get(first..first + count).filter(|_| at == level).ok_or(OutOfReach)
+    }
+
+    /// Address of a table at `level` whose `leaf`s map `oa` and what follows it, directly or by way of more tables.
+    pub(crate) fn tree(&mut self, level: Level, oa: u64, leaf: Leaf) -> Result<u64, OutOfReach> {
+        let table = Self::take(self.granule, &mut self.used)?;
+        for (slot, n) in table.0.iter().zip(0..) {
+            let oa = oa + n * level.size(self.granule);
+            let descriptor = match level.next().filter(|_| level != leaf.level) {
+                Some(next) => Descriptor::table(self.tree(next, oa, leaf)?),
+                None => leaf.descriptor_in(Regime::S2, self.granule, oa),
+            };
+            slot.store(descriptor.raw(), Ordering::Relaxed);
+        }
+        Ok(table.address())
+    }
+
+    /// Bits of an IPA.
+    pub(crate) const fn ipa_bits(&self) -> u32 {
+        self.ipa_bits
+    }
+
     /// VTCR_EL2 for these tables.
     pub(crate) fn vtcr(&self) -> u64 {
-        let sl0 = if self.start == Level::L0 { 2 } else { 1 };
-        VTCR_BASE | u64::from(64 - self.ipa_bits) | sl0 << 6 | arch::id::pa_range() << 16
+        let (tg0, lowest) = match self.granule {
+            Granule::K4 => (0b00, 2),
+            Granule::K16 => (0b10, 3),
+            Granule::K64 => (0b01, 3),
+        };
+        // SL0 counts from the level that is 0 in it upwards.
+        let sl0 = (lowest - self.start.number()) as u64;
+        VTCR_BASE | u64::from(64 - self.ipa_bits) | sl0 << 6 | tg0 << 14 | arch::id::pa_range() << 16
     }
 
     /// VTTBR_EL2 for these tables and `vmid`.
     pub(crate) fn vttbr(&self, vmid: u8) -> u64 {
-        u64::from(vmid) << 48 | Self::address(0)
+        u64::from(vmid) << 48 | self.root.address()
     }
 }

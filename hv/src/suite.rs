@@ -22,7 +22,7 @@ use wire::{
 use crate::{
     boot::Boot,
     bundle::Bundle,
-    conflict, console,
+    conflict, console, lab,
     memory::Memory,
     platform::{MAX_CPUS, Range},
     power,
@@ -283,6 +283,7 @@ impl Suite {
             setup_ns: 0,
             run_ns: 0,
             reason: None,
+            retried: None,
         };
         let mut silent_cpu = None;
         match outcome {
@@ -299,6 +300,7 @@ impl Suite {
                     finished.reason = Some(text(format_args!("CPU {cpu} did not come back from its vCPU")));
                 }
                 conflicts.add_to(&mut finished.report.outcomes);
+                finished.retried = lab::add_to(&mut finished.report.outcomes);
                 if finished.reason.is_none() && conflicts.total() > finished.el2_conflicts.len() as u64 {
                     finished.reason = Some(text(format_args!("{} conflict aborts at EL2 in all", conflicts.total())));
                 }

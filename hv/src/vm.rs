@@ -16,13 +16,15 @@ use core::{
 };
 
 use aarch64_cpu::registers::{CNTHP_CTL_EL2, CNTPCT_EL0, HCR_EL2, Readable, VTCR_EL2, VTTBR_EL2, Writeable};
+use arrayvec::ArrayVec;
 use smccc::psci;
 use spin::Mutex;
 use vmsa::{
-    BbmLevel,
+    BbmLevel, Granule,
     feature::Feature,
-    instance::{self, MAX_ID, Needs, Stage2 as Stage2Mode},
+    instance::{self, MAX_ID, Needs, Stage1, Stage2 as Stage2Mode},
     outcome::End,
+    sequence::{MAX_STEPS, Step},
 };
 use wire::{
     abi::{MAX_VCPUS, VmInfo, call},
@@ -32,7 +34,7 @@ use wire::{
 
 use crate::{
     bundle::Payload,
-    conflict, console, exception, gic,
+    conflict, console, exception, gic, lab,
     memory::Memory,
     platform::Range,
     smp::{self, CPUS},
@@ -57,6 +59,8 @@ const HCR_RW: u64 = 1 << 31;
 const HCR_APK_API: u64 = 3 << 40;
 /// Implementation defined registers trap, ACTLR_EL1 among them: what is in them would outlive the VM.
 const HCR_TIDCP_TACR: u64 = 3 << 20;
+/// Stage 1 is off, and memory Normal Write-Back.
+const HCR_DC: u64 = 1 << 12;
 const HCR: u64 = HCR_SWIO | HCR_FMO_IMO_AMO | HCR_TSC | HCR_TIDCP_TACR | HCR_RW | HCR_APK_API;
 
 const OFF: u8 = 0;
@@ -96,6 +100,8 @@ struct Vm {
     /// Highest BBM level to present; above 3 for no limit.
     cap: AtomicU8,
     contain: AtomicBool,
+    /// Whether its stage 2 is changed while it runs.
+    lab: AtomicBool,
     contained: AtomicU64,
     ending: Mutex<Ending>,
 }
@@ -120,6 +126,7 @@ static VM: Vm = Vm {
     private_end: AtomicU64::new(0),
     cap: AtomicU8::new(u8::MAX),
     contain: AtomicBool::new(false),
+    lab: AtomicBool::new(false),
     contained: AtomicU64::new(0),
     ending: Mutex::new(Ending { end: None, registers: None, report: None, note: None }),
 };
@@ -266,15 +273,22 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
     if header.memory_size > info_page - private.start {
         return Err(NotRun::PayloadTooLarge(spec.payload.name));
     }
+    lab::clear();
+    let mut window_ipa = 0;
     let stage2 = if needs.stage2 == Stage2Mode::Off {
         None
     } else {
         let pages = needs.stage2 == Stage2Mode::Pages;
-        let built = Stage2::new(private.end.max(frames.end)).and_then(|mut stage2| {
+        let granule = needs.lab.map_or(Granule::K4, |case| case.granule);
+        let built = Stage2::new(granule, private.end.max(frames.end)).and_then(|mut stage2| {
             let [constant, variable] = private.split(header.writable);
             stage2.map(constant, pages, false)?;
             stage2.map(variable, pages, true)?;
             stage2.map(frames, pages, true)?;
+            if let Some(case) = &needs.lab {
+                let hash = frame::crc32(spec.id.as_bytes()).into();
+                window_ipa = lab::set_up(case, &mut stage2, frames, &[private, frames], spec.seed, hash)?;
+            }
             Ok(stage2)
         });
         Some(built.map_err(|_| NotRun::Stage2)?)
@@ -298,6 +312,7 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
         rounds: spec.rounds,
         seed: spec.seed,
         budget_ticks: arch::counter::ticks(spec.budget_ms),
+        window_ipa,
         id_len: spec.id.len() as u64,
         id,
     };
@@ -310,8 +325,11 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
     arch::cache::clean_invalidate_poc(info_page as usize, size_of::<VmInfo>());
     arch::cache::invalidate_instructions();
 
+    let flat = needs.lab.is_some_and(|case| case.stage1 == Stage1::Off);
     VM.hcr.store(
-        HCR | if stage2.is_some() { HCR_VM } else { 0 } | if needs.cap.is_some() { HCR_TID3 } else { 0 },
+        HCR | if flat { HCR_DC } else { 0 }
+            | if stage2.is_some() { HCR_VM } else { 0 }
+            | if needs.cap.is_some() { HCR_TID3 } else { 0 },
         Ordering::Relaxed,
     );
     // VMID 0 is left to nobody. It is set even with stage 2 off, since it tags the entries all the same (R_TLJCY).
@@ -323,6 +341,7 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
     VM.private_end.store(private.end, Ordering::Relaxed);
     VM.cap.store(needs.cap.map_or(u8::MAX, BbmLevel::number), Ordering::Relaxed);
     VM.contain.store(needs.contain, Ordering::Relaxed);
+    VM.lab.store(needs.lab.is_some(), Ordering::Relaxed);
     VM.contained.store(0, Ordering::Relaxed);
     VM.count.store(cpus, Ordering::Relaxed);
     VM.stop.store(false, Ordering::Relaxed);
@@ -519,6 +538,16 @@ fn synchronous(frame: &mut Frame, number: usize, cpu: usize) -> bool {
             }
             again
         }
+        ec @ (INSTRUCTION_ABORT | DATA_ABORT) if VM.lab.load(Ordering::Relaxed) => {
+            let go_on = || !VM.stop.load(Ordering::SeqCst) && CNTPCT_EL0.get() < VM.deadline.load(Ordering::Relaxed);
+            match lab::refused(frame, number, ec, go_on) {
+                lab::Answer::Again | lab::Answer::Told => true,
+                lab::Answer::NotHere => {
+                    end(End::Trap, Some((frame, number)), None);
+                    false
+                }
+            }
+        }
         ec @ (INSTRUCTION_ABORT | DATA_ABORT) if VM.contain.load(Ordering::Relaxed) => {
             VM.contained.fetch_add(1, Ordering::Relaxed);
             trap::external_abort(frame, ec);
@@ -639,6 +668,19 @@ fn hypercall(frame: &mut Frame, number: usize, cpu: usize) -> bool {
             arch::barrier::dsb_ish();
             SUCCESS
         }
+        call::LAB_STEPS => {
+            let letters = [x2, x3].map(u64::to_le_bytes);
+            let letters = letters.as_flattened().iter().take_while(|letter| **letter != 0);
+            let step = |letter: &u8| Step::all().find(|step| step.letter() == char::from(*letter));
+            let steps: ArrayVec<Step, MAX_STEPS> = letters.filter_map(step).take(MAX_STEPS).collect();
+            let [x4, x5] = [frame.x[4], frame.x[5]];
+            let back = x5 & call::LAB_BACK != 0;
+            match lab::execute(number, x1 as usize, back, x4, x5 as u32, steps.into_iter()) {
+                true => SUCCESS,
+                false => INVALID_PARAMETERS,
+            }
+        }
+        call::LAB_WAITING => lab::waiting(),
         _ => NOT_SUPPORTED,
     };
     frame.x[0] = result;

@@ -387,6 +387,7 @@ impl<'a, 's> Boot<'a, 's> {
             setup_ns: 0,
             run_ns: 0,
             reason: Some(reason),
+            retried: None,
         })
     }
 

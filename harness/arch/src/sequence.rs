@@ -49,7 +49,8 @@ impl<'a> Live<'a> {
     /// maps `size` bytes behind those of the one before it. Several of them are leaves on both sides.
     ///
     /// # Safety
-    /// Nothing that the program relies on, code, stack and statics included, is translated by `ptes`.
+    /// Nothing that the program relies on, code, stack and statics included, is translated by `ptes`, be they of its own
+    /// regime or of a stage 2 that it owns.
     pub const unsafe fn new(ptes: &'a [AtomicU64], base: u64, size: u64, descriptors: Descriptors) -> Self {
         Self { ptes, size, base, va: base, descriptors, leaves: [&[]; 2], found: None, form: None }
     }
@@ -208,6 +209,16 @@ impl<'a> Live<'a> {
                 }
             }
             Step::Tlbi(Tlbi::Vae2is) => tlbi::vae2is(self.va),
+            Step::Tlbi(Tlbi::Ipas2e1is) => tlbi::ipas2e1is(self.va),
+            Step::Tlbi(Tlbi::Ipas2le1is) => tlbi::ipas2le1is(self.va),
+            Step::Tlbi(Tlbi::Ipas2le1isEach) => {
+                for entry in 0..self.ptes.len() as u64 {
+                    tlbi::ipas2le1is(self.base + entry * self.size);
+                }
+            }
+            Step::Tlbi(Tlbi::Ipas2e1) => tlbi::ipas2e1(self.va),
+            Step::Tlbi(Tlbi::Ipas2e1isOther) => tlbi::ipas2e1is(self.va ^ ELSEWHERE),
+            Step::Tlbi(Tlbi::Vmalls12e1is) => tlbi::vmalls12e1is(),
             Step::Isb => barrier::isb(),
         }
     }

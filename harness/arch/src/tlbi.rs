@@ -71,6 +71,12 @@ tlbi! {
     vmalle1is() = "vmalle1is",
     /// All of the current VMID's EL1&0 stage 1 entries, this PE only.
     vmalle1() = "vmalle1",
+    /// Stage 2 entries by IPA, all levels, Inner Shareable. From EL2.
+    ipas2e1is(ipa) = "ipas2e1is",
+    /// Stage 2 entries by IPA, last level only, Inner Shareable. From EL2.
+    ipas2le1is(ipa) = "ipas2le1is",
+    /// Stage 2 entries by IPA, all levels, this PE only. From EL2.
+    ipas2e1(ipa) = "ipas2e1",
     /// All of the current VMID's EL1&0 entries, stages 1 and 2, Inner Shareable. From EL2.
     vmalls12e1is() = "vmalls12e1is",
     /// Every EL1&0 entry of any VMID, Inner Shareable. From EL2.

@@ -11,9 +11,25 @@ use wire::{
 
 /// Any call, any arguments. Returns x0.
 pub(crate) fn call(function: u32, x1: u64, x2: u64, x3: u64) -> u64 {
+    call_of_five(function, [x1, x2, x3, 0, 0])
+}
+
+fn call_of_five(function: u32, first: [u64; 5]) -> u64 {
     let mut arguments = [0; 17];
-    [arguments[0], arguments[1], arguments[2]] = [x1, x2, x3];
+    arguments[..5].copy_from_slice(&first);
     hvc64(function, arguments)[0]
+}
+
+/// Has hv execute steps of a change of stage 2; see [`call::LAB_STEPS`].
+pub(crate) fn lab_steps(site: u64, letters: [u8; 16], named: u64, how: u64) {
+    let [low, high] = [0, 8].map(|at| u64::from_le_bytes(core::array::from_fn(|i| letters[at + i])));
+    let result = call_of_five(call::LAB_STEPS, [site, low, high, named, how]);
+    assert!(result == 0, "hv does not change stage 2");
+}
+
+/// Which vCPUs wait at EL2 for a change of stage 2, a bit each.
+pub(crate) fn lab_waiting() -> u64 {
+    call(call::LAB_WAITING, 0, 0, 0)
 }
 
 fn call_with(function: u32, bytes: &[u8]) {

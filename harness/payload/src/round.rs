@@ -152,7 +152,7 @@ static WORK: AtomicPtr<Work<'static>> = AtomicPtr::new(core::ptr::null_mut());
 pub fn run(mut vm: Vm) -> ! {
     let Instance::Case(case) = vm.instance else { panic!("{} is not a case", vm.instance) };
     let access = case.observer.access;
-    let mut window = Window::new(&mut vm, case.granule, case.change, access);
+    let mut window = Window::new(&mut vm, &case);
     window.discards = is_defined(&case, BbmLevel::from_mmfr2(ID_AA64MMFR2_EL1.get()));
     let (base, size) = window.range();
     barrier::mark::<{ mark::HINT }>([mark::WINDOW, vm.id_hash(), base, size]);
@@ -160,7 +160,7 @@ pub fn run(mut vm: Vm) -> ! {
         let certain = remedy.is_guaranteed(case.stage2);
         cpu::CPUS.iter().for_each(|cpu| cpu.conflicts.try_first(remedy, certain, case.granule));
     }
-    let (sequence, restore) = (case.sequence(), Sequence::restore());
+    let (sequence, restore) = (case.sequence(), Sequence::restore().in_regime(case.regime));
     let work = Work::new(&window, sequence.steps(), restore.steps(), [access; 2], vm.info.seed);
     finish(&work.run(&vm, case.observer.place))
 }
@@ -302,11 +302,15 @@ impl<'a> Work<'a> {
 
     /// Changes all sites back.
     fn take_back(&self, observer: &Observer<'_>) {
-        let undo = |site| self.window.live_at(observer.spot, site, observer.hash).reversed();
+        let undo = |site, step| {
+            let mut live = self.window.live_at(observer.spot, site, observer.hash, 0).reversed();
+            live.step(step);
+            live.flush();
+        };
         for step in self.restore {
-            match step {
-                Step::Write(_) => self.window.sites().for_each(|site| undo(site).step(*step)),
-                step => undo(observer.site).step(*step),
+            match *step {
+                step @ Step::Write(_) => self.window.sites().for_each(|site| undo(site, step)),
+                step => undo(observer.site, step),
             }
         }
     }
@@ -357,17 +361,20 @@ impl<'a> Work<'a> {
         observer.shape();
         observer.cpu.enter(Phase::During, Part::Sequence);
         let looks = observer.round & LOOK_MASK == 0;
-        let mut live = self.window.live_at(observer.spot, observer.site, observer.hash);
+        let between = observer.pattern.between;
+        let mut live = self.window.live_at(observer.spot, observer.site, observer.hash, between);
         let mut steps = self.steps.iter().peekable();
         pass(observer.pattern.before);
         while let Some(step) = steps.next() {
             live.step(*step);
             pass(observer.pattern.between);
             if looks && steps.peek().is_some() {
+                live.flush();
                 barrier::isb();
                 observer.access(Phase::During);
             }
         }
+        live.flush();
         live.finish();
         self.window.discard(observer.spot);
         observer.check(Phase::During);
@@ -390,7 +397,7 @@ impl<'a> Work<'a> {
         let pauses = if round & PAUSE_MASK == 0 || round == 1 { pattern.pauses(self.steps.len() as u32) } else { 0 };
         cpu.enter(Phase::During, Part::Sequence);
         pass(pattern.before);
-        let mut live = self.window.live_at(changer.spot, changer.site, changer.hash);
+        let mut live = self.window.live_at(changer.spot, changer.site, changer.hash, pattern.between);
         self.stage.publish(round);
         let mut stood = None;
         for (number, step) in self.steps.iter().enumerate() {
@@ -401,6 +408,7 @@ impl<'a> Work<'a> {
                 }
             }
             if pauses >> number & 1 != 0 {
+                live.flush();
                 cpu.enter(Phase::During, Part::Wait);
                 self.pause(limits.pause);
                 cpu.enter(Phase::During, Part::Sequence);
@@ -410,6 +418,7 @@ impl<'a> Work<'a> {
             }
             live.step(*step);
         }
+        live.flush();
         if self.window.watch == Watch::Landing {
             self.watch_landing(changer);
         }
@@ -491,8 +500,10 @@ impl<'a> Work<'a> {
     /// Lets every observer make some accesses, for which it gets at most `ticks`.
     fn pause(&self, ticks: u64) {
         let made = self.seats.each_ref().map(|seat| seat.during.read());
-        for (seat, made) in self.seats().iter().zip(made) {
-            wait(ticks, || seat.during.read() >= made + PAUSE_ACCESSES);
+        for ((seat, made), vcpu) in self.seats().iter().zip(made).zip(1..) {
+            // One that has met a break of stage 2 goes on when the change is made.
+            let held = || self.window.waits_at_el2() && hypercall::lab_waiting() >> vcpu & 1 != 0;
+            wait(ticks, || seat.during.read() >= made + PAUSE_ACCESSES || held());
         }
     }
 

@@ -12,7 +12,6 @@ use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1
 use arch::{barrier, cache, id, probe, write_sysreg};
 use smccc::psci;
 use vmsa::{
-    change::{Change, What},
     geometry::{BbmLevel, Granule, Level},
     instance::{self, Access, Instance, Selftest},
     outcome::{Kind, Phase},
@@ -80,7 +79,8 @@ fn done() -> ! {
 
 /// A window that nobody changes.
 fn still_window(vm: &mut Vm) -> Window {
-    Window::new(vm, Granule::K4, Change::new(What::Split, Level::L2), Access::Load)
+    let Ok(Instance::Case(case)) = "el1.split.4k-l2.bbm.load-remote".parse() else { panic!("no id of a case") };
+    Window::new(vm, &case)
 }
 
 /// Loads and stores of a remote observer, while the changer changes nothing; or, with `start` unset, the same with an

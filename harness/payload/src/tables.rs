@@ -150,9 +150,21 @@ impl Space {
     /// Maps `[va, va + size)` to `oa` and what follows, by the largest leaves that fit. All in bytes, multiples of
     /// the page size.
     pub(crate) fn map(&self, pool: &mut Pool, va: u64, oa: u64, size: u64, attributes: Attributes) {
+        self.map_from(Level::L0, pool, [va, oa], size, attributes);
+    }
+
+    /// As [`map`](Self::map), by leaves at `highest` or below it, from the first address to the second.
+    pub(crate) fn map_from(
+        &self,
+        highest: Level,
+        pool: &mut Pool,
+        [va, oa]: [u64; 2],
+        size: u64,
+        attributes: Attributes,
+    ) {
         let mut done = 0;
         while done < size {
-            let level = self.largest_leaf((va + done) | (oa + done), size - done);
+            let level = self.largest_leaf((va + done) | (oa + done), size - done).max(highest);
             // No leaf behind it in its table can be larger: that one would have been the first of a table.
             let leaf = level.size(self.granule);
             let left = self.granule.entries() - level.index(self.granule, va + done);

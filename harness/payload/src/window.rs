@@ -18,20 +18,23 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arch::{barrier, cache, probe::Probed, sequence::Live, write_sysreg};
 use vmsa::{
-    change::{Behind, Change, Descriptors, Leaf},
+    change::{Behind, Descriptors, Leaf},
     descriptor::{Attributes, Descriptor},
     geometry::{Granule, Level},
-    instance::{Access, Tells, Watch},
+    instance::{Access, Case, Observer, Regime, Stage1, Tells, Watch},
     mark::Marks,
     outcome::{Kind, Phase},
     rule::HardwareUpdates,
     sequence::{Step, Write},
-    stress::{self, PRESSING_PAGES},
+    stress::PRESSING_PAGES,
     tlbi::{Form, Target},
 };
 
+use wire::abi::call;
+
 use crate::{
     boot::Vm,
+    hypercall,
     tables::{self, Pool, Space},
 };
 
@@ -100,16 +103,13 @@ pub(crate) struct Marking {
 /// The window, or rather several of them side by side, each at another [site](Site): all are the same but for their
 /// addresses and for the descriptors that change, and a round has one of them.
 pub(crate) struct Window {
-    /// The descriptors of all sites.
-    ptes: &'static [AtomicU64],
-    /// How many of them a site has, and how many of those change, the first ones.
-    entries: usize,
-    changed: usize,
-    /// Address of the first site, and what one descriptor maps, in bytes.
+    /// Address of the first site, and bytes of one.
     base: u64,
     size: u64,
-    /// The change.
-    descriptors: Descriptors,
+    /// How many there are.
+    sites: usize,
+    /// What changes; `None` if that is stage 2, and hv has it.
+    own: Option<Own>,
     /// The form of TLBI under test, and at what it is aimed.
     form: Option<(Form, Target)>,
     /// Whether the change is made so that a table which it takes out of use may be [spoilt](Self::discard).
@@ -124,12 +124,87 @@ pub(crate) struct Window {
     marking: Option<Marking>,
     /// TTBR1_EL1 with either ASID.
     ttbr1: [u64; 2],
-    /// The first of [`PRESSING_PAGES`] pages, of [`page_size`](Granule::page_size) bytes each, and that size.
-    pressing: (u64, u64),
+    /// The first of [`PRESSING_PAGES`] pages, of [`page_size`](Granule::page_size) bytes each, and that size; `None` where
+    /// stage 1 is off.
+    pressing: Option<(u64, u64)>,
     /// What is watched besides the observers' accesses.
     pub(crate) watch: Watch,
     /// Memory that has canaries, as ranges of physical addresses: the frames, and private memory that nobody uses.
     watched: [(u64, u64); 2],
+}
+
+/// Live descriptors.
+struct Own {
+    /// Those of all sites.
+    ptes: &'static [AtomicU64],
+    /// How many of them a site has, and how many of those change, the first ones.
+    entries: usize,
+    changed: usize,
+    /// What one maps, in bytes.
+    size: u64,
+    /// The change.
+    descriptors: Descriptors,
+}
+
+/// Who executes the steps of a change.
+pub(crate) enum Maker<'a> {
+    /// This vCPU.
+    Own(Live<'a>),
+    /// hv, for this vCPU.
+    Hv(Asked),
+}
+
+/// Steps that hv is to execute.
+pub(crate) struct Asked {
+    site: u64,
+    /// Bytes into the site of the page that TLBIs by address name.
+    named: u64,
+    /// The last argument of the call.
+    how: u64,
+    letters: [u8; 16],
+    count: usize,
+}
+
+impl Maker<'_> {
+    /// Executes a step, now or with those that follow, but not later than [`flush`](Self::flush).
+    #[inline]
+    pub(crate) fn step(&mut self, step: Step) {
+        match self {
+            Self::Own(live) => live.step(step),
+            Self::Hv(asked) => {
+                // A letter is ASCII.
+                asked.letters[asked.count] = step.letter() as u8;
+                asked.count += 1;
+            }
+        }
+    }
+
+    /// Has all steps executed that were asked for.
+    #[inline]
+    pub(crate) fn flush(&mut self) {
+        if let Self::Hv(asked) = self
+            && asked.count != 0
+        {
+            hypercall::lab_steps(asked.site, asked.letters, asked.named, asked.how);
+            (asked.letters, asked.count) = ([0; 16], 0);
+        }
+    }
+
+    /// What is left to do when the steps are done.
+    #[inline]
+    pub(crate) fn finish(&self) {
+        if let Self::Own(live) = self {
+            live.finish();
+        }
+    }
+
+    /// The same descriptors on their way back.
+    pub(crate) fn reversed(self) -> Self {
+        match self {
+            Self::Own(live) => Self::Own(live.reversed()),
+            Self::Hv(asked) => Self::Hv(Asked { how: asked.how | call::LAB_BACK, ..asked }),
+        }
+    }
 }
 
 /// Which of the windows.
@@ -171,53 +246,72 @@ pub(crate) struct Lane {
 }
 
 impl Window {
-    /// Builds the tables of both sides of `change`, fills the frames for an observer that makes `access`, and has TTBR1
-    /// translate the window as it is before the change.
-    pub(crate) fn new(vm: &mut Vm, granule: Granule, change: Change, access: Access) -> Self {
+    /// Builds the tables of both sides of the change of `case`, fills the frames for its observers, and has TTBR1 translate
+    /// the window as it is before the change. Where it is stage 2 that changes, its tables are hv's, and TTBR1 translates
+    /// the window to the IPAs that hv has for it.
+    pub(crate) fn new(vm: &mut Vm, case: &Case) -> Self {
+        let Case { granule, change, observer: Observer { access, .. }, .. } = *case;
         let info = vm.info;
-        let sites = change.sites(granule);
-        let all = change.window_size(granule) * sites as u64;
-        let base = stress::window_base(info.seed, vm.id_hash(), all);
+        let sites = case.sites();
+        let window = change.window_size(granule);
+        let all = window * sites as u64;
+        let base = case.window_va(info.seed, vm.id_hash()).unwrap_or(info.window_ipa);
         let level = change.level();
         let old_oa = info.frames_base + change.margin() * info.frame_size;
         let new_oa = if change.moves() { old_oa + info.frame_size } else { old_oa };
         let sides = change.what().sides();
-        let mut tree = |below: bool, oa, leaves| match level.next().filter(|_| below) {
+        let own_tables = case.regime == Regime::El1;
+        let mut tree = |below: bool, oa, leaves| match level.next().filter(|_| own_tables && below) {
             Some(next) => vm.pool.tree(granule, next, oa, leaves),
             None => 0,
         };
         let trees =
             [tree(sides.old.below, old_oa, change.old_leaf()), tree(sides.new.below, new_oa, change.new_leaf())];
-        let descriptors = change.descriptors(granule, old_oa, new_oa, trees);
         let uncached = !change.is_ordinary_memory();
 
         if change.moves() && change.contents_equal() {
             // All of it, not only what is looked at: that the contents do not differ is what excuses the change from
             // break-before-make (R_WHZWS), and hv does not clear frames.
-            copy(old_oa, new_oa, change.window_size(granule));
+            copy(old_oa, new_oa, window);
         }
 
-        let space = Space::new(&mut vm.pool, granule);
-        let entries = change.entries(granule);
-        let ptes = space.slots(&mut vm.pool, base, level, sites * entries);
-        let (size, changed) = (level.size(granule), change.changed(granule));
-        for ptes in ptes.chunks_exact(entries) {
-            // SAFETY: the window is all that the descriptors translate, and it is only accessed by probes.
-            let whole = unsafe { Live::new(&ptes[..change.valid(granule)], base, size, descriptors) };
-            whole.reversed().step(Step::Write(Write::New));
+        let (size, changed, entries) = (level.size(granule), change.changed(granule), change.entries(granule));
+        let space = Space::new(&mut vm.pool, case.stage1_granule());
+        let own = own_tables.then(|| {
+            let ptes = space.slots(&mut vm.pool, base, level, sites * entries);
+            let descriptors = change.descriptors(granule, old_oa, new_oa, trees);
+            for ptes in ptes.chunks_exact(entries) {
+                // SAFETY: the window is all that the descriptors translate, and it is only accessed by probes.
+                let whole = unsafe { Live::new(&ptes[..change.valid(granule)], base, size, descriptors) };
+                whole.reversed().step(Step::Write(Write::New));
+            }
+            Own { ptes, entries, changed, size, descriptors }
+        });
+        let highest = match case.stage1 {
+            Stage1::Blocks => Some(Level::L0),
+            Stage1::Pages => Some(Level::L3),
+            Stage1::Off => None,
+        };
+        if let (Some(highest), false) = (highest, own_tables) {
+            // All that stage 2 may permit.
+            let attributes = Attributes::NORMAL_RWX;
+            space.map_from(highest, &mut vm.pool, [base, info.window_ipa], all, attributes);
         }
         // Not next to the window, where neighbours are looked at; mostly below a table that is there already.
-        let table = Level::L2.size(granule);
-        let pressing = (base ^ all.max(table) << 1) & !(table - 1);
-        press(&mut vm.pool, &space, granule, pressing);
-        vm.set_upper(&space, granule, sides.hardware);
+        let pressing = highest.map(|_| {
+            let table = Level::L2.size(case.stage1_granule());
+            let pressing = (base ^ all.max(table) << 1) & !(table - 1);
+            press(&mut vm.pool, &space, case.stage1_granule(), pressing);
+            vm.set_upper(&space, case.stage1_granule(), sides.hardware);
+            (pressing, case.stage1_granule().page_size())
+        });
 
         // Nobody asks for another table from here on.
         let watch = change.family().watch();
         let watched = [(info.frames_base, info.frames_base + info.frames * info.frame_size), vm.pool.rest()];
         let seam = changed as u64 * size;
         // Of a half the other half is looked at too.
-        let looked_at = if sides.behind == Behind::Nothing { change.window_size(granule) } else { seam };
+        let looked_at = if sides.behind == Behind::Nothing { window } else { seam };
         let sixteenth = looked_at >> SPOT_BITS;
         let new_frame = u64::from(!change.contents_equal());
         let offset_of = |i: usize| i as u64 * sixteenth + if i.is_multiple_of(2) { 0 } else { sixteenth - 8 };
@@ -241,7 +335,7 @@ impl Window {
             // which does not reach all of the block. Of what is below a table one address is not enough.
             let number = i;
             let named = offset_of((i + 2) % SPOTS);
-            let freed = match level.next().filter(|_| change.frees_table()) {
+            let freed = match level.next().filter(|_| own_tables && change.frees_table()) {
                 Some(next) => tables::path(granule, next, trees[0], base + offset),
                 None => [None; 2],
             };
@@ -267,7 +361,7 @@ impl Window {
                     let offset = spot.va - base;
                     let slot = match level.next().filter(|_| below) {
                         Some(next) => tables::path(granule, next, tree, spot.va).into_iter().flatten().last(),
-                        None => ptes.get((offset / level.size(granule)) as usize),
+                        None => own.as_ref().and_then(|own| own.ptes.get((offset / size) as usize)),
                     };
                     let slot = slot.expect("a leaf translates it");
                     Marked { slot, pristine: leaf.descriptor(granule, oa + offset).raw() }
@@ -285,12 +379,10 @@ impl Window {
             }
         });
         Self {
-            ptes,
-            entries,
-            changed,
             base,
-            size,
-            descriptors,
+            size: window,
+            sites,
+            own,
             form: change.form().map(|form| (form, change.target(granule, base))),
             discards: false,
             uncached,
@@ -300,7 +392,7 @@ impl Window {
             hardware: sides.hardware,
             marking,
             ttbr1: vm.upper(),
-            pressing: (pressing, granule.page_size()),
+            pressing,
             watch,
             watched,
         }
@@ -308,9 +400,11 @@ impl Window {
 
     /// Addresses in `pages` pages besides the window, to load from.
     pub(crate) fn pressing(&self, pages: u16) -> impl Iterator<Item = u64> {
-        let (first, size) = self.pressing;
+        let pages = 0..pages.min(PRESSING_PAGES).into();
         // Each in a cache line of its own.
-        (0..pages.min(PRESSING_PAGES).into()).map(move |n| first + n * size + n * 64 % size)
+        self.pressing
+            .into_iter()
+            .flat_map(move |(first, size)| pages.clone().map(move |n| first + n * size + n * 64 % size))
     }
 
     /// A lane of `spot`, the first of which is its own word. The others have no contents of their own: whatever was stored
@@ -357,46 +451,55 @@ impl Window {
 
     /// Address of the first site, and bytes of all of them.
     pub(crate) const fn range(&self) -> (u64, u64) {
-        (self.base, self.ptes.len() as u64 * self.size)
+        (self.base, self.sites as u64 * self.size)
     }
 
     /// All sites, in the order in which rounds have them.
     pub(crate) fn sites(&self) -> impl Iterator<Item = Site> {
-        (0..self.ptes.len() / self.entries).map(|number| self.site(number))
+        (0..self.sites).map(|number| self.site(number))
     }
 
     /// The site of round `round`, counted from 1, and whether it is the last one whose descriptors are as they were
     /// at first.
     #[inline]
     pub(crate) fn site_of(&self, round: u64) -> (Site, bool) {
-        let sites = self.ptes.len() / self.entries;
         // A power of two.
-        let number = (round - 1) as usize & (sites - 1);
-        (self.site(number), number + 1 == sites)
+        let number = (round - 1) as usize & (self.sites - 1);
+        (self.site(number), number + 1 == self.sites)
     }
 
     #[inline]
     const fn site(&self, number: usize) -> Site {
-        Site { number, offset: (number * self.entries) as u64 * self.size }
+        Site { number, offset: number as u64 * self.size }
     }
 
-    /// The change as made in rounds at `spot` of `site`. `number` is different in each round.
+    /// Whether it is stage 2 that changes: an access that meets a break waits at EL2.
+    pub(crate) const fn waits_at_el2(&self) -> bool {
+        self.own.is_none()
+    }
+
+    /// The change as made in rounds at `spot` of `site`. `number` is different in each round; in front of each step that hv
+    /// executes, but the first, pass `between` turns of a loop.
     #[inline]
-    pub(crate) fn live_at(&self, spot: &Spot, site: Site, number: u64) -> Live<'_> {
-        let ptes = &self.ptes[site.number * self.entries..][..self.changed];
+    pub(crate) fn live_at(&self, spot: &Spot, site: Site, number: u64, between: u32) -> Maker<'_> {
+        let Some(Own { ptes, entries, changed, size, descriptors }) = &self.own else {
+            let (site, named) = (site.number as u64, spot.named - self.base);
+            return Maker::Hv(Asked { site, named, how: between.into(), letters: [0; 16], count: 0 });
+        };
+        let ptes = &ptes[site.number * entries..][..*changed];
         // SAFETY: the window is all that the descriptors translate, and it is only accessed by probes.
-        let live = unsafe { Live::new(ptes, site.of(self.base), self.size, self.descriptors) };
+        let live = unsafe { Live::new(ptes, site.of(self.base), *size, *descriptors) };
         let live = live.naming(site.of(spot.named));
         let live = match self.form {
             Some((form, target)) => live.with_form(form, Target { base: site.of(target.base), ..target }, number),
             None => live,
         };
-        match &self.marking {
+        Maker::Own(match &self.marking {
             Some(Marking { below: [old, new], .. }) => {
                 live.carrying([old, new].map(|leaves| leaves.as_ref().map_or(&[][..], |leaves| leaves)))
             }
             None => live,
-        }
+        })
     }
 
     /// What `access` brings back when it is made with the other ASID in TTBR1_EL1.

@@ -13,7 +13,7 @@ use crate::{
     descriptor::{Attributes, Descriptor, Shareability, contiguous_group},
     geometry::{BbmLevel, Granule, Level},
     group::Grouping,
-    instance::{Access, Family, Watch},
+    instance::{Access, Family, Regime, Watch},
     memory,
     outcome::{Fault, Kind},
     rule::{Context, HardwareUpdates, Needed, Transition},
@@ -34,6 +34,15 @@ impl Leaf {
     #[must_use]
     pub const fn descriptor(self, granule: Granule, oa: u64) -> Descriptor {
         Descriptor::leaf(granule, self.level, oa, self.attributes)
+    }
+
+    /// The one of them that maps `oa` in tables of `regime`.
+    #[must_use]
+    pub const fn descriptor_in(self, regime: Regime, granule: Granule, oa: u64) -> Descriptor {
+        match regime {
+            Regime::El1 => self.descriptor(granule, oa),
+            Regime::S2 => Descriptor::stage2_leaf(granule, self.level, oa, self.attributes),
+        }
     }
 
     /// The fault that `access`, made at EL1, takes. An Access flag fault comes before a Permission fault,
@@ -703,11 +712,27 @@ impl Change {
     /// is none. The leaves below them are [`old_leaf`](Self::old_leaf)s and [`new_leaf`](Self::new_leaf)s.
     #[must_use]
     pub const fn descriptors(self, granule: Granule, old_oa: u64, new_oa: u64, tables: [u64; 2]) -> Descriptors {
+        self.descriptors_in(Regime::El1, granule, [old_oa, new_oa], tables)
+    }
+
+    /// The same in tables of `regime`.
+    #[must_use]
+    pub const fn descriptors_in(
+        self,
+        regime: Regime,
+        granule: Granule,
+        oas: [u64; 2],
+        tables: [u64; 2],
+    ) -> Descriptors {
         let Sides { old: old_side, new: new_side, .. } = self.what.sides();
-        let old =
-            if old_side.below { Descriptor::table(tables[0]) } else { self.old_leaf().descriptor(granule, old_oa) };
-        let new =
-            if new_side.below { Descriptor::table(tables[1]) } else { self.new_leaf().descriptor(granule, new_oa) };
+        let old = match old_side.below {
+            true => Descriptor::table(tables[0]),
+            false => self.old_leaf().descriptor_in(regime, granule, oas[0]),
+        };
+        let new = match new_side.below {
+            true => Descriptor::table(tables[1]),
+            false => self.new_leaf().descriptor_in(regime, granule, oas[1]),
+        };
         let block = if old_side.below && !new_side.below { new } else { old };
         Descriptors { old, new, block }
     }

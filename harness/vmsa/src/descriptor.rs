@@ -9,6 +9,7 @@ use core::fmt;
 use crate::{
     geometry::{Bytes, Granule, Level},
     layout::Layout,
+    memory,
 };
 
 /// Bits 1 and 0: valid and type.
@@ -136,7 +137,37 @@ impl Attributes {
     }
 }
 
-/// A stage 1 descriptor as it stands in a table.
+/// S2AP, both bits: read, write.
+const S2AP_READ: u64 = 1 << 6;
+const S2AP_WRITE: u64 = 1 << 7;
+/// XN[1] of stage 2, which without FEAT_XNX is all of XN.
+const S2_XN: u64 = 1 << 54;
+
+impl Attributes {
+    /// The same in a descriptor of stage 2: always readable, executable where EL1 may execute, at EL0 too; without ASID.
+    pub(crate) const fn stage2_bits(self) -> u64 {
+        let mut bits = (memory::stage2(self.attr_index) as u64) << ATTR_SHIFT | (self.shareability as u64) << SH_SHIFT;
+        bits |= S2AP_READ;
+        if self.writable {
+            bits |= S2AP_WRITE;
+        }
+        if !self.el1_execute {
+            bits |= S2_XN;
+        }
+        if self.access_flag {
+            bits |= AF;
+        }
+        if self.dbm {
+            bits |= DBM;
+        }
+        if self.contiguous {
+            bits |= CONTIGUOUS;
+        }
+        bits
+    }
+}
+
+/// A descriptor as it stands in a table; fields are named, and looked at, as those of stage 1.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Descriptor(u64);
@@ -162,6 +193,13 @@ impl Descriptor {
     #[must_use]
     pub const fn leaf(granule: Granule, level: Level, oa: u64, attributes: Attributes) -> Self {
         Layout::new(granule, level).leaf(oa, attributes)
+    }
+
+    /// The same of stage 2.
+    #[must_use]
+    pub const fn stage2_leaf(granule: Granule, level: Level, oa: u64, attributes: Attributes) -> Self {
+        let stage1 = Self::leaf(granule, level, oa, attributes);
+        Self(stage1.0 & !attributes.bits() | attributes.stage2_bits())
     }
 
     /// A Table descriptor for the table at `address` (bytes, aligned to the granule), with no restrictions
@@ -528,6 +566,12 @@ mod tests {
         assert_eq!(leaf(Level::L3, Attributes::NORMAL_RO), 0x0060_0000_4020_0783);
         assert_eq!(leaf(Level::L3, Attributes::NORMAL_RX), 0x0040_0000_4020_0783);
         assert_eq!(Descriptor::from_raw(leaf(Level::L2, Attributes::NORMAL_RW)).with_nt(true).raw() & NT, 1 << 16);
+        // Figure D8-16: MemAttr 0b1111, S2AP 0b11, SH 0b11, AF, XN 0b10.
+        let stage2 = |attributes| Descriptor::stage2_leaf(Granule::K4, Level::L2, 0x4020_0000, attributes).raw();
+        assert_eq!(stage2(Attributes::NORMAL_RW), 0x0040_0000_4020_07fd);
+        assert_eq!(stage2(Attributes::NORMAL_RX), 0x0000_0000_4020_077d);
+        let device = Attributes { attr_index: memory::DEVICE_NGNRE, ..Attributes::NORMAL_RW };
+        assert_eq!(stage2(device), 0x0040_0000_4020_07c5);
         assert_eq!(Descriptor::INVALID.kind(Granule::K4, Level::L2), DescriptorKind::Invalid);
         // A block encoding where there are no blocks is reserved, and reserved is invalid (R_RHSKG).
         assert_eq!(Descriptor::from_raw(VALID).kind(Granule::K4, Level::L3), DescriptorKind::Invalid);

@@ -3,7 +3,7 @@
 use crate::{
     change::Change,
     geometry::Granule,
-    instance::{Access, Instance},
+    instance::{Access, Instance, Regime},
     remedy::Remedy,
     rule::HardwareUpdates,
     tlbi::{Aim, Form, Scope},
@@ -29,6 +29,8 @@ pub struct IdRegisters {
 pub enum Feature {
     /// Stage 1 has the granule.
     Granule(Granule),
+    /// Stage 2 has the granule.
+    Stage2Granule(Granule),
     /// FEAT_LSE: atomic instructions.
     Atomics,
     /// FEAT_HAFDBS: hardware sets the Access flag.
@@ -58,6 +60,9 @@ impl Feature {
             Self::Granule(Granule::K4) => "ID_AA64MMFR0_EL1.TGran4",
             Self::Granule(Granule::K16) => "ID_AA64MMFR0_EL1.TGran16",
             Self::Granule(Granule::K64) => "ID_AA64MMFR0_EL1.TGran64",
+            Self::Stage2Granule(Granule::K4) => "ID_AA64MMFR0_EL1.TGran4_2",
+            Self::Stage2Granule(Granule::K16) => "ID_AA64MMFR0_EL1.TGran16_2",
+            Self::Stage2Granule(Granule::K64) => "ID_AA64MMFR0_EL1.TGran64_2",
             Self::Atomics => "ID_AA64ISAR0_EL1.Atomic",
             Self::AccessFlag | Self::Dirty => "ID_AA64MMFR1_EL1.HAFDBS",
             Self::TlbiOs | Self::TlbiRange => "ID_AA64ISAR0_EL1.TLB",
@@ -73,6 +78,9 @@ impl Feature {
             Self::Granule(Granule::K4) => "the 4K granule",
             Self::Granule(Granule::K16) => "the 16K granule",
             Self::Granule(Granule::K64) => "the 64K granule",
+            Self::Stage2Granule(Granule::K4) => "the 4K granule at stage 2",
+            Self::Stage2Granule(Granule::K16) => "the 16K granule at stage 2",
+            Self::Stage2Granule(Granule::K64) => "the 64K granule at stage 2",
             Self::Atomics => "atomic instructions",
             Self::AccessFlag => "hardware update of the Access flag",
             Self::Dirty => "hardware update of the dirty state",
@@ -93,6 +101,18 @@ impl Feature {
             Self::Granule(Granule::K4) => field(mmfr0, 28) != NONE,
             Self::Granule(Granule::K16) => field(mmfr0, 20) != 0,
             Self::Granule(Granule::K64) => field(mmfr0, 24) != NONE,
+            Self::Stage2Granule(granule) => {
+                let low = match granule {
+                    Granule::K4 => 40,
+                    Granule::K16 => 32,
+                    Granule::K64 => 36,
+                };
+                match field(mmfr0, low) {
+                    // As at stage 1.
+                    0 => Self::Granule(granule).is_in(registers),
+                    there => there != 1,
+                }
+            }
             Self::Atomics => field(isar0, 20) >= 2,
             Self::AccessFlag => field(mmfr1, 0) >= 1,
             Self::Dirty => field(mmfr1, 0) >= 2,
@@ -111,7 +131,10 @@ impl Instance {
             Self::Case(case) => Some(case),
             Self::Selftest(_) => None,
         };
-        let granule = case.map(|case| Feature::Granule(case.granule));
+        let granule = case.map(|case| match case.regime {
+            Regime::El1 => Feature::Granule(case.granule),
+            Regime::S2 => Feature::Stage2Granule(case.granule),
+        });
         let access = case.and_then(|case| of_access(case.observer.access));
         let hardware = case.and_then(|case| of_change(case.change));
         let form = case.and_then(|case| case.change.form()).into_iter().flat_map(of_form);
@@ -162,6 +185,9 @@ mod tests {
             Feature::Granule(Granule::K4),
             Feature::Granule(Granule::K16),
             Feature::Granule(Granule::K64),
+            Feature::Stage2Granule(Granule::K4),
+            Feature::Stage2Granule(Granule::K16),
+            Feature::Stage2Granule(Granule::K64),
             Feature::Atomics,
             Feature::AccessFlag,
             Feature::Dirty,

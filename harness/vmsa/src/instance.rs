@@ -6,8 +6,9 @@
 //!
 //! ```text
 //! el1.split.4k-l2.direct.load-remote[.s2off|.s2pages][.cap0|.cap1][.by-vae1]
-//! ^   ^     ^     ^      ^           ^ stage 2 (blocks if absent)  ^            ^ what a conflict is answered with first
-//! |   |     |     |      |                                        BBM level presented at most
+//! ^   ^     ^     ^      ^           ^                 ^            ^ what a conflict is answered with first
+//! |   |     |     |      |           |                 BBM level presented at most
+//! |   |     |     |      |           stage 2 (blocks if absent); in regime s2 stage 1: s1off, s1pages (blocks if absent)
 //! |   |     |     |      observer: access and place
 //! |   |     |     method, or method~steps: these steps instead of the method's, a letter each (Sequence::parse)
 //! |   |     granule and geometry of the transition
@@ -25,7 +26,7 @@ use crate::{
     remedy::Remedy,
     rule::HardwareUpdates,
     sequence::Sequence,
-    words,
+    stress, words,
 };
 
 /// Longest id in bytes; buffers for ids have this size.
@@ -36,6 +37,49 @@ words! {
     Regime {
         /// EL1&0 stage 1.
         El1 = "el1",
+        /// Stage 2: hv makes the change, observers run at EL1.
+        S2 = "s2",
+    }
+}
+
+impl Regime {
+    /// Whether it has such a change under such an access: stage 2 knows no ASIDs and no permissions of EL0's own, its tables
+    /// are hv's, which does not spoil them, and the address that an AT of stage 1 gives does not change with it.
+    #[must_use]
+    pub const fn has(self, change: Change, access: Access) -> bool {
+        let family = matches!(
+            change.family(),
+            Family::Split
+                | Family::Merge
+                | Family::Remap
+                | Family::RemapOut
+                | Family::RemapIn
+                | Family::Table
+                | Family::Protect
+                | Family::Fold
+                | Family::Unfold
+                | Family::Contig
+                | Family::Misprogram
+                | Family::Retype
+                | Family::Cacheability
+                | Family::Shareability
+                | Family::Age
+        );
+        let access = matches!(
+            access,
+            Access::Load
+                | Access::Store
+                | Access::Fetch
+                | Access::Atomic
+                | Access::Exclusive
+                | Access::Unaligned
+                | Access::Walk
+                | Access::Dc
+        );
+        match self {
+            Self::El1 => true,
+            Self::S2 => family && access && change.form().is_none(),
+        }
     }
 }
 
@@ -332,6 +376,18 @@ words! {
 }
 
 words! {
+    /// How stage 1 maps the window of a case whose stage 2 is changed.
+    Stage1 {
+        /// The largest blocks that fit.
+        Blocks = "s1blocks",
+        /// Pages only.
+        Pages = "s1pages",
+        /// Stage 1 translation is off, and memory Normal Write-Back (HCR_EL2.DC).
+        Off = "s1off",
+    }
+}
+
+words! {
     /// The harness tested by itself: each has one designed end.
     Selftest {
         /// Control: loads and stores on memory that nobody changes must show nothing.
@@ -406,6 +462,8 @@ pub struct Case {
     pub observer: Observer,
     /// How stage 2 maps the payload.
     pub stage2: Stage2,
+    /// How stage 1 maps the window, where it is stage 2 that changes.
+    pub stage1: Stage1,
     /// The highest BBM level that ID_AA64MMFR2_EL1 may show to the payload, if it is lowered.
     pub cap: Option<BbmLevel>,
     /// What the payload answers conflict aborts with first, if not with what it usually does.
@@ -416,7 +474,33 @@ impl Case {
     /// The steps by which the change is made.
     #[must_use]
     pub fn sequence(&self) -> Sequence {
-        self.script.unwrap_or_else(|| Sequence::of(self.method, self.change))
+        self.script.unwrap_or_else(|| Sequence::of(self.method, self.change).in_regime(self.regime))
+    }
+
+    /// At how many sites it has its [window](Change::sites).
+    #[must_use]
+    pub const fn sites(&self) -> usize {
+        // Pages below a block take a table each.
+        if matches!(self.stage1, Stage1::Pages) { 1 } else { self.change.sites(self.granule) }
+    }
+
+    /// Where its window stands, in VAs; `None` where that is the IPA, stage 1 being off. `instance` is a hash of the id.
+    #[must_use]
+    pub const fn window_va(&self, seed: u64, instance: u64) -> Option<u64> {
+        let size = self.change.window_size(self.granule) * self.sites() as u64;
+        match self.stage1 {
+            Stage1::Off => None,
+            Stage1::Blocks | Stage1::Pages => Some(stress::window_base(seed, instance, size)),
+        }
+    }
+
+    /// The granule of the stage 1 tables that map its window.
+    #[must_use]
+    pub const fn stage1_granule(&self) -> Granule {
+        match self.regime {
+            Regime::El1 => self.granule,
+            Regime::S2 => Granule::K4,
+        }
     }
 
     /// The case with the method's own steps.
@@ -453,6 +537,8 @@ pub struct Needs {
     pub frames: u64,
     /// The highest BBM level presented.
     pub cap: Option<BbmLevel>,
+    /// The case, if it changes stage 2.
+    pub lab: Option<Case>,
     /// Whether an access that stage 2 refuses is answered with an External abort instead of ending the VM.
     pub contain: bool,
     /// Whether the watchdog is the designed end, so that it may bite early.
@@ -489,7 +575,10 @@ impl Instance {
                     Place::All => 8,
                 },
                 stage2: case.stage2,
-                private_size: match (case.granule, case.change.leaf_level().number() - case.change.level().number()) {
+                private_size: match (
+                    case.stage1_granule(),
+                    case.change.leaf_level().number() - case.change.level().number(),
+                ) {
                     (_, 2..) => LARGE,
                     (Granule::K64, _) => MIDDLE,
                     _ => SMALL,
@@ -497,6 +586,7 @@ impl Instance {
                 frame_size: case.change.window_size(case.granule).max(MIN_FRAME),
                 frames: if case.change.moves() { 2 } else { 1 } + 2 * case.change.margin(),
                 cap: case.cap,
+                lab: Some(*case).filter(|case| case.regime == Regime::S2),
                 contain: false,
                 hangs: false,
             },
@@ -512,6 +602,7 @@ impl Instance {
                     Selftest::CapBbm1 => Some(BbmLevel::L1),
                     _ => None,
                 },
+                lab: None,
                 contain: matches!(test, Selftest::Scribble),
                 hangs: matches!(test, Selftest::HangMasked | Selftest::Storm),
             },
@@ -531,6 +622,9 @@ impl fmt::Display for Instance {
                 write!(f, ".{}", c.observer)?;
                 if c.stage2 != Stage2::Blocks {
                     write!(f, ".{}", c.stage2)?;
+                }
+                if c.stage1 != Stage1::Blocks {
+                    write!(f, ".{}", c.stage1)?;
                 }
                 if let Some(cap) = c.cap {
                     write!(f, ".cap{cap}")?;
@@ -600,10 +694,10 @@ impl FromStr for Instance {
         if !method.fits(change) {
             return Err(IdError::Unknown("method, for this transition,"));
         }
-        if script == Some(Sequence::of(method, change)) {
+        if script == Some(Sequence::of(method, change).in_regime(regime)) {
             return Err(IdError::Unknown("steps (the method's own are not spelled)"));
         }
-        if script.is_some_and(|script| !script.fits(change)) {
+        if script.is_some_and(|script| !script.fits(change) || !script.is_for(regime)) {
             return Err(IdError::Unknown("steps, for this transition,"));
         }
         let (access, place) = part("observer")?.rsplit_once('-').ok_or(IdError::Unknown("observer"))?;
@@ -611,19 +705,19 @@ impl FromStr for Instance {
             access: Access::parse(access).ok_or(IdError::Unknown("observer's access"))?,
             place: Place::parse(place).ok_or(IdError::Unknown("observer's place"))?,
         };
-        if !observer.access.fits(change) {
+        if !observer.access.fits(change) || !regime.has(change, observer.access) {
             return Err(IdError::Unknown("observer's access, for this transition,"));
         }
 
-        let mut stage2 = Stage2::Blocks;
+        let (mut stage1, mut stage2) = (Stage1::Blocks, Stage2::Blocks);
         let mut cap = None;
         let mut modifier = parts.next();
-        if let Some(s2) = modifier.and_then(Stage2::parse) {
-            if s2 == Stage2::Blocks {
-                return Err(IdError::Unknown("modifier (blocks are the default and not spelled)"));
-            }
-            stage2 = s2;
-            modifier = parts.next();
+        const DEFAULT: IdError = IdError::Unknown("modifier (blocks are the default and not spelled)");
+        match (regime, modifier.and_then(Stage1::parse), modifier.and_then(Stage2::parse)) {
+            (Regime::S2, Some(Stage1::Blocks), _) | (Regime::El1, _, Some(Stage2::Blocks)) => return Err(DEFAULT),
+            (Regime::S2, Some(s1), _) => (stage1, modifier) = (s1, parts.next()),
+            (Regime::El1, _, Some(s2)) => (stage2, modifier) = (s2, parts.next()),
+            _ => {}
         }
         if let Some(word) = modifier.and_then(|word| word.strip_prefix("cap")) {
             let level = Some(word).filter(|n| n.len() == 1).and_then(|n| n.parse().ok());
@@ -635,7 +729,7 @@ impl FromStr for Instance {
         if parts.next().is_some() {
             return Err(IdError::Trailing);
         }
-        Ok(Self::Case(Case { regime, granule, change, method, script, observer, stage2, cap, remedy }))
+        Ok(Self::Case(Case { regime, granule, change, method, script, observer, stage2, stage1, cap, remedy }))
     }
 }
 
@@ -693,7 +787,7 @@ mod tests {
             ("el1.protect.4k-l3-rw-ro.nt.load-local", IdError::Unknown("method, for this transition,")),
             ("el1.split.4k-l2.bbm~.load-local", IdError::Unknown("steps")),
             ("el1.split.4k-l2.bbm~0?.load-local", IdError::Unknown("steps")),
-            ("el1.split.4k-l2.bbm~iiiiiiiiiii.load-local", IdError::Unknown("steps")),
+            ("el1.split.4k-l2.bbm~iiiiiiiiiiiiiii.load-local", IdError::Unknown("steps")),
             ("el1.split.4k-l2.bbm~0sAd1di.load-local", IdError::Unknown("steps (the method's own are not spelled)")),
             ("el1.merge.4k-l2.bbm~fsMd1di.load-local", IdError::Unknown("steps, for this transition,")),
             ("el1.remap.4k-l3-rw.bbm~tsMd1di.load-local", IdError::Unknown("steps, for this transition,")),

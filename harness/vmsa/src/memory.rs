@@ -67,6 +67,18 @@ pub const WRITE_THROUGH: u8 = 4;
 /// AttrIndx of Normal memory, inner Write-Back and outer Non-cacheable, in [`MAIR`].
 pub const OUTER_NON_CACHEABLE: u8 = 5;
 
+/// MemAttr of a stage 2 descriptor for the memory that [`MAIR`] has at this index.
+pub(crate) const fn stage2(attr_index: u8) -> u8 {
+    match attr_index {
+        DEVICE_NGNRNE => 0b0000,
+        DEVICE_NGNRE => 0b0001,
+        NON_CACHEABLE => 0b0101,
+        OUTER_NON_CACHEABLE => 0b0111,
+        WRITE_THROUGH => 0b1010,
+        _ => 0b1111,
+    }
+}
+
 /// MAIR_EL1 of every payload.
 pub const MAIR: u64 = 0xff << (8 * WRITE_BACK)
     | 0x04 << (8 * DEVICE_NGNRE)

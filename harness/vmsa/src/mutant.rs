@@ -52,8 +52,8 @@ impl fmt::Display for Mistake {
 const fn weaker(step: Step) -> &'static [Step] {
     use Step::{Dsb as D, Tlbi as T};
     use Tlbi::{
-        Vaae1, Vaae1is, Vaae1isOther, Vaae1isUnshifted, Vaale1, Vaale1is, Vaale1isEach, Vae1isOtherAsid, Vae2is,
-        Vmalle1, Vmalle1is,
+        Ipas2e1, Ipas2e1is, Ipas2e1isOther, Ipas2le1is, Ipas2le1isEach, Vaae1, Vaae1is, Vaae1isOther, Vaae1isUnshifted,
+        Vaale1, Vaale1is, Vaale1isEach, Vae1isOtherAsid, Vae2is, Vmalle1, Vmalle1is, Vmalls12e1is,
     };
     match step {
         D(Dsb::Ish) => &[D(Dsb::Nsh), D(Dsb::Ishst), D(Dsb::Ishld)],
@@ -62,6 +62,9 @@ const fn weaker(step: Step) -> &'static [Step] {
         T(Vaale1isEach) => &[T(Vaale1is), T(Vaae1isOther), T(Vae2is)],
         T(Vaale1is) => &[T(Vaale1), T(Vaae1isOther), T(Vaae1isUnshifted), T(Vae1isOtherAsid), T(Vae2is)],
         T(Vmalle1is) => &[T(Vmalle1), T(Vaae1is), T(Vaale1is), T(Vae2is)],
+        T(Ipas2e1is | Ipas2le1is) => &[T(Ipas2e1), T(Ipas2e1isOther), T(Vmalle1is)],
+        T(Ipas2le1isEach) => &[T(Ipas2le1is), T(Ipas2e1isOther)],
+        T(Vmalls12e1is) => &[T(Vmalle1is), T(Ipas2e1is)],
         _ => &[],
     }
 }

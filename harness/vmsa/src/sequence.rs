@@ -12,7 +12,7 @@ use core::fmt::{self, Write as _};
 use crate::{
     change::{Change, Group, Sides},
     descriptor::Descriptor,
-    instance::Method,
+    instance::{Method, Regime},
     tlbi::{Form, Scope},
 };
 
@@ -113,6 +113,18 @@ instructions! {
         Form = 'T', "tlbi (the id's form)";
         /// EL2's own translation: not to be executed at EL1.
         Vae2is = 'R', "tlbi vae2is, va";
+        /// Stage 2 entries of the window's IPA, tables included; combined entries stay (R_TVTYQ).
+        Ipas2e1is = 'P', "tlbi ipas2e1is, ipa";
+        /// Last-level stage 2 entries of the window's IPA.
+        Ipas2le1is = 'Q', "tlbi ipas2le1is, ipa";
+        /// As IPAS2LE1IS, once for each descriptor of the window's group (I_JQPNP).
+        Ipas2le1isEach = 'Y', "tlbi ipas2le1is, ipa (of each entry)";
+        /// As IPAS2E1IS, on this PE only.
+        Ipas2e1 = 'p', "tlbi ipas2e1, ipa";
+        /// IPAS2E1IS for an address outside of the window.
+        Ipas2e1isOther = 'K', "tlbi ipas2e1is, other";
+        /// Everything of this VMID, both stages.
+        Vmalls12e1is = 'G', "tlbi vmalls12e1is";
     }
 }
 
@@ -165,6 +177,27 @@ impl Tlbi {
             Self::Aside1is => Self::Vaae1isOther,
             tlbi => tlbi,
         }
+    }
+
+    /// Whether it is for entries of stage 2.
+    #[must_use]
+    pub const fn is_stage2(self) -> bool {
+        matches!(
+            self,
+            Self::Ipas2e1is
+                | Self::Ipas2le1is
+                | Self::Ipas2le1isEach
+                | Self::Ipas2e1
+                | Self::Ipas2e1isOther
+                | Self::Vmalls12e1is
+        )
+    }
+
+    /// Whether it removes, from every PE's TLB, what holds the window's last-level stage 2 descriptor alone; entries that
+    /// combine both stages excepted.
+    #[must_use]
+    pub const fn reaches_stage2_leaves(self) -> bool {
+        matches!(self, Self::Ipas2e1is | Self::Ipas2le1is | Self::Ipas2le1isEach)
     }
 
     /// Whether it removes what was made from any descriptor of a Contiguous group.
@@ -271,6 +304,12 @@ impl Step {
             Self::Tlbi(Tlbi::Vaae1 | Tlbi::Vaale1 | Tlbi::Vmalle1) => "this PE does not keep the old translation",
             Self::Tlbi(Tlbi::Vaae1isOther | Tlbi::Vaae1isUnshifted) => "does not name the window",
             Self::Tlbi(Tlbi::Vae2is) => "names another regime, and is undefined at EL1",
+            Self::Tlbi(Tlbi::Ipas2e1is | Tlbi::Ipas2le1is | Tlbi::Ipas2le1isEach) => {
+                "nobody keeps the old stage 2 translation of this IPA; what combines both stages stays (R_TVTYQ)"
+            }
+            Self::Tlbi(Tlbi::Ipas2e1) => "this PE does not keep the old stage 2 translation",
+            Self::Tlbi(Tlbi::Ipas2e1isOther) => "does not name the window",
+            Self::Tlbi(Tlbi::Vmalls12e1is) => "nobody keeps any old entry of this VMID (R_LXHLD)",
             Self::Isb => "this PE's own next instructions use the new translation (R_BLDZX)",
         }
     }
@@ -283,7 +322,7 @@ impl fmt::Display for Step {
 }
 
 /// Most steps that a sequence has.
-pub const MAX_STEPS: usize = 10;
+pub const MAX_STEPS: usize = 14;
 
 /// A method's steps for one change.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -356,6 +395,44 @@ impl Sequence {
             Some(form) => Self::with_form(method, form),
             None => Self::with(method, tlbi),
         }
+    }
+
+    /// The same steps as they are where the change is one of `regime`: a TLBI of stage 2 by IPA leaves what combines both
+    /// stages, so that, once it is complete, all of stage 1 and of these goes too.
+    #[must_use]
+    pub fn in_regime(self, regime: Regime) -> Self {
+        use Step::{Dsb as D, Tlbi as T};
+        let two = |by_ipa| [Some(T(by_ipa)), Some(D(Dsb::Ish)), Some(T(Tlbi::Vmalle1is))];
+        let of = |step: Step| match step {
+            T(Tlbi::Vaae1is) => two(Tlbi::Ipas2e1is),
+            T(Tlbi::Vaale1is) => two(Tlbi::Ipas2le1is),
+            T(Tlbi::Vaale1isEach) => two(Tlbi::Ipas2le1isEach),
+            T(Tlbi::Vmalle1is) => [Some(T(Tlbi::Vmalls12e1is)), None, None],
+            step => [Some(step), None, None],
+        };
+        match regime {
+            Regime::El1 => self,
+            Regime::S2 => self.steps().iter().flat_map(|step| of(*step)).flatten().collect(),
+        }
+    }
+
+    /// Whether all of its steps can be executed for a change of `regime`.
+    #[must_use]
+    pub fn is_for(&self, regime: Regime) -> bool {
+        let of_tlbis = |wanted: fn(Tlbi) -> bool| {
+            self.steps().iter().all(|step| if let Step::Tlbi(tlbi) = step { wanted(*tlbi) } else { true })
+        };
+        match regime {
+            Regime::El1 => of_tlbis(|tlbi| !tlbi.is_stage2()),
+            Regime::S2 => {
+                of_tlbis(|tlbi| tlbi.is_stage2() || matches!(tlbi, Tlbi::Vmalle1is | Tlbi::Vmalle1 | Tlbi::Vae2is))
+                    && self.swap_free()
+            }
+        }
+    }
+
+    fn swap_free(&self) -> bool {
+        self.steps().iter().all(|step| !matches!(step, Step::Swap(_)))
     }
 
     /// The sequence of `method` with the change's form of TLBI, and the DSB that completes it.

@@ -126,6 +126,13 @@ pub const fn window_base(seed: u64, instance: u64, size: u64) -> u64 {
     FIRST + (mix(seed, !instance) & ((1 << BITS) - 1) & !(size - 1))
 }
 
+/// Where the window of an instance that changes stage 2 stands in IPAs of `bits` bits: in the upper half of them.
+#[must_use]
+pub const fn ipa_base(seed: u64, instance: u64, size: u64, bits: u32) -> u64 {
+    let half = 1 << (bits - 1);
+    half + (mix(!seed, !instance) & (half - 1) & !(size - 1))
+}
+
 /// Puts what vCPUs may be placed on into the order in which instance `instance` of a run takes it: with another order in
 /// each, every pair of CPUs changes and observes in turn, near ones and far ones, whatever their numbers.
 pub fn shuffle<T>(seed: u64, instance: u64, places: &mut [T]) {

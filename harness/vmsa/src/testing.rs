@@ -5,7 +5,7 @@ use std::vec::Vec;
 use crate::{
     change::{Change, What},
     geometry::{BbmLevel, Granule, Level},
-    instance::{Access, Case, Instance, Method, Observer, Place, Regime, Selftest, Stage2},
+    instance::{Access, Case, Instance, Method, Observer, Place, Regime, Selftest, Stage1, Stage2},
     remedy::Remedy,
 };
 
@@ -43,6 +43,7 @@ pub(crate) fn cases(granule: Granule) -> Vec<Case> {
                         script,
                         observer,
                         stage2,
+                        stage1: Stage1::Blocks,
                         cap: None,
                         remedy: None,
                     });

@@ -10,7 +10,7 @@ use crate::{
     change::Change,
     descriptor::{Descriptor, DescriptorKind},
     geometry::{BbmLevel, Granule},
-    instance::{Case, Method},
+    instance::{Case, Method, Regime},
     rule::{Asids, HardwareUpdates, Invalidation, Reach, needed},
     sequence::{Sequence, Step, Tlbi},
     tlbi::{Form, Scope},
@@ -102,12 +102,22 @@ enum Maintenance {
     Visible,
     /// The TLBI is issued, and not complete.
     Issued,
+    /// The same of the first of two, the one by IPA.
+    IssuedByIpa,
+    /// That one is complete: what holds stage 2 alone is gone, what combines both stages is not.
+    Stage2Gone,
 }
 
 /// As [`guarantee`], for any steps, whoever looks: what is not complete on every PE is not given.
 pub fn sufficient(sequence: &Sequence, change: Change, granule: Granule, bbm: BbmLevel) -> Result<Needed, Needed> {
     let descriptors = change.example(granule);
-    walk(sequence, &change.transition(granule, descriptors), descriptors.block, bbm, change.form(), false)
+    walk(
+        sequence,
+        &change.transition(granule, descriptors),
+        descriptors.block,
+        bbm,
+        Circumstances::plain(change.form()),
+    )
 }
 
 /// As [`sufficient`], for the steps of `case`: where nobody but the PE that makes the change looks, a [form](Form) of
@@ -119,25 +129,42 @@ pub fn sufficient_for(case: &Case, bbm: BbmLevel) -> Result<Needed, Needed> {
     let here = change.form().is_some() && !case.observer.place.is_remote();
     let sequence = case.sequence();
     let sequence = if case.observer.access.switches_asid() { sequence.seen_by_other_asid() } else { sequence };
-    walk(&sequence, &change.transition(granule, descriptors), descriptors.block, bbm, change.form(), here)
+    let circumstances = Circumstances { form: change.form(), here, regime: case.regime };
+    walk(&sequence, &change.transition(granule, descriptors), descriptors.block, bbm, circumstances)
 }
 
 /// As [`sufficient`], for any transition. `block` is the Block from which the sequence makes its descriptor with nT,
 /// if it does.
 pub fn gives(sequence: &Sequence, transition: &Transition, block: Descriptor, bbm: BbmLevel) -> Result<Needed, Needed> {
-    walk(sequence, transition, block, bbm, None, false)
+    walk(sequence, transition, block, bbm, Circumstances::plain(None))
 }
 
-/// `form` is what [`Tlbi::Form`] stands for; `here` says that only this PE looks.
+/// What of a case counts besides its transition.
+#[derive(Clone, Copy)]
+struct Circumstances {
+    /// What [`Tlbi::Form`] stands for.
+    form: Option<Form>,
+    /// Whether only this PE looks.
+    here: bool,
+    /// Whose descriptors they are. What a change needs is the same of either stage; what gives it is not.
+    regime: Regime,
+}
+
+impl Circumstances {
+    const fn plain(form: Option<Form>) -> Self {
+        Self { form, here: false, regime: Regime::El1 }
+    }
+}
+
 fn walk(
     sequence: &Sequence,
     transition: &Transition,
     block: Descriptor,
     bbm: BbmLevel,
-    form: Option<Form>,
-    here: bool,
+    circumstances: Circumstances,
 ) -> Result<Needed, Needed> {
     let Transition { old, new, context } = *transition;
+    let Circumstances { form, here, regime } = circumstances;
     let mut current = old;
     // The last write: what its TLBI must do, whether it did no more than clear nT, and what it needs.
     let (mut owed, mut only_clears_nt) = (Invalidation::NONE, false);
@@ -179,6 +206,7 @@ fn walk(
                     Maintenance::Issued if dsb.completes(scope) => {
                         (state, synchronised) = (Maintenance::Settled, false)
                     }
+                    Maintenance::IssuedByIpa if dsb.completes(scope) => state = Maintenance::Stage2Gone,
                     _ => {}
                 }
             }
@@ -192,6 +220,15 @@ fn walk(
                 {
                     (state, scope) = (Maintenance::Issued, form.scope);
                 }
+            }
+            Step::Tlbi(tlbi) if regime == Regime::S2 => {
+                state = match (state, tlbi) {
+                    (Maintenance::Visible | Maintenance::Stage2Gone, Tlbi::Vmalls12e1is)
+                    | (Maintenance::Stage2Gone, Tlbi::Vmalle1is) => Maintenance::Issued,
+                    (Maintenance::Visible, tlbi) if reaches_by_ipa(tlbi, owed.reach) => Maintenance::IssuedByIpa,
+                    (state, _) => state,
+                };
+                scope = Scope::Inner;
             }
             Step::Tlbi(tlbi) => {
                 if state == Maintenance::Visible && reaches(tlbi, owed) {
@@ -236,6 +273,16 @@ const fn reaches(tlbi: Tlbi, owed: Invalidation) -> bool {
         Asids::Every => matches!(tlbi, Tlbi::Vaae1is | Tlbi::Vaale1is | Tlbi::Vaale1isEach | Tlbi::Vmalle1is),
     };
     addresses && asids
+}
+
+/// Whether a TLBI removes what holds stage 2 alone and must go.
+const fn reaches_by_ipa(tlbi: Tlbi, reach: Reach) -> bool {
+    match reach {
+        Reach::Nothing => tlbi.is_stage2(),
+        Reach::Leaf => tlbi.reaches_stage2_leaves(),
+        Reach::Group => matches!(tlbi, Tlbi::Ipas2le1isEach),
+        Reach::Tree => false,
+    }
 }
 
 #[cfg(test)]

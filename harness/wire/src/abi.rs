@@ -127,6 +127,8 @@ pub struct VmInfo {
     pub seed: u64,
     /// Counter ticks the payload should take at most; it stops early and says how many rounds it made.
     pub budget_ticks: u64,
+    /// IPA of the window, where it is stage 2 that changes; else 0.
+    pub window_ipa: u64,
     /// Length of the id in bytes.
     pub id_len: u64,
     /// The instance's id.
@@ -135,7 +137,7 @@ pub struct VmInfo {
 
 impl VmInfo {
     /// First word of a valid page.
-    pub const MAGIC: u64 = u64::from_le_bytes(*b"SHVMINF1");
+    pub const MAGIC: u64 = u64::from_le_bytes(*b"SHVMINF2");
 }
 
 /// Part of a round, as a simulator counts what each costs.
@@ -211,6 +213,15 @@ pub mod call {
     pub const INJECT_CONFLICT: u32 = 0xc600_0004;
     /// EL1 could not clear a conflict with its own TLBIs: hv executes VMALLS12E1IS, or ALLE1IS if x1 is not 0.
     pub const RECOVER_CONFLICT: u32 = 0xc600_0005;
+
+    /// Execute steps of a change of stage 2: x1 = number of the site, x2 and x3 = [letters](vmsa::sequence::Step::letter) of
+    /// the steps, a byte each from the lowest, 0 behind the last, x4 = bytes into the site of the page that TLBIs by
+    /// address name, x5 = turns of a loop in front of each step but the first, and [`LAB_BACK`] to take the change back.
+    pub const LAB_STEPS: u32 = 0xc600_0006;
+    /// Which vCPUs wait at EL2 for a change of stage 2, a bit each.
+    pub const LAB_WAITING: u32 = 0xc600_0007;
+    /// A bit in x5 of [`LAB_STEPS`].
+    pub const LAB_BACK: u64 = 1 << 32;
 
     /// Immediate of the HVC by which the payload's vectors report an exception they do not handle, with every
     /// register as it was. Does not return.

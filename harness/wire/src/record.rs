@@ -363,6 +363,26 @@ pub struct Finished {
     #[n(11)]
     #[cbor(with = "optional_string", has_nil)]
     pub reason: Option<Text>,
+    /// Of a case that changes stage 2, what met its breaks.
+    #[n(12)]
+    pub retried: Option<Retried>,
+}
+
+/// Breaks of a window of stage 2, and what met them: hv held the vCPU until the window was mended, and tried again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct Retried {
+    /// Faults that were answered so.
+    #[n(0)]
+    pub faults: u64,
+    /// Times that the window was broken.
+    #[n(1)]
+    pub breaks: u64,
+    /// For how long in all, in nanoseconds.
+    #[n(2)]
+    pub total_ns: u64,
+    /// For how long at most, in nanoseconds.
+    #[n(3)]
+    pub longest_ns: u64,
 }
 
 /// A system register by its name.

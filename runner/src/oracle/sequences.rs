@@ -16,7 +16,7 @@ use model::mmu::Profile;
 use vmsa::{
     change::{Change, What},
     geometry::{Granule, Level},
-    instance::{Access, Case, Instance, Method, Observer, Place, Regime, Stage2},
+    instance::{Access, Case, Instance, Method, Observer, Place, Regime, Stage1, Stage2},
     outcome::{Kind, Phase},
     sequence::{Dsb, MAX_STEPS, Sequence, Step, Tlbi, Write},
     verdict::Class,
@@ -103,6 +103,7 @@ impl Steps {
                 script: Some(sequence),
                 observer: Observer { access: Access::Load, place },
                 stage2: Stage2::Blocks,
+                stage1: Stage1::Blocks,
                 cap: None,
                 remedy: None,
             };

@@ -10,7 +10,7 @@ use wire::{
     frame::{self, Event, Reader},
     record::{
         Conflict, Cpu, Finished, First, MAX_CONFLICTS, MAX_OUTCOMES, MAX_REGISTERS, MAX_TEXT, Outcome, Place, Platform,
-        Record, Recovery, Register, Registers, Report, Trouble,
+        Record, Recovery, Register, Registers, Report, Retried, Trouble,
     },
 };
 
@@ -114,9 +114,18 @@ pub(crate) fn finished() -> impl Strategy<Value = Finished> {
         option::of(registers()),
         [number(), number(), number()],
         option::of(string::<MAX_TEXT>()),
+        option::of([number(), number(), number(), number()]),
     )
         .prop_map(
-            |((seq, id, cpu, end, bbm), report, el2_conflicts, registers, [contained, setup_ns, run_ns], reason)| {
+            |(
+                (seq, id, cpu, end, bbm),
+                report,
+                el2_conflicts,
+                registers,
+                [contained, setup_ns, run_ns],
+                reason,
+                retried,
+            )| {
                 Finished {
                     seq,
                     id,
@@ -130,6 +139,12 @@ pub(crate) fn finished() -> impl Strategy<Value = Finished> {
                     setup_ns,
                     run_ns,
                     reason,
+                    retried: retried.map(|[faults, breaks, total_ns, longest_ns]| Retried {
+                        faults,
+                        breaks,
+                        total_ns,
+                        longest_ns,
+                    }),
                 }
             },
         )

@@ -9,8 +9,8 @@ use vmsa::{
 use wire::{
     frame::{self, FrameError, MAX_BODY, MAX_LINE, Reader, TooLarge},
     record::{
-        Conflict, Finished, First, MAX_RECORD, MAX_TEXT, Outcome, Place, Record, Recovery, Registers, Report, Text,
-        text,
+        Conflict, Finished, First, MAX_RECORD, MAX_TEXT, Outcome, Place, Record, Recovery, Registers, Report, Retried,
+        Text, text,
     },
 };
 
@@ -122,6 +122,7 @@ fn largest() -> Finished {
         setup_ns: u64::MAX,
         run_ns: u64::MAX,
         reason: Some(Text::from(&full).unwrap()),
+        retried: Some(Retried { faults: u64::MAX, breaks: u64::MAX, total_ns: u64::MAX, longest_ns: u64::MAX }),
     }
 }
 

@@ -1,0 +1,309 @@
+//! The lab: stage 2 of the running VM, changed at the VM's own request.
+//!
+//! A case of regime s2 has a window of IPAs, to which its stage 1 maps a window of VAs. The payload's round engine is the same
+//! as for stage 1; but the steps of a change are executed here, at EL2, as many at a time as the payload asks for.
+//!
+//! An access that meets a break is taken to EL2. As a hypervisor does, which would wait for the lock of its tables there, hv
+//! holds the vCPU until the change is made, and has it try again; how often, and how long the window was broken, is
+//! recorded, and counted as an outcome of the phase that the observer was in. Whatever else stage 2 refuses in the window
+//! goes to the payload, as an abort of its own with the same fault status. So does a break that the vCPU made itself:
+//! nobody else would mend it.
+
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use aarch64_cpu::registers::{CNTPCT_EL0, Readable, TPIDR_EL0};
+use arch::sequence::Live;
+use arrayvec::ArrayVec;
+use spin::Mutex;
+use vmsa::{
+    change::Descriptors,
+    instance::{Case, Regime},
+    outcome::{Count, Fault, Kind, Phase},
+    sequence::{Step, Write},
+    stress,
+};
+use wire::record::{First, MAX_OUTCOMES, Outcome, Retried};
+
+use crate::{
+    platform::Range,
+    stage2::{OutOfReach, Stage2},
+    vcpu::Frame,
+};
+
+/// What is changed.
+struct Bench {
+    /// The descriptors of all sites.
+    ptes: &'static [AtomicU64],
+    /// How many of them a site has, and how many of those change.
+    entries: usize,
+    changed: usize,
+    /// IPA of the first site, and what one descriptor maps, in bytes.
+    base: u64,
+    size: u64,
+    descriptors: Descriptors,
+}
+
+/// Accesses that were tried again.
+struct Seen {
+    outcomes: ArrayVec<Outcome, 8>,
+    breaks: u64,
+    /// Ticks.
+    total: u64,
+    longest: u64,
+}
+
+struct Lab {
+    bench: Mutex<Option<Bench>>,
+    /// VAs of the window.
+    start: AtomicU64,
+    end: AtomicU64,
+    /// Odd while the window is broken, or about to be.
+    generation: AtomicU64,
+    /// vCPU that makes the change.
+    changer: AtomicUsize,
+    /// vCPUs that wait for it, a bit each.
+    waiting: AtomicU64,
+    /// When the window was broken.
+    since: AtomicU64,
+    seen: Mutex<Seen>,
+}
+
+impl Seen {
+    const NOTHING: Self = Self { outcomes: ArrayVec::new_const(), breaks: 0, total: 0, longest: 0 };
+}
+
+static LAB: Lab = Lab {
+    bench: Mutex::new(None),
+    start: AtomicU64::new(0),
+    end: AtomicU64::new(0),
+    generation: AtomicU64::new(0),
+    changer: AtomicUsize::new(0),
+    waiting: AtomicU64::new(0),
+    since: AtomicU64::new(0),
+    seen: Mutex::new(Seen::NOTHING),
+};
+
+/// Clears the bench: the next VM has no lab.
+pub(crate) fn clear() {
+    *LAB.bench.lock() = None;
+    *LAB.seen.lock() = Seen::NOTHING;
+    for word in [&LAB.start, &LAB.end, &LAB.generation, &LAB.waiting] {
+        word.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Builds the window of `case` into `stage2`, onto `frames`; returns its IPA. `mapped` is what stage 2 maps besides, and
+/// `instance` a hash of the id. While no VM runs.
+pub(crate) fn set_up(
+    case: &Case,
+    stage2: &mut Stage2,
+    frames: Range,
+    mapped: &[Range],
+    seed: u64,
+    instance: u64,
+) -> Result<u64, OutOfReach> {
+    let Case { change, granule, .. } = *case;
+    let sites = case.sites();
+    let size = change.window_size(granule);
+    let all = size * sites as u64;
+    let overlaps = |base: &u64| mapped.iter().any(|range| range.overlaps(Range::of(*base, all)));
+    let mut bases = (0..64).map(|n| stress::ipa_base(seed, instance ^ n << 32, all, stage2.ipa_bits()));
+    let base = bases.find(|base| !overlaps(base)).ok_or(OutOfReach)?;
+
+    let old_oa = frames.start;
+    let new_oa = if change.moves() { old_oa + frames.size() / 2 } else { old_oa };
+    let (level, sides) = (change.level(), change.what().sides());
+    let mut tree = |below: bool, oa, leaf| match level.next().filter(|_| below) {
+        Some(next) => stage2.tree(next, oa, leaf),
+        None => Ok(0),
+    };
+    let trees = [tree(sides.old.below, old_oa, change.old_leaf())?, tree(sides.new.below, new_oa, change.new_leaf())?];
+    let descriptors = change.descriptors_in(Regime::S2, granule, [old_oa, new_oa], trees);
+    let entries = change.entries(granule);
+    let ptes = stage2.slots(base, level, sites * entries)?;
+    for ptes in ptes.chunks_exact(entries) {
+        // SAFETY: the window is all that the descriptors translate, of a VM that does not run yet.
+        let whole = unsafe { Live::new(&ptes[..change.valid(granule)], base, level.size(granule), descriptors) };
+        whole.reversed().step(Step::Write(Write::New));
+    }
+    let changed = change.changed(granule);
+    *LAB.bench.lock() = Some(Bench { ptes, entries, changed, base, size: level.size(granule), descriptors });
+    let va = case.window_va(seed, instance).unwrap_or(base);
+    LAB.start.store(va, Ordering::Relaxed);
+    LAB.end.store(va + all, Ordering::Relaxed);
+    Ok(base)
+}
+
+/// Executes `steps` at `site`, or takes them back: TLBIs by address name the page at `named` bytes into the site. In front
+/// of each but the first `between` turns of a loop pass. Says whether there is such a site.
+pub(crate) fn execute(
+    vcpu: usize,
+    site: usize,
+    back: bool,
+    named: u64,
+    between: u32,
+    steps: impl Iterator<Item = Step>,
+) -> bool {
+    let bench = LAB.bench.lock();
+    let Some(Bench { ptes, entries, changed, base, size, descriptors }) = bench.as_ref() else { return false };
+    let window = *entries as u64 * size;
+    let Some(ptes) = ptes.chunks_exact(*entries).nth(site).filter(|_| named < window) else { return false };
+    let base = base + site as u64 * window;
+    // SAFETY: the window is all that the descriptors translate, in a stage 2 of which hv itself uses nothing.
+    let live = unsafe { Live::new(&ptes[..*changed], base, *size, *descriptors) }.naming(base + named);
+    let mut live = if back { live.reversed() } else { live };
+    for (number, step) in steps.enumerate() {
+        for _ in 0..if number == 0 { 0 } else { between } {
+            arch::barrier::pass();
+        }
+        match step {
+            Step::Write(Write::New) => {
+                live.step(step);
+                mended();
+            }
+            Step::Write(_) => {
+                broken(vcpu);
+                live.step(step);
+            }
+            _ => live.step(step),
+        }
+    }
+    true
+}
+
+/// The window is about to be broken.
+fn broken(vcpu: usize) {
+    let generation = LAB.generation.load(Ordering::Relaxed);
+    if generation.is_multiple_of(2) {
+        LAB.changer.store(vcpu, Ordering::Relaxed);
+        LAB.since.store(CNTPCT_EL0.get(), Ordering::Relaxed);
+        LAB.generation.store(generation + 1, Ordering::Release);
+        // Who takes a fault of the break must see this.
+        arch::barrier::dsb_ishst();
+    }
+}
+
+/// The new descriptor is written.
+fn mended() {
+    let generation = LAB.generation.load(Ordering::Relaxed);
+    if !generation.is_multiple_of(2) {
+        let ticks = CNTPCT_EL0.get() - LAB.since.load(Ordering::Relaxed);
+        LAB.generation.store(generation + 1, Ordering::Release);
+        let mut seen = LAB.seen.lock();
+        seen.breaks += 1;
+        seen.total += ticks;
+        seen.longest = seen.longest.max(ticks);
+    }
+}
+
+/// vCPUs that wait for the change to be made, a bit each.
+pub(crate) fn waiting() -> u64 {
+    LAB.waiting.load(Ordering::Acquire)
+}
+
+/// What becomes of an access that stage 2 refused.
+pub(crate) enum Answer {
+    /// It was nowhere in the window.
+    NotHere,
+    /// It is tried again.
+    Again,
+    /// The payload is told.
+    Told,
+}
+
+/// Answers the abort in `frame`, which vCPU `vcpu` took and whose EC is `ec`. `go_on` says whether the VM still runs.
+pub(crate) fn refused(frame: &mut Frame, vcpu: usize, ec: u64, go_on: impl Fn() -> bool) -> Answer {
+    /// Times that an access is tried again between two changes of a descriptor.
+    const TRIES: u64 = 1000;
+    /// Tries of each vCPU, above the generation in which they were made.
+    static TRIED: [AtomicU64; wire::abi::MAX_VCPUS] = [const { AtomicU64::new(0) }; wire::abi::MAX_VCPUS];
+    let window = LAB.start.load(Ordering::Relaxed)..LAB.end.load(Ordering::Relaxed);
+    // A misaligned access to the first page may start in front of it.
+    if !window.contains(&frame.far) && !window.contains(&(frame.far + 7)) {
+        return Answer::NotHere;
+    }
+    let kind = Kind::from_esr(frame.esr);
+    let generation = LAB.generation.load(Ordering::Acquire);
+    let broken = !generation.is_multiple_of(2);
+    let by_other = broken && LAB.changer.load(Ordering::Relaxed) != vcpu;
+    let again = match kind {
+        Kind::Fault(Fault::Translation | Fault::AccessFlag, _) if by_other => true,
+        // It was mended since, as a look at the tables tells.
+        Kind::Fault(Fault::Translation, _) if !broken => is_mapped(frame.hpfar << 8),
+        _ => false,
+    };
+    let tried = &TRIED[vcpu % wire::abi::MAX_VCPUS];
+    let tries = match tried.load(Ordering::Relaxed) {
+        word if word >> 16 == generation => word & 0xffff,
+        _ => 0,
+    };
+    if !again || tries >= TRIES {
+        tell(frame, ec);
+        return Answer::Told;
+    }
+    tried.store(generation << 16 | (tries + 1), Ordering::Relaxed);
+    note(frame, vcpu, kind);
+    LAB.waiting.fetch_or(1 << vcpu, Ordering::AcqRel);
+    while broken && LAB.generation.load(Ordering::Acquire) == generation && go_on() {
+        arch::barrier::spin();
+    }
+    LAB.waiting.fetch_and(!(1 << vcpu), Ordering::AcqRel);
+    Answer::Again
+}
+
+/// Whether the descriptor for `ipa` is valid.
+fn is_mapped(ipa: u64) -> bool {
+    // The changer holds the lock while it executes steps.
+    let Some(bench) = LAB.bench.try_lock() else { return true };
+    bench.as_ref().is_some_and(|bench| {
+        let index = ipa.checked_sub(bench.base).map(|offset| (offset / bench.size) as usize);
+        index.and_then(|index| bench.ptes.get(index)).is_some_and(|pte| pte.load(Ordering::Relaxed) & 1 != 0)
+    })
+}
+
+/// Counts a fault that the payload will not see.
+fn note(frame: &Frame, vcpu: usize, kind: Kind) {
+    let phase = wire::abi::phase_of(TPIDR_EL0.get()).unwrap_or(Phase::During);
+    let mut seen = LAB.seen.lock();
+    let known = seen.outcomes.iter_mut().find(|outcome| (outcome.count.phase, outcome.count.kind) == (phase, kind));
+    match known {
+        Some(outcome) => outcome.count.count += 1,
+        None => {
+            let first = First { esr: frame.esr, far: frame.far, pc: frame.pc, cpu: vcpu as u8, ..First::default() };
+            // There are fewer combinations than room.
+            let _ = seen.outcomes.try_push(Outcome { count: Count { phase, kind, count: 1 }, first });
+        }
+    }
+}
+
+/// Has the payload take the abort itself.
+fn tell(frame: &mut Frame, ec: u64) {
+    const INSTRUCTION_ABORT: u64 = 0x20;
+    const IL: u64 = 1 << 25;
+    const WNR: u64 = 1 << 6;
+    const FSC: u64 = 0x3f;
+    // An Instruction Abort has no WnR.
+    let iss = frame.esr & if ec == INSTRUCTION_ABORT { FSC } else { FSC | WNR };
+    // Payloads run at EL1: the EC for an abort from the same Exception level is one above that from a lower one.
+    frame.inject((ec + 1) << 26 | IL | iss, frame.far);
+}
+
+/// What was tried again, if the VM had a lab: adds it to what the payload has counted.
+pub(crate) fn add_to(outcomes: &mut ArrayVec<Outcome, MAX_OUTCOMES>) -> Option<Retried> {
+    LAB.bench.lock().as_ref()?;
+    let seen = LAB.seen.lock();
+    let mut faults = 0;
+    for retried in &seen.outcomes {
+        faults += retried.count.count;
+        let same = |outcome: &&mut Outcome| {
+            (outcome.count.phase, outcome.count.kind) == (retried.count.phase, retried.count.kind)
+        };
+        match outcomes.iter_mut().find(same) {
+            Some(outcome) => outcome.count.count += retried.count.count,
+            // There is one slot for each phase and kind that a payload can report.
+            None => drop(outcomes.try_push(*retried)),
+        }
+    }
+    let [total_ns, longest_ns] = [seen.total, seen.longest].map(arch::counter::nanoseconds);
+    Some(Retried { faults, breaks: seen.breaks, total_ns, longest_ns })
+}

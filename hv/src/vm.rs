@@ -275,13 +275,15 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
     }
     lab::clear();
     let mut window_ipa = 0;
+    let granule = needs.lab.map_or(Granule::K4, |case| case.granule);
+    // A page that is constant in part is not protected, and then nothing stands in the next VM.
+    let protected = header.writable & !(granule.page_size() - 1);
     let stage2 = if needs.stage2 == Stage2Mode::Off {
         None
     } else {
         let pages = needs.stage2 == Stage2Mode::Pages;
-        let granule = needs.lab.map_or(Granule::K4, |case| case.granule);
         let built = Stage2::new(granule, private.end.max(frames.end)).and_then(|mut stage2| {
-            let [constant, variable] = private.split(header.writable);
+            let [constant, variable] = private.split(protected);
             stage2.map(constant, pages, false)?;
             stage2.map(variable, pages, true)?;
             stage2.map(frames, pages, true)?;
@@ -319,7 +321,7 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
     // SAFETY: the private memory was allocated for VMs only, is mapped as Normal memory, and no vCPU runs. VmInfo fits
     // its page, is plain data and aligned.
     unsafe {
-        lay_out(private, spec.payload, stage2.is_some());
+        lay_out(private, spec.payload, stage2.is_some() && protected == header.writable);
         (info_page as *mut VmInfo).write(info);
     }
     arch::cache::clean_invalidate_poc(info_page as usize, size_of::<VmInfo>());

@@ -67,7 +67,7 @@ pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> 
     let see = |trial: &Trial, finished: &Finished, sum: &mut Sum| {
         let case = judge(finished).case;
         *sum.counts.entry(case.verdict.name()).or_default() += 1;
-        if case.id.starts_with("el1.") {
+        if !case.id.starts_with("selftest.") {
             sum.conflicts += case.conflicts.el1 + case.conflicts.el2_for_el1;
         }
         let line = || {

@@ -9,7 +9,7 @@ use vmsa::{
     change::{Behind, Leaf},
     descriptor::{Attributes, BadDescriptor, Descriptor, DescriptorKind, Field},
     geometry::{BbmLevel, Bytes, Granule, Level},
-    instance::{Access, Case, Instance, Method, Place, Selftest, Stage2, Watch},
+    instance::{Access, Case, Instance, Method, Place, Regime, Selftest, Stage1, Stage2, Watch},
     layout::{Layout, Width},
     outcome::{Kind, Phase},
     rule::{Asids, Comparison, HardwareUpdates, Invalidation, Reach},
@@ -316,7 +316,11 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
         Stage2::Pages => "on, in pages",
     };
     writeln!(out, "transition  {what}")?;
-    writeln!(out, "regime      EL1&0 stage 1, {} granule", granule.name().to_uppercase())?;
+    let regime = match case.regime {
+        Regime::El1 => "EL1&0 stage 1",
+        Regime::S2 => "stage 2, changed by the hypervisor",
+    };
+    writeln!(out, "regime      {regime}, {} granule", granule.name().to_uppercase())?;
     writeln!(out, "method      {}: {method}", case.method)?;
     writeln!(out, "observer    {access} through the window; {place}")?;
     match change.family().watch() {
@@ -325,7 +329,18 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
         Watch::Progress => writeln!(out, "watched     whether accesses go on in front of each TLBI")?,
         Watch::Surroundings => writeln!(out, "watched     whether a store lands anywhere else in the VM's memory")?,
     }
-    writeln!(out, "stage 2     {stage2}")?;
+    match case.regime {
+        Regime::El1 => writeln!(out, "stage 2     {stage2}")?,
+        Regime::S2 => {
+            let stage1 = match case.stage1 {
+                Stage1::Blocks => "on, in the largest blocks that fit",
+                Stage1::Pages => "on, in pages",
+                Stage1::Off => "off, memory Normal Write-Back (HCR_EL2.DC)",
+            };
+            writeln!(out, "stage 1     {stage1}")?;
+            writeln!(out, "breaks      who meets one waits at EL2 until it is mended, if another vCPU made it")?;
+        }
+    }
     if let Some(cap) = case.cap {
         writeln!(out, "BBM level   at most {cap} is presented, whatever the CPU has")?;
     }
@@ -343,7 +358,12 @@ fn descriptors(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
     let Case { granule, change, .. } = *case;
     let level = change.level();
     let new_oa = if change.moves() { OLD_OA + change.window_size(granule) } else { OLD_OA };
-    let set = change.descriptors(granule, OLD_OA, new_oa, [TABLE, TABLE + granule.page_size()]);
+    let tables = [TABLE, TABLE + granule.page_size()];
+    let set = change.descriptors_in(case.regime, granule, [OLD_OA, new_oa], tables);
+    let describe = match case.regime {
+        Regime::El1 => describe,
+        Regime::S2 => describe_stage2,
+    };
     writeln!(out, "\nThe descriptor at level {}, with example addresses:", level.number())?;
     for (name, descriptor) in [("old", set.old), ("new", set.new)] {
         writeln!(out, "  {name}  {:#018x}  {}", descriptor.raw(), describe(descriptor, Layout::new(granule, level)))?;
@@ -396,6 +416,32 @@ fn describe(descriptor: Descriptor, layout: Layout) -> String {
     text
 }
 
+/// The same of stage 2.
+fn describe_stage2(descriptor: Descriptor, layout: Layout) -> String {
+    let oa = layout.oa(descriptor);
+    let kind = match layout.kind(descriptor) {
+        DescriptorKind::Invalid | DescriptorKind::Table => return describe(descriptor, layout),
+        DescriptorKind::Block => "Block",
+        DescriptorKind::Page => "Page",
+    };
+    // Where the fields are those of stage 1.
+    let Attributes { shareability, access_flag, dbm, contiguous, .. } = layout.attributes(descriptor);
+    let field = |high: u32, low: u32| descriptor.raw() >> low & ((1 << (high - low + 1)) - 1);
+    let mut text = format!(
+        "{kind} to {oa:#x}: MemAttr {:#06b}, {shareability:?} shareable, S2AP {:#04b}, XN {:#04b}",
+        field(5, 2),
+        field(7, 6),
+        field(54, 53),
+    );
+    let nt = descriptor.nt() && layout.kind(descriptor) == DescriptorKind::Block;
+    for (_, name) in
+        [(access_flag, "AF"), (dbm, "DBM"), (contiguous, "Contiguous"), (nt, "nT")].into_iter().filter(|(set, _)| *set)
+    {
+        text += &format!(", {name}");
+    }
+    text
+}
+
 fn steps(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
     let whose = if case.script.is_some() { "The steps, instead of the method's own" } else { "The method's steps" };
     writeln!(out, "\n{whose}:")?;
@@ -404,6 +450,10 @@ fn steps(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
             (Step::Tlbi(Tlbi::Form), Some(form)) => {
                 let name = Form { aim: Aim::Hit, ..form };
                 writeln!(out, "  {:<24} // {}", format!("tlbi {name}"), form.describe())?;
+            }
+            (Step::Tlbi(Tlbi::Vmalle1is), _) if case.regime == Regime::S2 => {
+                let reason = "nor what combines both stages, which a TLBI by IPA leaves (R_TVTYQ)";
+                writeln!(out, "  {:<24} // {reason}", step.asm())?;
             }
             _ => writeln!(out, "  {:<24} // {}", step.asm(), step.reason())?,
         }

@@ -110,14 +110,20 @@ enum Maintenance {
 
 /// As [`guarantee`], for any steps, whoever looks: what is not complete on every PE is not given.
 pub fn sufficient(sequence: &Sequence, change: Change, granule: Granule, bbm: BbmLevel) -> Result<Needed, Needed> {
+    sufficient_in(Regime::El1, sequence, change, granule, bbm)
+}
+
+/// As [`sufficient`], for descriptors of `regime`.
+pub fn sufficient_in(
+    regime: Regime,
+    sequence: &Sequence,
+    change: Change,
+    granule: Granule,
+    bbm: BbmLevel,
+) -> Result<Needed, Needed> {
     let descriptors = change.example(granule);
-    walk(
-        sequence,
-        &change.transition(granule, descriptors),
-        descriptors.block,
-        bbm,
-        Circumstances::plain(change.form()),
-    )
+    let circumstances = Circumstances { regime, ..Circumstances::plain(change.form()) };
+    walk(sequence, &change.transition(granule, descriptors), descriptors.block, bbm, circumstances)
 }
 
 /// As [`sufficient`], for the steps of `case`: where nobody but the PE that makes the change looks, a [form](Form) of

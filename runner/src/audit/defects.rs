@@ -5,9 +5,6 @@
 //! family is for it. An `error` says that the harness fell over, and finds nothing.
 //!
 //! The same runs on the sound profiles are the controls, and must find nothing.
-//!
-//! What only families can find that are still to come is [owed](owed), by name: it must not be found, or else the
-//! list is out of date.
 
 use std::{
     collections::BTreeSet,
@@ -48,27 +45,6 @@ pub struct Args {
     /// PEs of the machine, 2 to 8
     #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u8).range(2..=8))]
     smp: u8,
-}
-
-/// Who will find a defect that no family of today can.
-#[derive(Clone, Copy, Debug)]
-struct Owed {
-    /// The issue that brings the family.
-    issue: u8,
-    /// The family.
-    family: &'static str,
-    /// Why it takes that family.
-    why: &'static str,
-}
-
-/// What is owed for `defect`, if anything.
-const fn owed(defect: Defect) -> Option<Owed> {
-    let (issue, family, why) = match defect {
-        Defect::IpaKeepsTables | Defect::IpaKeepsBlocks => (5, "s2", "nobody changes stage 2 under a running payload"),
-        Defect::Stage2Escape => (5, "s2", "stage 2 maps onto itself what the payload can reach by any entry"),
-        _ => return None,
-    };
-    Some(Owed { issue, family, why })
 }
 
 /// What a family came to on one defect.
@@ -220,24 +196,17 @@ pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> 
             Some(defect) => write!(out, "{defect} on {}: ", row.profile.name)?,
             None => write!(out, "{}: ", row.name())?,
         }
-        match (first, row.defect.map(owed)) {
+        match (first, row.defect) {
             (Some((seed, finding)), None) => {
                 as_listed = false;
                 writeln!(out, "A SOUND CPU FAILS: seed {seed}: {finding}")?;
             }
             (None, None) => writeln!(out, "nothing found, as it must be")?,
-            (Some((seed, finding)), Some(None)) => {
+            (Some((seed, finding)), Some(_)) => {
                 found += 1;
                 writeln!(out, "seed {seed}: {finding}")?;
             }
-            (None, Some(Some(Owed { issue, family, why }))) => {
-                writeln!(out, "owed to family {family} (issue {issue}): {why}")?;
-            }
-            (Some((seed, finding)), Some(Some(_))) => {
-                as_listed = false;
-                writeln!(out, "listed as owed, but found: seed {seed}: {finding}")?;
-            }
-            (None, Some(None)) => {
+            (None, Some(_)) => {
                 as_listed = false;
                 writeln!(out, "NOT FOUND")?;
             }
@@ -261,16 +230,6 @@ pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Whatever is not owed has to be found, so what is owed must be little, and name a family that is not there.
-    #[test]
-    fn what_is_owed_is_little_and_named() {
-        let owed: Vec<Owed> = Defect::ALL.iter().filter_map(|defect| owed(*defect)).collect();
-        assert!(owed.len() * 3 <= Defect::ALL.len(), "{} owed", owed.len());
-        for Owed { issue, family, why } in owed {
-            assert!(issue > 3 && Family::parse(family).is_none() && !why.is_empty(), "{family}");
-        }
-    }
 
     #[test]
     fn names_select_and_unknown_ones_are_answered_with_all() {

@@ -14,11 +14,11 @@ use std::{
 use model::mmu::Profile;
 use vmsa::{
     change::Change,
-    instance::{Case, Instance, Method, Stage2},
+    instance::{Case, Instance, Method, Regime, Stage2},
     mutant::{self, Mistake},
     rule::HardwareUpdates,
     sequence::{Dsb, Sequence, Step, Tlbi, Write},
-    transition::{guarantee, sufficient},
+    transition::{guarantee, sufficient_in},
     verdict::Class,
 };
 use wire::record::{Finished, Id};
@@ -80,21 +80,22 @@ struct Seen {
 
 /// All mutants of the sequences by which `cases` are made. Sequences of the same steps by the same method are one.
 fn mutants(cases: &[Case]) -> Vec<Mutant> {
-    let mut groups: BTreeMap<(Method, Sequence, bool), Vec<Case>> = BTreeMap::new();
+    let mut groups: BTreeMap<(Regime, Method, Sequence, bool), Vec<Case>> = BTreeMap::new();
     // What may be wrong with a form of TLBI are cases of their own, which name a neighbour.
     for case in cases.iter().filter(|case| case.change.form().is_none()) {
         // Where tables are left behind the same steps may not be enough.
         let merges = case.change.frees_table();
-        groups.entry((case.method, case.sequence(), merges)).or_default().push(*case);
+        groups.entry((case.regime, case.method, case.sequence(), merges)).or_default().push(*case);
     }
     let levels = |case: &Case, wanted: &dyn Fn(&Profile) -> bool| -> Vec<Profile> {
         let defined = |p: &&Profile| guarantee(case.method, case.change, case.granule, p.bbm).is_ok();
         Profile::ALL.iter().filter(defined).filter(|profile| wanted(profile)).copied().collect()
     };
-    let of = |((method, original, _), cases): ((Method, Sequence, bool), Vec<Case>)| {
+    let of = |((regime, method, original, _), cases): ((Regime, Method, Sequence, bool), Vec<Case>)| {
         let of_one = |(mistake, sequence): (Mistake, Sequence)| {
             let enough = |case: &Case, p: &Profile| {
-                let given = |steps: &Sequence| sufficient(steps, case.change, case.granule, p.bbm).is_ok();
+                let given =
+                    |steps: &Sequence| sufficient_in(case.regime, steps, case.change, case.granule, p.bbm).is_ok();
                 given(&sequence) || synchronisation_cannot_show(case, &sequence).is_some_and(|mended| given(&mended))
             };
             let on = |wanted: bool| {
@@ -107,7 +108,7 @@ fn mutants(cases: &[Case]) -> Vec<Mutant> {
             let change = cases[0].change;
             Mutant { method, change, original, mistake, sequence, wrong: on(false), harmless: on(true) }
         };
-        mutant::of(&original).map(of_one).collect::<Vec<_>>()
+        mutant::of(&original).filter(|(_, steps)| steps.is_for(regime)).map(of_one).collect::<Vec<_>>()
     };
     groups.into_iter().flat_map(of).filter(|mutant| !mutant.wrong.is_empty() || !mutant.harmless.is_empty()).collect()
 }

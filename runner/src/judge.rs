@@ -17,8 +17,8 @@ use wire::record::{self, Finished, Place, Recovery, Trouble};
 use crate::{
     controls,
     results::{
-        self, Bound, CaseResult, Conflict, ConflictCounts, ControlResult, Entry, Evidence, First, Hex, Loaded, Outcome,
-        ResultFile,
+        self, Bound, Breaks, CaseResult, Conflict, ConflictCounts, ControlResult, Entry, Evidence, First, Hex, Loaded,
+        Outcome, ResultFile,
     },
     stats,
 };
@@ -50,6 +50,12 @@ pub fn judge(finished: &Finished) -> Entry {
             uncleared: conflicts.iter().filter(|conflict| conflict.cleared_by == Recovery::None).count() as u64,
         },
         contained: finished.contained,
+        breaks: finished.retried.map(|seen| Breaks {
+            count: seen.breaks,
+            total_ns: seen.total_ns,
+            longest_ns: seen.longest_ns,
+            retried: seen.faults,
+        }),
         bound: None,
         registers: finished.registers.as_ref().map(registers),
         setup_ns: finished.setup_ns,
@@ -82,6 +88,9 @@ pub fn add(earlier: Entry, later: Entry, seed: Hex) -> Entry {
         (&mut case.conflicts.uncleared, new.conflicts.uncleared),
     ] {
         *sum = sum.saturating_add(more);
+    }
+    if let Some(more) = new.breaks {
+        case.breaks.get_or_insert_default().add(&more);
     }
     for outcome in new.outcomes {
         match case.outcomes.iter_mut().find(|known| (known.phase, known.kind) == (outcome.phase, outcome.kind)) {
@@ -280,6 +289,7 @@ mod tests {
             el2_conflicts: Default::default(),
             registers: None,
             contained: 0,
+            retried: None,
             setup_ns: 1,
             run_ns: 2,
             reason: None,

@@ -319,6 +319,9 @@ pub struct CaseResult {
     pub conflicts: ConflictCounts,
     /// Accesses that stage 2 refused.
     pub contained: u64,
+    /// Of a case that changes stage 2, how its window was broken, and what met that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaks: Option<Breaks>,
     /// What it means that there was no conflict abort, if there could have been one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound: Option<Bound>,
@@ -329,6 +332,32 @@ pub struct CaseResult {
     pub setup_ns: u64,
     /// Running it, in nanoseconds.
     pub duration_ns: u64,
+}
+
+/// Times in which a window of stage 2 was broken, as hv measured them, and accesses that met one: they waited at EL2 until the
+/// window was mended.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Breaks {
+    /// How many.
+    pub count: u64,
+    /// For how long in all, in nanoseconds.
+    pub total_ns: u64,
+    /// For how long at most, in nanoseconds.
+    pub longest_ns: u64,
+    /// Faults that were answered by having the access tried again.
+    pub retried: u64,
+}
+
+impl Breaks {
+    /// Takes what others came to.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, more) in
+            [(&mut self.count, other.count), (&mut self.total_ns, other.total_ns), (&mut self.retried, other.retried)]
+        {
+            *sum = sum.saturating_add(more);
+        }
+        self.longest_ns = self.longest_ns.max(other.longest_ns);
+    }
 }
 
 /// One TLB conflict abort; [`wire::record::Conflict`] says what each field means.
@@ -750,6 +779,7 @@ pub(crate) mod tests {
                 outcomes,
                 conflicts: ConflictCounts { el1: n[4], el2_for_el1: n[5], el2: n[6], uncleared: n[7] },
                 contained: n[8],
+                breaks: ended.then(|| Breaks { count: n[0], total_ns: n[1], longest_ns: n[2], retried: n[3] }),
                 bound: ended.then(|| Bound { rounds: n[3], at_most: "1.0e-3".to_owned() }),
                 registers: ended.then(|| BTreeMap::from([("PC".to_owned(), Hex(n[0]))])),
                 setup_ns: n[7],

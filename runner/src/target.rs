@@ -506,6 +506,7 @@ mod tests {
             setup_ns: 1,
             run_ns: 1,
             reason: None,
+            retried: None,
         }))
     }
 

@@ -15,7 +15,7 @@ use crate::{
     report::{
         CLASSES, Conflicts, controls, count, histogram, honesty, mark, remedies::Remedies, weak_evidence, worthless,
     },
-    results::{CaseResult, ControlResult, Evidence, Hex, ResultFile},
+    results::{Breaks, CaseResult, ControlResult, Evidence, Hex, ResultFile},
 };
 
 /// No borders, one line under the header.
@@ -99,6 +99,15 @@ fn details(file: &ResultFile, text: &mut String) {
     if let Some(first) = hidden.first() {
         lines +=
             &format!("  {} controls did not hold here; the first: {} {}\n", hidden.len(), first.id, first.expected);
+    }
+    let mut breaks = Breaks::default();
+    file.cases.iter().filter_map(|case| case.breaks.as_ref()).for_each(|more| breaks.add(more));
+    if let Some(mean_ns) = breaks.total_ns.checked_div(breaks.count) {
+        let Breaks { count, longest_ns, retried, .. } = breaks;
+        lines += &format!(
+            "  stage 2 was broken {count} times, for {mean_ns} ns in the mean and {longest_ns} ns at most; {retried} accesses \
+             met a break, waited for its end and were tried again\n"
+        );
     }
     let remedies = Remedies::of(file);
     if !remedies.is_empty() {

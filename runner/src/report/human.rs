@@ -9,7 +9,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Lin
 use vmsa::{stress::Pattern, verdict::Class};
 
 use crate::{
-    controls::unproven,
+    controls::{imprecise, unproven},
     cpu_names,
     known::{self, Note},
     report::{
@@ -108,7 +108,7 @@ fn details(file: &ResultFile, text: &mut String) {
     if !remedies.is_empty() {
         lines += &format!("  conflict aborts, by what was tried first: the access then went through: {remedies}\n");
     }
-    if let Some(statement) = unproven(file) {
+    for statement in [unproven(file), imprecise(file)].into_iter().flatten() {
         lines += &format!("  {statement}\n");
     }
     let done = file.cases.len() as u64;

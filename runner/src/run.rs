@@ -865,6 +865,8 @@ pub fn settings(seed: u64, rounds: NonZeroU64, timeout_ms: NonZeroU64) -> Settin
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use clap::Parser as _;
 
     use super::*;
@@ -878,7 +880,7 @@ mod tests {
     fn types_of_cpu_that_lack_the_same_share_a_boot() {
         let all = instances();
         let whole = Part { midr: None, instances: all.clone() };
-        assert_eq!(parts(&[], &all, |_| vec![]), [whole.clone()]);
+        assert_eq!(parts(&[], &all, |_| vec![]), slice::from_ref(&whole));
         let types = two_types();
         let of = |cpu: &Cpu| ResultFile {
             cpu: cpu.clone(),
@@ -890,7 +892,7 @@ mod tests {
         assert_eq!(parts(&files, &all, |_| vec![]), []);
         let of_big = |file: &ResultFile| if file.cpu.name == "big" { all[1..].to_vec() } else { vec![] };
         let big = Part { midr: Some(1), instances: all[1..].to_vec() };
-        assert_eq!(parts(&files, &all, of_big), [big.clone()]);
+        assert_eq!(parts(&files, &all, of_big), slice::from_ref(&big));
         // Of the other there is no file any more: all of it is left.
         let little = Part { midr: Some(2), instances: all.clone() };
         assert_eq!(parts(&files[..1], &all, of_big), [big, little]);

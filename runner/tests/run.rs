@@ -5,6 +5,7 @@ mod common;
 mod harness;
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::PermissionsExt as _,
     path::Path,
@@ -492,6 +493,28 @@ fn time_adds_passes_and_resume_adds_time() {
     assert!(more > passes && both >= spent + 1500, "{more} passes in {both} ms");
 }
 
+fn passes_side_by_side_see_what_they_see_one_by_one() {
+    let id = "el1.remap.4k-l3-rw.direct.load-remote";
+    let counts = |arguments: &[&str]| -> (u64, BTreeMap<String, u64>) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let usual = ["--on", "model", "--rounds", "4", "--no-controls", id];
+        assert_code(&run(dir.path(), &[&usual[..], arguments].concat()), 0);
+        let result = result_of(dir.path(), "model", "ideal-l2-abort");
+        let outcomes = case(&result, id)["outcomes"].as_array().expect("outcomes").clone();
+        let count = |o: &Value| (format!("{} {}", o["phase"], o["kind"]), o["count"].as_u64().expect("a number"));
+        (case(&result, id)["passes"].as_u64().unwrap_or(1), outcomes.iter().map(count).collect())
+    };
+    let (passes, sum) = counts(&["--seed", "7", "--time", "500ms", "--jobs", "3"]);
+    assert!(passes > 1, "{passes}");
+    let mut alone: BTreeMap<String, u64> = BTreeMap::new();
+    for pass in 0..passes {
+        for (outcome, count) in counts(&["--seed", &(7 + pass).to_string()]).1 {
+            *alone.entry(outcome).or_default() += count;
+        }
+    }
+    assert_eq!(sum, alone, "{passes} passes");
+}
+
 fn until_seen_ends_when_it_was_seen_and_says_how_rare_it_is_otherwise() {
     let dir = tempfile::tempdir().expect("a directory");
     let until = |wanted: &str, time: &str, id: &str, code| {
@@ -521,6 +544,7 @@ fn main() -> ExitCode {
             a_machine_of_two_types_of_cpu_has_results_for_each_and_for_both,
             a_run_whose_controls_cannot_show_is_worthless,
             time_adds_passes_and_resume_adds_time,
+            passes_side_by_side_see_what_they_see_one_by_one,
             until_seen_ends_when_it_was_seen_and_says_how_rare_it_is_otherwise,
             a_qemu_that_is_too_old_is_told_from_one_that_is_missing
         ],

@@ -55,6 +55,7 @@ pub(crate) struct Stage2 {
     root: Table,
     start: Level,
     ipa_bits: u32,
+    pa_range: u64,
 }
 
 /// The tables ran out, or an address lies beyond what stage 2 can map here.
@@ -62,10 +63,10 @@ pub(crate) struct Stage2 {
 pub(crate) struct OutOfReach;
 
 impl Stage2 {
-    /// Empty tables that reach `end`. The tables may still be cached in a TLB from the instance before: the caller
-    /// has no VM running and invalidates before it starts one.
-    pub(crate) fn new(granule: Granule, end: u64) -> Result<Self, OutOfReach> {
-        let bits = arch::id::pa_bits().min(48);
+    /// Empty tables that reach `end`, for CPUs the least of which has this PARange. The tables may still be cached in a TLB
+    /// from the instance before: the caller has no VM running and invalidates before it starts one.
+    pub(crate) fn new(granule: Granule, end: u64, pa_range: u64) -> Result<Self, OutOfReach> {
+        let bits = arch::id::bits(pa_range).min(48);
         // One table at the lowest level that reaches; a start higher up is only there for larger PAs.
         let candidates: &[(Level, bool)] = match granule {
             Granule::K4 => &[(Level::L1, true), (Level::L0, bits > 42)],
@@ -77,7 +78,7 @@ impl Stage2 {
         let (start, _) = *candidates.iter().find(fits).ok_or(OutOfReach)?;
         let mut used = 0;
         let root = Self::take(granule, &mut used)?;
-        Ok(Self { granule, used, root, start, ipa_bits: reach(start) })
+        Ok(Self { granule, used, root, start, ipa_bits: reach(start), pa_range })
     }
 
     /// A new table, all invalid.
@@ -180,7 +181,7 @@ impl Stage2 {
         };
         // SL0 counts from the level that is 0 in it upwards.
         let sl0 = (lowest - self.start.number()) as u64;
-        VTCR_BASE | u64::from(64 - self.ipa_bits) | sl0 << 6 | tg0 << 14 | arch::id::pa_range() << 16
+        VTCR_BASE | u64::from(64 - self.ipa_bits) | sl0 << 6 | tg0 << 14 | self.pa_range << 16
     }
 
     /// VTTBR_EL2 for these tables and `vmid`.

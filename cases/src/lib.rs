@@ -447,7 +447,7 @@ const ROWS: &[Row] = &{
         row(&[Split, Merge], &[L2], &[Bbm, Nt, Direct], &[Load, Store]).of_stage2().under(STAGE1),
         row(&[Split, Merge], &[L2], &[Nt, Direct], &[Load, Store]).of_stage2().under(CAPPED),
         row(&[Split, Merge], &[L2], RESIZE, &[Load]).granules(LARGER).of_stage2(),
-        row(&[Split, Merge], &[L2], &[Bbm, Nt, Direct], &[Fetch, Atomic, Exclusive, Unaligned, Walk, Dc]).of_stage2(),
+        row(&[Split, Merge], &[L2], &[Bbm, Nt, Direct], &[Atomic, Exclusive, Unaligned, Walk, Dc]).of_stage2(),
         row(&[Split, Merge], &[L2], &[Bbm, Nt, Direct], &[Load, Store]).places(&[All]).of_stage2(),
         row(&[RemapRw], &[L3, L2], REPLACE, &[Load, Store]).of_stage2(),
         row(&[RemapRoSame, RemapRoDiff], &[L3, L2], UPDATE, &[Load]).of_stage2(),

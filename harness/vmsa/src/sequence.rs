@@ -578,7 +578,7 @@ mod tests {
         }
         let split = Change::new(What::Split, Level::L2);
         assert_eq!(Sequence::of(Method::Bbm, split).to_string(), "0sAd1di");
-        assert_eq!([Sequence::parse(""), Sequence::parse("0?"), Sequence::parse("00000000000")], [None; 3]);
+        assert_eq!([Sequence::parse(""), Sequence::parse("0?"), Sequence::parse("000000000000000")], [None; 3]);
     }
 
     #[test]

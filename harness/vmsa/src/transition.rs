@@ -384,6 +384,49 @@ mod tests {
         step.write().is_some_and(|(write, _)| write == Write::BlockNt) && !change.needs(Granule::K4, bbm).need.is_bbm()
     }
 
+    /// A TLBI by IPA, complete, and then what combines both stages; or all at once.
+    #[test]
+    fn stage_2_needs_both_its_tlbis() {
+        let remap = Change::new(What::RemapRw, Level::L3);
+        let merge = Change::new(What::Merge, Level::L2);
+        let fold = Change::new(What::Fold, Level::L3);
+        let ok = |change, steps: &str| {
+            let sequence = Sequence::parse(steps).expect("letters");
+            assert!(sequence.is_for(Regime::S2), "{steps}");
+            sufficient_in(Regime::S2, &sequence, change, Granule::K4, BbmLevel::L2).is_ok()
+        };
+        assert!(ok(remap, "0sQdMd1di") && ok(remap, "0sPdMd1di") && ok(remap, "0sGd1di"));
+        assert!(ok(merge, "1sGdi") && ok(fold, "1sYdMdi"));
+        for (change, steps, why) in [
+            (remap, "0sMd1di", "stage 2 is not touched"),
+            (remap, "0sQd1di", "what combines both stages stays (R_TVTYQ)"),
+            (remap, "0sQMd1di", "may be made again from what the first has yet to remove"),
+            (remap, "0sMdQd1di", "likewise"),
+            (remap, "0sQsMd1di", "the first is not complete"),
+            (remap, "0spdMd1di", "the others keep theirs"),
+            (remap, "0sKdMd1di", "another address"),
+            (remap, "0sQdmd1di", "the others keep what combines both"),
+            (remap, "0QdMd1di", "the store may come behind it"),
+            (remap, "0sRd1di", "another regime"),
+            (merge, "1sPdMdi", "one address of many"),
+            (fold, "1sQdMdi", "one member of many"),
+        ] {
+            assert!(!ok(change, steps), "{steps}: {why}");
+        }
+        for change in testing::changes(Granule::K4) {
+            for &method in Method::ALL.iter().filter(|method| method.fits(change)) {
+                if !matches!(change.what().sides().hardware, HardwareUpdates::Off) || change.form().is_some() {
+                    continue;
+                }
+                let steps = Sequence::of(method, change).in_regime(Regime::S2);
+                for bbm in BbmLevel::ALL {
+                    let given = sufficient_in(Regime::S2, &steps, change, Granule::K4, bbm);
+                    assert_eq!(given, guarantee(method, change, Granule::K4, bbm), "{method} of {change}: {steps}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn weak_maintenance_is_not_enough() {
         let split = Change::new(What::Split, Level::L2);

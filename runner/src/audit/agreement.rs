@@ -401,6 +401,7 @@ mod tests {
             outcomes: seen.iter().map(outcome).collect(),
             conflicts: ConflictCounts::default(),
             contained: 0,
+            breaks: None,
             registers: None,
             setup_ns: 0,
             duration_ns: 0,

@@ -28,7 +28,7 @@ fn a_defect_is_found_by_the_first_seeds_and_named_with_its_rule() {
 
 #[test]
 fn every_mutant_of_a_sequence_is_caught_or_said_to_be_harmless() {
-    let output = audit(&["mutants", "remap.4k-l3-rw.bbm.", "--rounds", "32", "--seeds", "8"]);
+    let output = audit(&["mutants", "el1.remap.4k-l3-rw.bbm.", "--rounds", "32", "--seeds", "8"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.starts_with("\nbbm of a remap: 0sBd1di\n"), "{text}");

@@ -13,12 +13,13 @@ use std::{
 
 use model::mmu::Profile;
 use vmsa::{
+    BbmLevel,
     change::Change,
     instance::{Case, Instance, Method, Regime, Stage2},
     mutant::{self, Mistake},
     rule::HardwareUpdates,
     sequence::{Dsb, Sequence, Step, Tlbi, Write},
-    transition::{guarantee, sufficient_in},
+    transition::{guarantee, sufficient_for, sufficient_in},
     verdict::Class,
 };
 use wire::record::{Finished, Id};
@@ -82,7 +83,9 @@ struct Seen {
 fn mutants(cases: &[Case]) -> Vec<Mutant> {
     let mut groups: BTreeMap<(Regime, Method, Sequence, bool), Vec<Case>> = BTreeMap::new();
     // What may be wrong with a form of TLBI are cases of their own, which name a neighbour.
-    for case in cases.iter().filter(|case| case.change.form().is_none()) {
+    // A case whose steps are mistaken already is a mutant itself.
+    let sound = |case: &&Case| case.script.is_none() || sufficient_for(case, BbmLevel::L3).is_ok();
+    for case in cases.iter().filter(|case| case.change.form().is_none()).filter(sound) {
         // Where tables are left behind the same steps may not be enough.
         let merges = case.change.frees_table();
         groups.entry((case.regime, case.method, case.sequence(), merges)).or_default().push(*case);
@@ -270,7 +273,8 @@ fn report(
     for (i, Mutant { method, change, original, mistake, sequence, wrong: cases, .. }) in mutants.iter().enumerate() {
         if header.replace((method, change)) != Some((method, change)) {
             let family = change.family();
-            writeln!(out, "\n{method} of a {family}: {original}")?;
+            let stage2 = if original.is_for(Regime::El1) { "" } else { " of stage 2" };
+            writeln!(out, "\n{method} of a {family}{stage2}: {original}")?;
         }
         write!(out, "  {:<10} {mistake}: ", sequence.to_string())?;
         match (cases.is_empty(), caught.get(&i), why_harmless(*change, *method, mistake)) {

@@ -18,7 +18,7 @@ use vmsa::{
     geometry::{Granule, Level},
     instance::{Access, Case, Instance, Method, Observer, Place, Regime, Stage1, Stage2},
     outcome::{Kind, Phase},
-    sequence::{Dsb, MAX_STEPS, Sequence, Step, Tlbi, Write},
+    sequence::{Dsb, Sequence, Step, Tlbi, Write},
     verdict::Class,
 };
 use wire::record::Finished;
@@ -62,6 +62,8 @@ fn named<T: Copy>(column: &str, text: &str, names: &[(&str, T)]) -> Result<T, St
 impl Steps {
     /// Reads a row's values.
     pub(super) fn parse(values: &[&str]) -> Result<Self, String> {
+        /// Steps of each: ISBs stand behind those of the row.
+        const LENGTH: usize = 10;
         let [change, broken, shown, tlbi, completed, bbm_expected, new_then_old] = values else {
             return Err(format!("it has {} values instead of {}", values.len(), COLUMNS.len()));
         };
@@ -93,7 +95,7 @@ impl Steps {
             named("dsb_after_tlbi", completed, &dsbs)?.map(Step::Dsb),
             Some(Step::Write(Write::New)),
         ];
-        let sequence: Sequence = steps.into_iter().flatten().chain([Step::Isb; MAX_STEPS]).take(MAX_STEPS).collect();
+        let sequence: Sequence = steps.into_iter().flatten().chain([Step::Isb; LENGTH]).take(LENGTH).collect();
         let question = |expected, place| {
             let case = Case {
                 regime: Regime::El1,

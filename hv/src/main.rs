@@ -23,6 +23,7 @@ mod console;
 mod exception;
 #[cfg(target_os = "none")]
 mod gic;
+#[cfg(target_os = "none")]
 mod lab;
 #[cfg(target_os = "none")]
 mod memory;

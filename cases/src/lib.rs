@@ -32,6 +32,8 @@ use Place::{All, Local, Remote};
 /// Cases that differ in a few parameters: all combinations of them that exist.
 struct Row {
     granules: &'static [Granule],
+    /// Whether descriptors are those of FEAT_LPA2.
+    wide: bool,
     whats: &'static [What],
     levels: &'static [Level],
     /// Level of the leaves below a table, where it is not the next.
@@ -81,6 +83,7 @@ const fn remedy(stage2: Stage2, remedy: Remedy) -> Variant {
     Variant { remedy: Some(remedy), ..variant(stage2, None) }
 }
 
+const L0: Level = Level::L0;
 const L1: Level = Level::L1;
 const L2: Level = Level::L2;
 const L3: Level = Level::L3;
@@ -111,6 +114,9 @@ const FEW_REMEDIES: &[Variant] = &[remedy(Stage2::Blocks, Remedy::Vae1), remedy(
 /// The granules other than 4K.
 const LARGER: &[Granule] = &[Granule::K16, Granule::K64];
 
+/// Those that have descriptors of FEAT_LPA2.
+const LPA2: &[Granule] = &[Granule::K4, Granule::K16];
+
 /// Cases of `whats` at `levels` of the 4K granule under observers here and on one other PE, in plain circumstances.
 const fn row(
     whats: &'static [What],
@@ -121,6 +127,7 @@ const fn row(
     let places = &[Local, Remote];
     Row {
         granules: &[Granule::K4],
+        wide: false,
         whats,
         levels,
         leaf: None,
@@ -142,6 +149,11 @@ impl Row {
     /// The same in other granules, as far as they have such levels.
     const fn granules(self, granules: &'static [Granule]) -> Self {
         Self { granules, ..self }
+    }
+
+    /// The same in descriptors of FEAT_LPA2, in the granules that have them and such levels.
+    const fn lpa2(self) -> Self {
+        Self { wide: true, ..self.granules(LPA2) }
     }
 
     /// The same with leaves at `leaf`.
@@ -175,6 +187,7 @@ impl Row {
             self.whats.iter().flat_map(move |&what| {
                 let change = move |level| {
                     let change = Change::new(what, level);
+                    let change = if self.wide { change.wide() } else { change };
                     self.leaf.map_or(change, |leaf| change.down_to(leaf))
                 };
                 let changes = self.levels.iter().map(move |&level| (granule, change(level)));
@@ -244,6 +257,9 @@ const BY_VA: &[Op] = &[Op::Vae1, Op::Vaae1, Op::Vale1, Op::Vaale1];
 const PLAIN_OPS: &[Op] = &[Op::Vmalle1, Op::Aside1, Op::Vae1, Op::Vaae1, Op::Vale1, Op::Vaale1];
 /// The forms by range.
 const BY_RANGE: &[Op] = &[Op::Rvae1, Op::Rvaae1, Op::Rvale1, Op::Rvaale1];
+/// Of all levels and any ASID; of the last level and one ASID.
+const TWO_BY_VA: &[Op] = &[Op::Vaae1, Op::Vale1];
+const TWO_BY_RANGE: &[Op] = &[Op::Rvaae1, Op::Rvale1];
 /// Those that other PEs obey.
 const BROADCAST: &[Scope] = &[Scope::Inner, Scope::Outer];
 const INNER: &[Scope] = &[Scope::Inner];
@@ -422,6 +438,35 @@ const ROWS: &[Row] = &{
         row(&[RecoverSplit, RecoverMerge], &[L2], &[Direct], &[Store]).remote().under(FEW_REMEDIES),
         row(&[RecoverSplit, RecoverMerge], &[L2], &[Nt], &[Load]).remote().under(FEW_REMEDIES),
         row(&[RecoverSplit, RecoverFold], &[L2], &[Direct], &[Load]).granules(LARGER).remote().under(FEW_REMEDIES),
+        // FEAT_LPA2: what a walk and a TLBI do otherwise with TCR_EL1.DS, at least once each.
+        row(&[Split, Merge], &[L2], &[Bbm, Nt, Direct], &[Load]).lpa2(),
+        row(&[RemapRw], &[L3, L2], &[Bbm, DirectNotlbi], &[Load]).lpa2(),
+        row(&[RemapRw], &[L3], BBM, &[At]).lpa2().places(&[Local]),
+        row(&[ProtectRwRo], &[L3], UPDATE, &[Store]).lpa2().remote(),
+        row(&[ProtectXXn], &[L3], &[Direct], &[Fetch]).lpa2().remote(),
+        row(&[Fold, Unfold], &[L3, L2], &[Direct], &[Load]).lpa2().remote(),
+        row(&[ContigRemap], &[L3], BBM, &[Load]).lpa2(),
+        row(&[RetypeWbDevice, CacheWbNc], &[L3], BBM, &[Load]).lpa2().remote(),
+        row(&[AgeClear], &[L3], &[Direct], &[Load]).lpa2().remote(),
+        row(&[HwAgeClear], &[L3], &[DirectCas], &[Load]).lpa2().remote(),
+        row(&[DirtyClean], &[L3], &[DirectCas], &[Store]).lpa2().remote(),
+        // The blocks that come with it, of 512 and of 64 GiB. Of 1 GiB, those of 4K are there without it.
+        row(&[Split, Merge], &[L0], &[Bbm, Nt, Direct], &[Load]).lpa2(),
+        row(&[Split, Merge], &[L1], &[Bbm, Nt, Direct], &[Load]).lpa2().granules(&[Granule::K16]),
+        row(&[ProtectRwRo], &[L0], UPDATE, &[Store]).lpa2().remote(),
+        row(&[ProtectRwRo], &[L1], UPDATE, &[Store]).lpa2().granules(&[Granule::K16]).remote(),
+        // And the TTL hints of their levels.
+        row(&[TlbiProtect], &[L0, L1], BBM, &[Store]).lpa2().remote().by(BY_VA, INNER, XS, Aim::Hint),
+        row(&[TlbiProtect], &[L0, L1], BBM, &[Store]).lpa2().remote().by(TWO_BY_VA, INNER, XS, Aim::Hit),
+        row(&[TlbiProtect], &[L0, L1], BBM, &[Store]).lpa2().remote().by(TWO_BY_VA, INNER, XS, Aim::Level),
+        // A range begins at a multiple of 64 KiB.
+        row(&[RangeRemap], &[L3], BBM, &[Load]).lpa2().remote().by(BY_RANGE, INNER, XS, Aim::Hit),
+        row(&[RangeRemap], &[L3], BBM, &[Load]).lpa2().places(&[Local]).by(TWO_BY_RANGE, HERE, XS, Aim::Hit),
+        row(&[RangeRemap], &[L2], BBM, &[Load]).lpa2().remote().by(TWO_BY_RANGE, INNER, XS, Aim::Hit),
+        row(&[RangeRemap], &[L3], BBM, &[Load]).lpa2().remote().by(TWO_BY_RANGE, INNER, XS, Aim::Page),
+        row(&[RangeRemap], &[L3], BBM, &[Load]).lpa2().remote().by(TWO_BY_RANGE, INNER, XS, Aim::Level),
+        row(&[RangeProtect], &[L0, L1], BBM, &[Store]).lpa2().remote().by(TWO_BY_RANGE, INNER, XS, Aim::Hit),
+        row(&[Freed], &[L2], BBM, &[Load]).lpa2().by(&[Op::Rvaae1], INNER, XS, Aim::Hit),
     ]
 };
 

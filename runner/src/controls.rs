@@ -7,8 +7,9 @@
 use std::cmp::Reverse;
 
 use vmsa::{
-    Granule, Instance,
+    Instance,
     instance::{Access, Case, Family, Method, Place, Selftest, Stage2},
+    layout::Format,
     outcome::End,
     verdict::{self, Control},
 };
@@ -27,7 +28,11 @@ const MOST: usize = 6;
 const SHOWN: f64 = 0.05;
 
 /// What an added control should have in common with the instances it controls.
-type Sort = (Granule, Family, Access);
+type Sort = (Format, Family, Access);
+
+const fn format(case: &Case) -> Format {
+    case.change.format(case.granule)
+}
 
 fn must_show(instance: &Instance) -> Option<&Case> {
     match instance {
@@ -37,22 +42,22 @@ fn must_show(instance: &Instance) -> Option<&Case> {
 }
 
 /// The controls that `selected` lacks on the platform `kind`: the selftests in which nothing may be seen, and for each
-/// granule and family, as far as `MOST` goes, the nearest instance of the catalogue that must show a missing TLBI and
+/// format of tables and family, as far as `MOST` goes, the nearest instance of the catalogue that must show a missing TLBI and
 /// can do so there. None, if there is nothing but selftests.
 #[must_use]
 pub fn missing(kind: &str, selected: &[Instance]) -> Vec<Instance> {
     let mut sorts: Vec<Sort> = vec![];
     for instance in selected {
         let Instance::Case(case) = instance else { continue };
-        let same = |(granule, family, _): &Sort| (*granule, *family) == (case.granule, case.change.family());
+        let same = |(format, family, _): &Sort| (*format, *family) == (self::format(case), case.change.family());
         if !sorts.iter().any(same) {
-            sorts.push((case.granule, case.change.family(), case.observer.access));
+            sorts.push((format(case), case.change.family(), case.observer.access));
         }
     }
     if sorts.is_empty() {
         return vec![];
     }
-    // One of each granule comes before a second one of any.
+    // One of each format comes before a second one of any.
     let again: Vec<bool> = (0..sorts.len()).map(|i| sorts[..i].iter().any(|sort| sort.0 == sorts[i].0)).collect();
     let mut order: Vec<usize> = (0..sorts.len()).collect();
     order.sort_by_key(|&i| again[i]);
@@ -67,9 +72,9 @@ pub fn missing(kind: &str, selected: &[Instance]) -> Vec<Instance> {
             && known::defect(kind, instance).is_none()
     };
     let candidates: Vec<Instance> = cases::all().filter(shows).collect();
-    for (granule, family, access) in order.into_iter().map(|i| sorts[i]) {
+    for (format, family, access) in order.into_iter().map(|i| sorts[i]) {
         let here = |instance: &&Instance| {
-            must_show(instance).is_some_and(|case| (case.granule, case.change.family()) == (granule, family))
+            must_show(instance).is_some_and(|case| (self::format(case), case.change.family()) == (format, family))
         };
         if added.len() == most || selected.iter().any(|instance| here(&instance) && shows(instance)) {
             continue;
@@ -85,8 +90,8 @@ pub fn missing(kind: &str, selected: &[Instance]) -> Vec<Instance> {
                 )
             })
         };
-        let of_granule = |instance: &&Instance| must_show(instance).is_some_and(|case| case.granule == granule);
-        let nearest = candidates.iter().filter(of_granule).min_by_key(distance);
+        let of_format = |instance: &&Instance| must_show(instance).is_some_and(|case| self::format(case) == format);
+        let nearest = candidates.iter().filter(of_format).min_by_key(distance);
         added.extend(nearest.filter(|nearest| !selected.contains(nearest) && !added.contains(nearest)).copied());
     }
     added
@@ -170,6 +175,8 @@ pub fn unproven(file: &ResultFile) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use vmsa::Granule;
+
     use super::*;
     use crate::results::{ControlResult, tests::fixture};
 
@@ -185,9 +192,12 @@ mod tests {
         assert_eq!(added("model", &[page]), ["selftest.quiet", "selftest.clean", control]);
         assert_eq!(added("model", &[page, "selftest.clean", control]), ["selftest.quiet"]);
         assert!(added("model", &["selftest.storm"]).is_empty());
-        // Its family has none: the nearest of the granule.
+        // Its family has none: the nearest of the same tables.
         let form = added("model", &["el1.tlbi-range.4k-l3-rvaae1is.bbm.load-remote"]);
         assert_eq!(form[2..], [control]);
+        // With the same descriptors: those of FEAT_LPA2 a CPU may lack.
+        let wide = added("model", &["el1.split.16k-lpa2-l2.nt.load-local"]);
+        assert_eq!(wide[2..], ["el1.remap.16k-lpa2-l3-rw.direct-notlbi.load-local"]);
         // On QEMU one that shows there.
         let denied = "el1.protect.4k-l3-ro-rw.bbm.store-local";
         for kind in ["qemu", "model"] {

@@ -316,7 +316,8 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
         Stage2::Pages => "on, in pages",
     };
     writeln!(out, "transition  {what}")?;
-    writeln!(out, "regime      EL1&0 stage 1, {} granule", granule.name().to_uppercase())?;
+    let wide = if change.is_wide() { ", descriptors of FEAT_LPA2 (TCR_EL1.DS is set)" } else { "" };
+    writeln!(out, "regime      EL1&0 stage 1, {} granule{wide}", granule.name().to_uppercase())?;
     writeln!(out, "method      {}: {method}", case.method)?;
     writeln!(out, "observer    {access} through the window; {place}")?;
     match change.family().watch() {
@@ -346,7 +347,12 @@ fn descriptors(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
     let set = change.descriptors(granule, OLD_OA, new_oa, [TABLE, TABLE + granule.page_size()]);
     writeln!(out, "\nThe descriptor at level {}, with example addresses:", level.number())?;
     for (name, descriptor) in [("old", set.old), ("new", set.new)] {
-        writeln!(out, "  {name}  {:#018x}  {}", descriptor.raw(), describe(descriptor, Layout::new(granule, level)))?;
+        writeln!(
+            out,
+            "  {name}  {:#018x}  {}",
+            descriptor.raw(),
+            describe(descriptor, change.format(granule).at(level))
+        )?;
     }
     Ok(())
 }

@@ -155,7 +155,7 @@ pub fn run(mut vm: Vm) -> ! {
     let mut window = Window::new(&mut vm, case.granule, case.change, access);
     window.discards = is_defined(&case, BbmLevel::from_mmfr2(ID_AA64MMFR2_EL1.get()));
     let size = case.change.window_size(case.granule);
-    barrier::mark::<{ mark::HINT }>([mark::WINDOW, vm.id_hash(), window.spot(0).va, size]);
+    barrier::mark::<{ mark::HINT }>([mark::WINDOW, vm.id_hash(), window.spot(0).va & !(size - 1), size]);
     if let Some(remedy) = case.remedy {
         let certain = remedy.is_guaranteed(case.stage2);
         cpu::CPUS.iter().for_each(|cpu| cpu.conflicts.try_first(remedy, certain, case.granule));

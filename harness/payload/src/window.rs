@@ -1,6 +1,7 @@
 //! The window of a case: where it stands, which its seed decides, what it maps to before and after, and what an access tells.
 //!
-//! Accesses go to a few *spots*, so that a round costs the same for a page and for 1 GiB: the first word of every
+//! Accesses go to a few *spots*, so that a round costs the same for a page and for 1 GiB (of a larger block, there is memory
+//! behind a part of it, and what is said here of the window goes for that part): the first word of every
 //! even sixteenth of the window and the last word of every odd one, both ends of the window among them; accesses
 //! across a seam go to the last four bytes of one sixteenth and the first four of the next, or, where something stays
 //! behind what changes, all to that seam. At each spot either frame
@@ -22,6 +23,7 @@ use vmsa::{
     descriptor::{Attributes, Descriptor},
     geometry::{Granule, Level},
     instance::{Access, Tells, Watch},
+    layout::Format,
     mark::Marks,
     outcome::{Kind, Phase},
     rule::HardwareUpdates,
@@ -139,16 +141,18 @@ impl Window {
     pub(crate) fn new(vm: &mut Vm, granule: Granule, change: Change, access: Access) -> Self {
         let info = vm.info;
         let base = stress::window_base(info.seed, vm.id_hash(), change.window_size(granule));
-        let level = change.level();
+        let (level, format) = (change.level(), change.format(granule));
         let old_oa = info.frames_base + change.margin() * info.frame_size;
         let new_oa = if change.moves() { old_oa + info.frame_size } else { old_oa };
+        // Where the memory is in a window that is larger than it.
+        let inside = old_oa & (change.window_size(granule) - 1);
         let sides = change.what().sides();
         let mut tree = |below: bool, oa, leaves| match level.next().filter(|_| below) {
-            Some(next) => vm.pool.tree(granule, next, oa, leaves),
+            Some(next) => vm.pool.tree(format, next, oa, leaves),
             None => 0,
         };
-        let trees =
-            [tree(sides.old.below, old_oa, change.old_leaf()), tree(sides.new.below, new_oa, change.new_leaf())];
+        let trees = [(sides.old, old_oa, change.old_leaf()), (sides.new, new_oa, change.new_leaf())]
+            .map(|(side, oa, leaf)| tree(side.below, oa - inside, leaf));
         let descriptors = change.descriptors(granule, old_oa, new_oa, trees);
         let uncached = !change.is_ordinary_memory();
 
@@ -158,7 +162,7 @@ impl Window {
             copy(old_oa, new_oa, change.window_size(granule));
         }
 
-        let space = Space::new(&mut vm.pool, granule);
+        let space = Space::new(&mut vm.pool, format);
         let ptes = space.slots(&mut vm.pool, base, level, change.entries(granule));
         // SAFETY: the window is all that the descriptors translate, and it is only accessed by probes.
         let whole = unsafe { Live::new(&ptes[..change.valid(granule)], base, level.size(granule), descriptors) };
@@ -168,18 +172,23 @@ impl Window {
         // Not next to the window, where neighbours are looked at; mostly below a table that is there already.
         let table = Level::L2.size(granule);
         let pressing = (base ^ change.window_size(granule).max(table) << 1) & !(table - 1);
-        press(&mut vm.pool, &space, granule, pressing);
-        vm.set_upper(&space, granule, sides.hardware);
+        press(&mut vm.pool, &space, format, pressing);
+        vm.set_upper(&space, sides.hardware);
 
         // Nobody asks for another table from here on.
         let watch = change.family().watch();
         let watched = [(info.frames_base, info.frames_base + info.frames * info.frame_size), vm.pool.rest()];
         let changed = change.changed(granule) as u64 * level.size(granule);
-        // Of a half the other half is looked at too.
-        let looked_at = if sides.behind == Behind::Nothing { change.window_size(granule) } else { changed };
+        // Of a half the other half is looked at too. What is looked at is memory; TLBIs may name the rest of a leaf as well.
+        let [looked_at, mapped] = match sides.behind {
+            Behind::Nothing => [change.frame_size(granule), change.window_size(granule)],
+            Behind::Leaves | Behind::Hole => [changed; 2],
+        };
         let sixteenth = looked_at >> SPOT_BITS;
         let new_frame = u64::from(!change.contents_equal());
-        let offset_of = |i: usize| i as u64 * sixteenth + if i.is_multiple_of(2) { 0 } else { sixteenth - 8 };
+        let offset_in =
+            |sixteenth: u64, i: usize| i as u64 * sixteenth + if i.is_multiple_of(2) { 0 } else { sixteenth - 8 };
+        let offset_of = |i| offset_in(sixteenth, i);
         if watch == Watch::Surroundings {
             for page in pages(watched) {
                 for offset in (0..SPOTS).map(|i| offset_of(i) % PAGE) {
@@ -199,9 +208,9 @@ impl Window {
             // Of a block another page than the one that is looked at: as good as any, and the one that shows a TLBI
             // which does not reach all of the block. Of what is below a table one address is not enough.
             let number = i;
-            let named = offset_of((i + 2) % SPOTS);
+            let named = offset_in(mapped >> SPOT_BITS, (i + 2) % SPOTS);
             let freed = match level.next().filter(|_| change.frees_table()) {
-                Some(next) => tables::path(granule, next, trees[0], base + offset),
+                Some(next) => tables::path(format, next, trees[0], base + inside + offset),
                 None => [None; 2],
             };
             let fill =
@@ -213,7 +222,7 @@ impl Window {
             };
             Spot {
                 freed: freed.map(|slot| slot.map(|slot| (slot, slot.load(Relaxed)))),
-                va: base + offset,
+                va: base + inside + offset,
                 named: base + (named & !(granule.page_size() - 1)),
                 old: word(0, old_oa),
                 new: word(new_frame, new_oa),
@@ -225,11 +234,11 @@ impl Window {
                 spots.each_ref().map(|spot| {
                     let offset = spot.va - base;
                     let slot = match level.next().filter(|_| below) {
-                        Some(next) => tables::path(granule, next, tree, spot.va).into_iter().flatten().last(),
+                        Some(next) => tables::path(format, next, tree, spot.va).into_iter().flatten().last(),
                         None => ptes.get((offset / level.size(granule)) as usize),
                     };
                     let slot = slot.expect("a leaf translates it");
-                    Marked { slot, pristine: leaf.descriptor(granule, oa + offset).raw() }
+                    Marked { slot, pristine: leaf.descriptor(format, oa + offset).raw() }
                 })
             };
             let leaves = [change.old_leaf(), change.new_leaf()];
@@ -485,10 +494,10 @@ impl Marking {
 }
 
 /// Maps [`PRESSING_PAGES`] pages from `first`, all to one page of zeros.
-fn press(pool: &mut Pool, space: &Space, granule: Granule, first: u64) {
+fn press(pool: &mut Pool, space: &Space, format: Format, first: u64) {
     let slots = space.slots(pool, first, Level::L3, PRESSING_PAGES.into());
     let leaf = Leaf { level: Level::L3, attributes: Attributes::NORMAL_RO };
-    let page = leaf.descriptor(granule, pool.page(granule)).raw();
+    let page = leaf.descriptor(format, pool.page(format.granule)).raw();
     slots.iter().for_each(|slot| slot.store(page, Relaxed));
 }
 

@@ -10,7 +10,7 @@
 //! |   |     |     |      |                                        BBM level presented at most
 //! |   |     |     |      observer: access and place
 //! |   |     |     method, or method~steps: these steps instead of the method's, a letter each (Sequence::parse)
-//! |   |     granule and geometry of the transition
+//! |   |     granule, with -lpa2 behind it if TCR_EL1.DS is set, and geometry of the transition
 //! |   transition
 //! regime
 //! selftest.NAME
@@ -21,6 +21,7 @@ use core::{fmt, str::FromStr};
 use crate::{
     change::{Change, Sides},
     geometry::{BbmLevel, Granule},
+    layout::Format,
     permission::{Operation, Privilege},
     remedy::Remedy,
     rule::HardwareUpdates,
@@ -494,7 +495,7 @@ impl Instance {
                     (Granule::K64, _) => MIDDLE,
                     _ => SMALL,
                 },
-                frame_size: case.change.window_size(case.granule).max(MIN_FRAME),
+                frame_size: case.change.frame_size(case.granule).max(MIN_FRAME),
                 frames: if case.change.moves() { 2 } else { 1 } + 2 * case.change.margin(),
                 cap: case.cap,
                 contain: false,
@@ -524,7 +525,7 @@ impl fmt::Display for Instance {
         match self {
             Self::Case(c) => {
                 let family = c.change.family();
-                write!(f, "{}.{family}.{}-{}.{}", c.regime, c.granule, c.change, c.method)?;
+                write!(f, "{}.{family}.{}-{}.{}", c.regime, c.change.format(c.granule), c.change, c.method)?;
                 if let Some(script) = c.script {
                     write!(f, "~{script}")?;
                 }
@@ -588,7 +589,12 @@ impl FromStr for Instance {
         let geometry = part("geometry")?;
         let (granule, geometry) = geometry.split_once('-').ok_or(IdError::Unknown("geometry"))?;
         let granule = Granule::ALL.into_iter().find(|g| g.name() == granule).ok_or(IdError::Unknown("granule"))?;
+        let (wide, geometry) = match geometry.split_once('-') {
+            Some((Format::WIDE, geometry)) => (true, geometry),
+            _ => (false, geometry),
+        };
         let change = Change::parse(family, geometry)
+            .map(|change| if wide { change.wide() } else { change })
             .filter(|change| change.exists(granule))
             .ok_or(IdError::Unknown("geometry, for this granule,"))?;
         let method = part("method")?;
@@ -621,6 +627,11 @@ impl FromStr for Instance {
         if let Some(s2) = modifier.and_then(Stage2::parse) {
             if s2 == Stage2::Blocks {
                 return Err(IdError::Unknown("modifier (blocks are the default and not spelled)"));
+            }
+            if s2 == Stage2::Off && change.is_partial(granule) {
+                return Err(IdError::Unknown(
+                    "modifier, for this transition: what is behind the window is not all memory",
+                ));
             }
             stage2 = s2;
             modifier = parts.next();
@@ -670,6 +681,7 @@ mod tests {
             "el1.protect.4k-l2-xn-x.bbm.fetch-remote.cap1",
             "el1.remap.4k-l3-rw.bbm~0sB1di.load-remote",
             "el1.merge.4k-l1-l3.direct-notlbi~0nnMX1dddi.store-remote.s2off.cap0",
+            "el1.split.16k-lpa2-l2.nt.load-remote",
             "el1.recover.4k-l2-split.direct.load-remote.s2off.cap1.by-vmalls12e1",
             "selftest.conflict-el2-for-el1",
         ] {
@@ -689,6 +701,10 @@ mod tests {
             ("el1.split.4k-l3.bbm.load-local", IdError::Unknown("geometry, for this granule,")),
             ("el1.split.4k-l0.bbm.load-local", IdError::Unknown("geometry, for this granule,")),
             ("el1.split.64k-l1.bbm.load-local", IdError::Unknown("geometry, for this granule,")),
+            ("el1.split.64k-lpa2-l2.bbm.load-local", IdError::Unknown("geometry, for this granule,")),
+            ("el1.split.4k-lpa2.bbm.load-local", IdError::Unknown("geometry, for this granule,")),
+            ("el1.split.4k-lpa2-lpa2-l2.bbm.load-local", IdError::Unknown("geometry, for this granule,")),
+            ("el1.shareability.4k-lpa2-l3-is-os.bbm.load-local", IdError::Unknown("geometry, for this granule,")),
             ("el1.merge.4k-l2.bbm-af.load-local", IdError::Unknown("method, for this transition,")),
             ("el1.protect.4k-l3-rw-ro.nt.load-local", IdError::Unknown("method, for this transition,")),
             ("el1.split.4k-l2.bbm~.load-local", IdError::Unknown("steps")),

@@ -98,7 +98,7 @@ impl Profile {
         name: "benign",
         midr: 0x001f_b000,
         bbm: BbmLevel::L2,
-        lpa2: false,
+        lpa2: true,
         nt: Nt::Walk,
         size: Answers::EITHER,
         other: Answers::EITHER,
@@ -153,6 +153,7 @@ impl Profile {
             name: "ideal-l1-fault",
             midr: 0x001f_b020,
             bbm: BbmLevel::L1,
+            lpa2: false,
             nt: Nt::Fault,
             size: Answers::ANY,
             other: Answers::ANY,
@@ -162,7 +163,6 @@ impl Profile {
             name: "ideal-l1-walk",
             midr: 0x001f_b030,
             bbm: BbmLevel::L1,
-            lpa2: true,
             nt: Nt::Walk,
             size: Answers::ANY,
             other: Answers::ANY,
@@ -179,7 +179,6 @@ impl Profile {
         Self {
             name: "ideal-l2-quiet",
             midr: 0x001f_b050,
-            lpa2: true,
             nt: Nt::Fault,
             size: Answers::EITHER,
             other: Answers::EITHER,
@@ -189,7 +188,6 @@ impl Profile {
             name: "ideal-l3",
             midr: 0x001f_b060,
             bbm: BbmLevel::L3,
-            lpa2: true,
             size: Answers::EITHER,
             other: Answers::OR_ABORT,
             ..Self::IDEAL
@@ -346,6 +344,12 @@ defects! {
     RangeUnsigned = "range-unsigned" on "ideal-l2-quiet",
     /// A range TLBI leaves cached Table descriptors although it is not a last-level form.
     RangeKeepsTables = "range-keeps-tables" on "ideal-l2-quiet",
+    /// A range TLBI counts BaseADDR in pages, also with TCR_EL1.DS.
+    RangeBaseByPage = "range-base-by-page" on "ideal-l2-quiet",
+    /// A TLBI by VA leaves the blocks that only FEAT_LPA2 has.
+    LargestBlocksKept = "largest-blocks-kept" on "ideal-l2-quiet",
+    /// A TLBI with the TTL hint of a level that has leaves only with FEAT_LPA2 removes nothing.
+    LargestTtlIgnored = "largest-ttl-ignored" on "ideal-l2-quiet",
     /// A TLBI by VA removes a page of 16K or 64K only if it names the page's first 4 KiB.
     PageByFirst4K = "page-by-first-4k" on "ideal-l2-quiet",
     /// A TLBI with a TTL hint leaves blocks, also where the hint is right.

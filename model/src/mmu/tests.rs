@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use vmsa::{
     Granule, Level,
     descriptor::{Attributes, Descriptor, DescriptorKind, contiguous_group},
+    layout::{Layout, Width},
 };
 
 use super::*;
@@ -964,6 +965,23 @@ fn shows(defect: Defect, world: &mut World) -> bool {
             let tlbi = if defect == Defect::RangeIn4K { range } else { vae1is(WINDOW + 0x3000) };
             stale(world, &[Step::Store(slot, 0), ISH, tlbi, ISH], &[WINDOW])
         }
+        Defect::RangeBaseByPage | Defect::LargestBlocksKept | Defect::LargestTtlIgnored => {
+            // With TCR_EL1.DS, a page, or a block of 512 GiB.
+            let level = if defect == Defect::RangeBaseByPage { Level::L3 } else { Level::L0 };
+            let layout = Layout { width: Width::Bits52, ..Layout::new(Granule::K4, level) };
+            world.context.tcr_el1 |= 1 << 59;
+            world.sync();
+            world.place(level, WINDOW, layout.leaf(OLD, RW).raw());
+            let slot = world.slot(level, WINDOW);
+            world.churn(&[WINDOW], 2);
+            let tlbi = match defect {
+                Defect::RangeBaseByPage => Step::Tlbi(0, 2, 1, WINDOW >> 16 | 1 << 46 | ASID << 48),
+                Defect::LargestBlocksKept => vae1is(WINDOW),
+                _ => Step::Tlbi(0, 3, 1, WINDOW >> 12 | 0b0100 << 44 | ASID << 48),
+            };
+            world.run(&[Step::Store(slot, 0), ISH, tlbi, ISH], &[WINDOW]);
+            world.churn(&[WINDOW], 2).iter().any(|(_, seen)| seen.is_ok())
+        }
         Defect::RangeUnsigned => {
             let slot = page(world);
             let upper = 0xffff << 48 | WINDOW;
@@ -1544,7 +1562,7 @@ fn operands_name_leaves_of_every_granule_and_level() {
 fn output_and_input_addresses_have_52_bits() {
     const HIGH: u64 = 0b1011 << 48;
     const M1: Level = Level::new(-1).expect("a level");
-    let (wide, narrow) = (profile("ideal-l3"), profile("ideal-l2-abort"));
+    let (wide, narrow) = (profile("ideal-l3"), profile("ideal-l1-fault"));
     let world = |profile, granule: Granule| {
         let mut world = World::new(profile, 1, granule, false);
         let tcr = world.context.tcr_el1 & !(0x3f | 7 << 32);

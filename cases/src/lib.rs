@@ -23,8 +23,8 @@ use vmsa::{
 };
 
 use Access::{
-    At, Atomic, Dc, Exclusive, Fetch, Load, Misaligned, OtherLoad, OtherStore, Store, Unaligned, UserLoad, UserStore,
-    Walk,
+    At, Atomic, Dc, Exclusive, Fetch, Load, Misaligned, OtherLoad, OtherStore, Store, Unaligned, UserFetch, UserLoad,
+    UserStore, Walk,
 };
 use Method::{Bbm, BbmAf, BbmCas, Direct, DirectCas, DirectNotlbi, Nt, NtCas};
 use Place::{All, Local, Remote};
@@ -281,6 +281,7 @@ const ROWS: &[Row] = &{
         row(&[Split], &[L2], &[Bbm, Nt, Direct], &[Atomic, Exclusive, Unaligned, Walk, Dc]),
         row(&[Split], &[L2], &[Bbm, Nt, Direct], &[At]).places(&[Local]),
         row(&[Split], &[L2], &[Bbm, Nt, Direct], &[Load, Store]).places(&[All]),
+        row(&[SplitUserX], &[L2], &[Bbm, Nt, Direct], &[UserFetch]),
         //
         row(&[Merge], &[L1, L2], RESIZE, &[Load, Store]),
         row(&[Merge], &[L1], RESIZE, &[Load, Store]).down_to(L3),
@@ -289,6 +290,7 @@ const ROWS: &[Row] = &{
         row(&[Merge], &[L2], RESIZE, &[Load, Store]).granules(LARGER),
         row(&[Merge], &[L2], &[Bbm, Nt, Direct], &[Atomic, Exclusive, Unaligned, Walk, Dc]),
         row(&[Merge], &[L2], &[Bbm, Nt, Direct], &[Load, Store]).places(&[All]),
+        row(&[MergeUserX], &[L2], &[Bbm, Nt, Direct], &[UserFetch]),
         //
         row(&[RemapRw], &[L3, L2], REPLACE, &[Load, Store]),
         row(&[RemapRoSame], &[L3, L2], REPLACE, &[Load, Store]),
@@ -297,6 +299,7 @@ const ROWS: &[Row] = &{
         row(&[RemapRw], &[L3, L2], UPDATE, &[Load, Store]).granules(LARGER),
         row(&[RemapRw], &[L3, L2], &[Bbm, Direct], &[Atomic, Exclusive, At, Walk]),
         row(&[RemapRw], &[L3], &[Bbm, DirectNotlbi], &[Load, Store]).places(&[All]),
+        row(&[RemapUserX], &[L3, L2], &[Bbm, DirectNotlbi], &[UserFetch]),
         row(&[RemapNext], &[L3, L2], BBM, &[Unaligned]),
         row(&[RemapNext], &[L3], BBM, &[Unaligned]).granules(LARGER),
         row(&[RemapOutRw, RemapOutRoSame], &[L2], &[Bbm, Direct], &[Load, Store]),
@@ -319,6 +322,10 @@ const ROWS: &[Row] = &{
         row(&[UserGrant, UserRevoke], &[L3], &[Direct], &[Load, Store]),
         row(&[UserRwRo, UserRoRw], &[L3, L2], UPDATE, &[UserStore]),
         row(&[UserRwRo], &[L3], &[Direct], &[UserLoad, Store]),
+        row(&[UserXXn, UserXnX], &[L3, L2], UPDATE, &[UserFetch]),
+        row(&[UserXXn, UserXnX], &[L3], &[Direct], &[UserFetch]).granules(LARGER).remote(),
+        row(&[UserXXn], &[L3], &[Direct], &[UserFetch]).places(&[All]),
+        row(&[UserXXn], &[L3], &[Direct], &[UserLoad, Load]).remote(),
         //
         row(&[Fold, Unfold], &[L3, L2], UPDATE, &[Load, Store]),
         row(&[Fold, Unfold], &[L3, L2], &[Bbm, Direct], &[Load]).granules(LARGER),
@@ -367,6 +374,7 @@ const ROWS: &[Row] = &{
         // E6: Cortex-A715 2645198, a wrong ESR or FAR of the Permission fault behind a change to not executable.
         row(&[ExecUxnSet, ExecUxnClear], &[L3, L2], &[Direct], &[Fetch]),
         row(&[ExecXnSet, ExecXnClear], &[L3, L2], &[Bbm, Direct], &[Fetch]),
+        row(&[ExecUxnSet, ExecUxnClear, ExecXnSet, ExecXnClear], &[L3, L2], &[Direct], &[UserFetch]),
         row(&[ExecXnSet], &[L3, L2], &[Direct], &[Fetch]).granules(LARGER).remote(),
         //
         row(&[GlobalClear, GlobalSet], &[L3, L2], &[Bbm, Direct], &[Load, Store]),

@@ -26,6 +26,7 @@ use vmsa::{
     layout::Format,
     mark::Marks,
     outcome::{Kind, Phase},
+    permission::Operation,
     rule::HardwareUpdates,
     sequence::{Step, Write},
     stress::{self, PRESSING_PAGES},
@@ -544,12 +545,13 @@ impl Word {
             let alias = word_at(base + offset);
             let signature = signature(frame, offset);
             let (contents, shows) = match access {
-                Access::Fetch => (MOVZ_X0 | (signature & 0xffff) << 5 | RET << 32, signature & 0xffff),
+                Access::Fetch => (returning(signature, RET), signature & 0xffff),
+                Access::UserFetch => (returning(signature, SVC), signature & 0xffff),
                 Access::At => (signature, (base + offset) & PAR_PA),
                 _ => (signature, signature),
             };
             alias.store(contents, Relaxed);
-            if access == Access::Fetch {
+            if access.operation() == Operation::Execute {
                 cache::sync_code((base + offset) as usize, 8);
             }
             let word = Self { alias, contents, shows };
@@ -591,6 +593,13 @@ impl Word {
 const MOVZ_X0: u64 = 0xd280_0000;
 /// RET.
 const RET: u64 = 0xd65f_03c0;
+/// SVC #0.
+const SVC: u64 = 0xd400_0001;
+
+/// Code that returns the low 16 bits of `signature` by this instruction.
+const fn returning(signature: u64, by: u64) -> u64 {
+    MOVZ_X0 | (signature & 0xffff) << 5 | by << 32
+}
 
 /// Top bits of both halves of a signature, and of no token: a half tells which it is from.
 const SIGNED: u64 = 1 << 63 | 1 << 31;

@@ -154,6 +154,8 @@ const NOT_GLOBAL: Attributes = Attributes { not_global: true, ..RW };
 const CLEAN: Attributes = Attributes { dbm: true, ..RO };
 /// Writable-dirty.
 const DIRTY: Attributes = Attributes { dbm: true, ..RW };
+/// Read-only and executable at EL0.
+const USER_RX: Attributes = Attributes { el0_execute: true, ..USER_RO };
 /// Executable at EL1 and at EL0.
 const ALL_X: Attributes = Attributes { el0_execute: true, ..RX };
 
@@ -219,10 +221,16 @@ macro_rules! whats {
 whats! {
     /// A block becomes tables whose leaves map the same.
     Split: Split, "" = sides(at(RW), below(RW));
+    /// A block that EL0 executes becomes tables whose leaves map the same.
+    SplitUserX: Split, "user-x" = sides(at(USER_RX), below(USER_RX));
     /// Tables become a block that maps the same.
     Merge: Merge, "" = sides(below(RW), at(RW));
+    /// Tables whose leaves EL0 executes become a block that maps the same.
+    MergeUserX: Merge, "user-x" = sides(below(USER_RX), at(USER_RX));
     /// A leaf gets another output address, writable before and after.
     RemapRw: Remap, "rw" = sides(at(RW), at(RW).second());
+    /// A leaf that EL0 executes gets another output address, where other code is.
+    RemapUserX: Remap, "user-x" = sides(at(USER_RX), at(USER_RX).second());
     /// A leaf gets another output address, and the next leaf keeps its own.
     RemapNext: Remap, "next" = sides(at(RW), at(RW).second()).behind(Behind::Leaves);
     /// A leaf gets another output address, read-only, where the same contents are.
@@ -257,6 +265,10 @@ whats! {
     UserRwRo: User, "rw-ro" = sides(at(USER_RW), at(USER_RO));
     /// A leaf of EL0 becomes writable.
     UserRoRw: User, "ro-rw" = sides(at(USER_RO), at(USER_RW));
+    /// A leaf of EL0 becomes not executable there (UXN).
+    UserXXn: User, "x-xn" = sides(at(USER_RX), at(USER_RO));
+    /// A leaf of EL0 becomes executable there (UXN).
+    UserXnX: User, "xn-x" = sides(at(USER_RO), at(USER_RX));
     /// The leaves of a group get the Contiguous bit.
     Fold: Fold, "" = sides(at(RW), at(CONTIG)).group(Group::All);
     /// The leaves of a Contiguous group lose the bit.

@@ -222,6 +222,8 @@ words! {
         Dc = "dc",
         /// A 64-bit load behind a TLBI of the observer's own: always by a walk through the tables.
         Walk = "walk",
+        /// An instruction fetch at EL0: a jump into the window, from where an SVC leads back.
+        UserFetch = "user-fetch",
         /// A load with EL0's permissions: LDTR.
         UserLoad = "user-load",
         /// A store with EL0's permissions: STTR.
@@ -250,7 +252,7 @@ impl Access {
     #[must_use]
     pub const fn privilege(self) -> Privilege {
         match self {
-            Self::UserLoad | Self::UserStore => Privilege::El0,
+            Self::UserFetch | Self::UserLoad | Self::UserStore => Privilege::El0,
             _ => Privilege::El1,
         }
     }
@@ -259,7 +261,7 @@ impl Access {
     #[must_use]
     pub const fn operation(self) -> Operation {
         match self {
-            Self::Fetch => Operation::Execute,
+            Self::Fetch | Self::UserFetch => Operation::Execute,
             _ if self.stores() => Operation::Write,
             _ => Operation::Read,
         }
@@ -285,7 +287,9 @@ impl Access {
     /// and exclusive ones only where the memory is Normal, Write-Back and Inner Shareable.
     #[must_use]
     pub const fn fits(self, change: Change) -> bool {
-        change.is_ordinary_memory() || !matches!(self, Self::Atomic | Self::Exclusive | Self::Unaligned | Self::Fetch)
+        let everywhere =
+            !matches!(self, Self::Atomic | Self::Exclusive | Self::Unaligned | Self::Fetch | Self::UserFetch);
+        change.is_ordinary_memory() || everywhere
     }
 }
 

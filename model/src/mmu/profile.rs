@@ -312,6 +312,8 @@ defects! {
     ReadOnlyKept = "read-only-kept" on "ideal-l2-quiet",
     /// A TLBI by VA leaves executable entries to instruction fetches.
     ExecuteKept = "execute-kept" on "ideal-l2-quiet",
+    /// A TLBI by VA leaves entries that EL0 executes to EL0's instruction fetches.
+    UserExecuteKept = "user-execute-kept" on "ideal-l2-quiet",
     /// Hardware updates of AF and dirty state are stores of the descriptor as it was walked, some time later (E5).
     UpdateMisplaced = "update-misplaced" on "ideal-l2-quiet",
     /// The halves of an access may be served from before and from after a TLBI, once.
@@ -372,6 +374,8 @@ defects! {
     SeamByFirst = "seam-by-first" on "ideal-l2-quiet",
     /// LDTR and STTR have EL1's permissions if the TLB has an entry for them.
     UnprivilegedIgnored = "unprivileged-ignored" on "ideal-l2-quiet",
+    /// EL0 executes by EL1's permission, PXN for UXN, if the TLB has an entry.
+    PxnForUxn = "pxn-for-uxn" on "ideal-l2-quiet",
     /// A hardware update leaves exclusive monitors set: a store-exclusive to the descriptor loses it (E5).
     UpdateKeepsMonitors = "update-keeps-monitors" on "ideal-l2-quiet",
     /// A load makes a clean descriptor dirty.

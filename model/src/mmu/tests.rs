@@ -901,6 +901,22 @@ fn shows(defect: Defect, world: &mut World) -> bool {
             stale(world, &[Step::Store(slot, with_attributes(RW)), ISH, vae1is(WINDOW), ISH], &[WINDOW]);
             world.access(1, WINDOW, Kind::Fetch).is_ok()
         }
+        Defect::UserExecuteKept | Defect::PxnForUxn => {
+            let slot = page(world);
+            let fetch = |world: &mut World| {
+                let request = Request { va: WINDOW, kind: Kind::Fetch, el: 0, privileged: false, pan: false };
+                world.mmus[1].translate(request, &world.context, &mut world.memory, &mut world.choices).is_ok()
+            };
+            if defect == Defect::PxnForUxn {
+                world.memory.words.insert(slot, with_attributes(Attributes { el1_execute: true, ..RW }));
+                world.churn(&[WINDOW], 1);
+                return fetch(world);
+            }
+            world.memory.words.insert(slot, with_attributes(Attributes { el0_execute: true, ..RW }));
+            assert!(fetch(world));
+            stale(world, &[Step::Store(slot, with_attributes(RW)), ISH, vae1is(WINDOW), ISH], &[WINDOW]);
+            fetch(world)
+        }
         Defect::UpdateMisplaced => {
             let slot = page(world);
             world.context.tcr_el1 |= 1 << 39;

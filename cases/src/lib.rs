@@ -23,8 +23,8 @@ use vmsa::{
 };
 
 use Access::{
-    At, Atomic, Dc, Exclusive, Fetch, Load, Misaligned, OtherLoad, OtherStore, Store, Unaligned, UserLoad, UserStore,
-    Walk,
+    At, Atomic, Dc, Exclusive, Fetch, Load, Misaligned, OtherLoad, OtherStore, Store, Unaligned, UserFetch, UserLoad,
+    UserStore, Walk,
 };
 use Method::{Bbm, BbmAf, BbmCas, Direct, DirectCas, DirectNotlbi, Nt, NtCas};
 use Place::{All, Local, Remote};
@@ -33,6 +33,8 @@ use Place::{All, Local, Remote};
 struct Row {
     regime: Regime,
     granules: &'static [Granule],
+    /// Whether descriptors are those of FEAT_LPA2.
+    wide: bool,
     whats: &'static [What],
     levels: &'static [Level],
     /// Level of the leaves below a table, where it is not the next.
@@ -87,6 +89,7 @@ const fn remedy(stage2: Stage2, remedy: Remedy) -> Variant {
     Variant { remedy: Some(remedy), ..variant(stage2, None) }
 }
 
+const L0: Level = Level::L0;
 const L1: Level = Level::L1;
 const L2: Level = Level::L2;
 const L3: Level = Level::L3;
@@ -120,6 +123,9 @@ const STAGE1: &[Variant] = &[stage1(Stage1::Pages), stage1(Stage1::Off)];
 /// The granules other than 4K.
 const LARGER: &[Granule] = &[Granule::K16, Granule::K64];
 
+/// Those that have descriptors of FEAT_LPA2.
+const LPA2: &[Granule] = &[Granule::K4, Granule::K16];
+
 /// Cases of `whats` at `levels` of the 4K granule under observers here and on one other PE, in plain circumstances.
 const fn row(
     whats: &'static [What],
@@ -131,6 +137,7 @@ const fn row(
     Row {
         regime: Regime::El1,
         granules: &[Granule::K4],
+        wide: false,
         whats,
         levels,
         leaf: None,
@@ -157,6 +164,11 @@ impl Row {
     /// The same in other granules, as far as they have such levels.
     const fn granules(self, granules: &'static [Granule]) -> Self {
         Self { granules, ..self }
+    }
+
+    /// The same in descriptors of FEAT_LPA2, in the granules that have them and such levels.
+    const fn lpa2(self) -> Self {
+        Self { wide: true, ..self.granules(LPA2) }
     }
 
     /// The same with leaves at `leaf`.
@@ -190,6 +202,7 @@ impl Row {
             self.whats.iter().flat_map(move |&what| {
                 let change = move |level| {
                     let change = Change::new(what, level);
+                    let change = if self.wide { change.wide() } else { change };
                     self.leaf.map_or(change, |leaf| change.down_to(leaf))
                 };
                 let changes = self.levels.iter().map(move |&level| (granule, change(level)));
@@ -263,6 +276,9 @@ const BY_VA: &[Op] = &[Op::Vae1, Op::Vaae1, Op::Vale1, Op::Vaale1];
 const PLAIN_OPS: &[Op] = &[Op::Vmalle1, Op::Aside1, Op::Vae1, Op::Vaae1, Op::Vale1, Op::Vaale1];
 /// The forms by range.
 const BY_RANGE: &[Op] = &[Op::Rvae1, Op::Rvaae1, Op::Rvale1, Op::Rvaale1];
+/// Of all levels and any ASID; of the last level and one ASID.
+const TWO_BY_VA: &[Op] = &[Op::Vaae1, Op::Vale1];
+const TWO_BY_RANGE: &[Op] = &[Op::Rvaae1, Op::Rvale1];
 /// Those that other PEs obey.
 const BROADCAST: &[Scope] = &[Scope::Inner, Scope::Outer];
 const INNER: &[Scope] = &[Scope::Inner];
@@ -284,6 +300,7 @@ const ROWS: &[Row] = &{
         row(&[Split], &[L2], &[Bbm, Nt, Direct], &[Atomic, Exclusive, Unaligned, Walk, Dc]),
         row(&[Split], &[L2], &[Bbm, Nt, Direct], &[At]).places(&[Local]),
         row(&[Split], &[L2], &[Bbm, Nt, Direct], &[Load, Store]).places(&[All]),
+        row(&[SplitUserX], &[L2], &[Bbm, Nt, Direct], &[UserFetch]),
         //
         row(&[Merge], &[L1, L2], RESIZE, &[Load, Store]),
         row(&[Merge], &[L1], RESIZE, &[Load, Store]).down_to(L3),
@@ -292,6 +309,7 @@ const ROWS: &[Row] = &{
         row(&[Merge], &[L2], RESIZE, &[Load, Store]).granules(LARGER),
         row(&[Merge], &[L2], &[Bbm, Nt, Direct], &[Atomic, Exclusive, Unaligned, Walk, Dc]),
         row(&[Merge], &[L2], &[Bbm, Nt, Direct], &[Load, Store]).places(&[All]),
+        row(&[MergeUserX], &[L2], &[Bbm, Nt, Direct], &[UserFetch]),
         //
         row(&[RemapRw], &[L3, L2], REPLACE, &[Load, Store]),
         row(&[RemapRoSame], &[L3, L2], REPLACE, &[Load, Store]),
@@ -300,6 +318,7 @@ const ROWS: &[Row] = &{
         row(&[RemapRw], &[L3, L2], UPDATE, &[Load, Store]).granules(LARGER),
         row(&[RemapRw], &[L3, L2], &[Bbm, Direct], &[Atomic, Exclusive, At, Walk]),
         row(&[RemapRw], &[L3], &[Bbm, DirectNotlbi], &[Load, Store]).places(&[All]),
+        row(&[RemapUserX], &[L3, L2], &[Bbm, DirectNotlbi], &[UserFetch]),
         row(&[RemapNext], &[L3, L2], BBM, &[Unaligned]),
         row(&[RemapNext], &[L3], BBM, &[Unaligned]).granules(LARGER),
         row(&[RemapOutRw, RemapOutRoSame], &[L2], &[Bbm, Direct], &[Load, Store]),
@@ -322,6 +341,10 @@ const ROWS: &[Row] = &{
         row(&[UserGrant, UserRevoke], &[L3], &[Direct], &[Load, Store]),
         row(&[UserRwRo, UserRoRw], &[L3, L2], UPDATE, &[UserStore]),
         row(&[UserRwRo], &[L3], &[Direct], &[UserLoad, Store]),
+        row(&[UserXXn, UserXnX], &[L3, L2], UPDATE, &[UserFetch]),
+        row(&[UserXXn, UserXnX], &[L3], &[Direct], &[UserFetch]).granules(LARGER).remote(),
+        row(&[UserXXn], &[L3], &[Direct], &[UserFetch]).places(&[All]),
+        row(&[UserXXn], &[L3], &[Direct], &[UserLoad, Load]).remote(),
         //
         row(&[Fold, Unfold], &[L3, L2], UPDATE, &[Load, Store]),
         row(&[Fold, Unfold], &[L3, L2], &[Bbm, Direct], &[Load]).granules(LARGER),
@@ -370,6 +393,7 @@ const ROWS: &[Row] = &{
         // E6: Cortex-A715 2645198, a wrong ESR or FAR of the Permission fault behind a change to not executable.
         row(&[ExecUxnSet, ExecUxnClear], &[L3, L2], &[Direct], &[Fetch]),
         row(&[ExecXnSet, ExecXnClear], &[L3, L2], &[Bbm, Direct], &[Fetch]),
+        row(&[ExecUxnSet, ExecUxnClear, ExecXnSet, ExecXnClear], &[L3, L2], &[Direct], &[UserFetch]),
         row(&[ExecXnSet], &[L3, L2], &[Direct], &[Fetch]).granules(LARGER).remote(),
         //
         row(&[GlobalClear, GlobalSet], &[L3, L2], &[Bbm, Direct], &[Load, Store]),
@@ -441,6 +465,35 @@ const ROWS: &[Row] = &{
         row(&[RecoverSplit, RecoverMerge], &[L2], &[Direct], &[Store]).remote().under(FEW_REMEDIES),
         row(&[RecoverSplit, RecoverMerge], &[L2], &[Nt], &[Load]).remote().under(FEW_REMEDIES),
         row(&[RecoverSplit, RecoverFold], &[L2], &[Direct], &[Load]).granules(LARGER).remote().under(FEW_REMEDIES),
+        // FEAT_LPA2: what a walk and a TLBI do otherwise with TCR_EL1.DS, at least once each.
+        row(&[Split, Merge], &[L2], &[Bbm, Nt, Direct], &[Load]).lpa2(),
+        row(&[RemapRw], &[L3, L2], &[Bbm, DirectNotlbi], &[Load]).lpa2(),
+        row(&[RemapRw], &[L3], BBM, &[At]).lpa2().places(&[Local]),
+        row(&[ProtectRwRo], &[L3], UPDATE, &[Store]).lpa2().remote(),
+        row(&[ProtectXXn], &[L3], &[Direct], &[Fetch]).lpa2().remote(),
+        row(&[Fold, Unfold], &[L3, L2], &[Direct], &[Load]).lpa2().remote(),
+        row(&[ContigRemap], &[L3], BBM, &[Load]).lpa2(),
+        row(&[RetypeWbDevice, CacheWbNc], &[L3], BBM, &[Load]).lpa2().remote(),
+        row(&[AgeClear], &[L3], &[Direct], &[Load]).lpa2().remote(),
+        row(&[HwAgeClear], &[L3], &[DirectCas], &[Load]).lpa2().remote(),
+        row(&[DirtyClean], &[L3], &[DirectCas], &[Store]).lpa2().remote(),
+        // The blocks that come with it, of 512 and of 64 GiB. Of 1 GiB, those of 4K are there without it.
+        row(&[Split, Merge], &[L0], &[Bbm, Nt, Direct], &[Load]).lpa2(),
+        row(&[Split, Merge], &[L1], &[Bbm, Nt, Direct], &[Load]).lpa2().granules(&[Granule::K16]),
+        row(&[ProtectRwRo], &[L0], UPDATE, &[Store]).lpa2().remote(),
+        row(&[ProtectRwRo], &[L1], UPDATE, &[Store]).lpa2().granules(&[Granule::K16]).remote(),
+        // And the TTL hints of their levels.
+        row(&[TlbiProtect], &[L0, L1], BBM, &[Store]).lpa2().remote().by(BY_VA, INNER, XS, Aim::Hint),
+        row(&[TlbiProtect], &[L0, L1], BBM, &[Store]).lpa2().remote().by(TWO_BY_VA, INNER, XS, Aim::Hit),
+        row(&[TlbiProtect], &[L0, L1], BBM, &[Store]).lpa2().remote().by(TWO_BY_VA, INNER, XS, Aim::Level),
+        // A range begins at a multiple of 64 KiB.
+        row(&[RangeRemap], &[L3], BBM, &[Load]).lpa2().remote().by(BY_RANGE, INNER, XS, Aim::Hit),
+        row(&[RangeRemap], &[L3], BBM, &[Load]).lpa2().places(&[Local]).by(TWO_BY_RANGE, HERE, XS, Aim::Hit),
+        row(&[RangeRemap], &[L2], BBM, &[Load]).lpa2().remote().by(TWO_BY_RANGE, INNER, XS, Aim::Hit),
+        row(&[RangeRemap], &[L3], BBM, &[Load]).lpa2().remote().by(TWO_BY_RANGE, INNER, XS, Aim::Page),
+        row(&[RangeRemap], &[L3], BBM, &[Load]).lpa2().remote().by(TWO_BY_RANGE, INNER, XS, Aim::Level),
+        row(&[RangeProtect], &[L0, L1], BBM, &[Store]).lpa2().remote().by(TWO_BY_RANGE, INNER, XS, Aim::Hit),
+        row(&[Freed], &[L2], BBM, &[Load]).lpa2().by(&[Op::Rvaae1], INNER, XS, Aim::Hit),
         //
         row(&[Split, Merge], &[L1, L2], RESIZE, &[Load, Store]).of_stage2(),
         row(&[Split], &[L1, L2], &[BbmAf], &[Load, Store]).of_stage2(),

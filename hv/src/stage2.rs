@@ -6,7 +6,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use vmsa::{Granule, Level, change::Leaf, descriptor::Descriptor, instance::Regime};
+use vmsa::{Granule, Level, change::Leaf, descriptor::Descriptor, instance::Regime, layout::Format};
 
 use crate::platform::Range;
 
@@ -160,7 +160,7 @@ impl Stage2 {
             let oa = oa + n * level.size(self.granule);
             let descriptor = match level.next().filter(|_| level != leaf.level) {
                 Some(next) => Descriptor::table(self.tree(next, oa, leaf)?),
-                None => leaf.descriptor_in(Regime::S2, self.granule, oa),
+                None => leaf.descriptor_in(Regime::S2, Format::new(self.granule), oa),
             };
             slot.store(descriptor.raw(), Ordering::Relaxed);
         }

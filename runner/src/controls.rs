@@ -7,11 +7,12 @@
 //! whether the results count. No architecture makes a TLB keep anything, so one control that shows nothing proves
 //! nothing; a run in which none of them showed anything cannot have seen a missing TLBI either.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::BTreeSet};
 
 use vmsa::{
-    Granule, Instance,
+    Instance,
     instance::{Access, Case, Family, Method, Place, Selftest, Stage2},
+    layout::Format,
     outcome::End,
     verdict::{self, Control},
 };
@@ -30,7 +31,11 @@ const MOST: usize = 6;
 const SHOWN: f64 = 0.05;
 
 /// What an added control should have in common with the instances it controls.
-type Sort = (Granule, Family, Access);
+type Sort = (Format, Family, Access);
+
+const fn format(case: &Case) -> Format {
+    case.change.format(case.granule)
+}
 
 fn must_show(instance: &Instance) -> Option<&Case> {
     match instance {
@@ -40,22 +45,22 @@ fn must_show(instance: &Instance) -> Option<&Case> {
 }
 
 /// The controls that `selected` lacks on the platform `kind`: the selftests in which nothing may be seen, and for each
-/// granule and family, as far as `MOST` goes, the nearest instance of the catalogue that must show a missing TLBI and
+/// format of tables and family, as far as `MOST` goes, the nearest instance of the catalogue that must show a missing TLBI and
 /// can do so there; and for each granule in which forms of TLBI are tested one that misses. None, if there is nothing but selftests.
 #[must_use]
 pub fn missing(kind: &str, selected: &[Instance]) -> Vec<Instance> {
     let mut sorts: Vec<Sort> = vec![];
     for instance in selected {
         let Instance::Case(case) = instance else { continue };
-        let same = |(granule, family, _): &Sort| (*granule, *family) == (case.granule, case.change.family());
+        let same = |(format, family, _): &Sort| (*format, *family) == (self::format(case), case.change.family());
         if !sorts.iter().any(same) {
-            sorts.push((case.granule, case.change.family(), case.observer.access));
+            sorts.push((format(case), case.change.family(), case.observer.access));
         }
     }
     if sorts.is_empty() {
         return vec![];
     }
-    // One of each granule comes before a second one of any.
+    // One of each format comes before a second one of any.
     let again: Vec<bool> = (0..sorts.len()).map(|i| sorts[..i].iter().any(|sort| sort.0 == sorts[i].0)).collect();
     let mut order: Vec<usize> = (0..sorts.len()).collect();
     order.sort_by_key(|&i| again[i]);
@@ -70,9 +75,9 @@ pub fn missing(kind: &str, selected: &[Instance]) -> Vec<Instance> {
             && known::defect(kind, instance).is_none()
     };
     let candidates: Vec<Instance> = cases::all().filter(shows).collect();
-    for (granule, family, access) in order.into_iter().map(|i| sorts[i]) {
+    for (format, family, access) in order.into_iter().map(|i| sorts[i]) {
         let here = |instance: &&Instance| {
-            must_show(instance).is_some_and(|case| (case.granule, case.change.family()) == (granule, family))
+            must_show(instance).is_some_and(|case| (self::format(case), case.change.family()) == (format, family))
         };
         if added.len() == most || selected.iter().any(|instance| here(&instance) && shows(instance)) {
             continue;
@@ -88,22 +93,24 @@ pub fn missing(kind: &str, selected: &[Instance]) -> Vec<Instance> {
                 )
             })
         };
-        let of_granule = |instance: &&Instance| must_show(instance).is_some_and(|case| case.granule == granule);
-        let nearest = candidates.iter().filter(of_granule).min_by_key(distance);
+        let of_format = |instance: &&Instance| must_show(instance).is_some_and(|case| self::format(case) == format);
+        let nearest = candidates.iter().filter(of_format).min_by_key(distance);
         added.extend(nearest.filter(|nearest| !selected.contains(nearest) && !added.contains(nearest)).copied());
     }
-    for granule in Granule::ALL.into_iter().take(most - added.len()) {
-        let case = |instance: &Instance| match instance {
-            Instance::Case(case) if case.granule == granule && case.change.form().is_some() => Some(*case),
-            _ => None,
-        };
+    let form = |instance: &Instance| match instance {
+        Instance::Case(case) if case.change.form().is_some() => Some(*case),
+        _ => None,
+    };
+    let formats: BTreeSet<Format> = selected.iter().filter_map(form).map(|case| format(&case)).collect();
+    for format in formats.into_iter().take(most - added.len()) {
+        let case = |instance: &Instance| form(instance).filter(|case| self::format(case) == format);
         let misses = |instance: &Instance| {
             case(instance).filter(|case| verdict::misses(case) && known::cannot_show(kind, instance).is_none())
         };
-        let tested: Vec<Case> = selected.iter().filter_map(case).collect();
-        if tested.is_empty() || selected.iter().any(|instance| misses(instance).is_some()) {
+        if selected.iter().any(|instance| misses(instance).is_some()) {
             continue;
         }
+        let tested: Vec<Case> = selected.iter().filter_map(case).collect();
         // The operand is what can be wrong most easily; of those the same kind of form, else any.
         let distance = |control: &Case| {
             let aim = |case: &Case| case.change.form().map(|form| form.aim.hits());
@@ -219,6 +226,8 @@ pub fn unproven(file: &ResultFile) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use vmsa::Granule;
+
     use super::*;
     use crate::results::{ControlResult, tests::fixture};
 
@@ -234,7 +243,7 @@ mod tests {
         assert_eq!(added("model", &[page]), ["selftest.quiet", "selftest.clean", control]);
         assert_eq!(added("model", &[page, "selftest.clean", control]), ["selftest.quiet"]);
         assert!(added("model", &["selftest.storm"]).is_empty());
-        // Its family has none: the nearest of the granule.
+        // Its family has none: the nearest of the same tables.
         let form = added("model", &["el1.tlbi-range.4k-l3-rvaae1is.bbm.load-remote"]);
         let miss = "el1.tlbi-range.4k-l3-rvae1is-page.bbm.load-remote";
         assert_eq!(form[2..], [control, miss]);
@@ -243,6 +252,9 @@ mod tests {
         assert_eq!(added("qemu", &[form])[2..], [control, "el1.tlbi.4k-l3-vmalle1.bbm.load-remote"]);
         assert_eq!(added("model", &[form])[2..], [control, "el1.tlbi.4k-l3-vae1is-page.bbm.load-remote"]);
         assert_eq!(added("model", &[form, miss])[2..], [control]);
+        // With the same descriptors: those of FEAT_LPA2 a CPU may lack.
+        let wide = added("model", &["el1.split.16k-lpa2-l2.nt.load-local"]);
+        assert_eq!(wide[2..], ["el1.remap.16k-lpa2-l3-rw.direct-notlbi.load-local"]);
         // On QEMU one that shows there.
         let denied = "el1.protect.4k-l3-ro-rw.bbm.store-local";
         for kind in ["qemu", "model"] {

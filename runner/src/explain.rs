@@ -302,6 +302,7 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
         Access::At => "address translations (AT S1E1R)",
         Access::Dc => "cleans by address (DC CVAC)",
         Access::Walk => "loads behind a TLBI of the observer's own",
+        Access::UserFetch => "jumps at EL0, from which an SVC leads back",
         Access::UserLoad => "loads with EL0's permissions (LDTR)",
         Access::UserStore => "stores with EL0's permissions (STTR)",
         Access::OtherLoad => "loads with the other ASID than TLBIs name, before the change with either",
@@ -318,11 +319,12 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
         Stage2::Pages => "on, in pages",
     };
     writeln!(out, "transition  {what}")?;
+    let wide = if change.is_wide() { ", descriptors of FEAT_LPA2 (TCR_EL1.DS is set)" } else { "" };
     let regime = match case.regime {
         Regime::El1 => "EL1&0 stage 1",
         Regime::S2 => "stage 2, changed by the hypervisor",
     };
-    writeln!(out, "regime      {regime}, {} granule", granule.name().to_uppercase())?;
+    writeln!(out, "regime      {regime}, {} granule{wide}", granule.name().to_uppercase())?;
     writeln!(out, "method      {}: {method}", case.method)?;
     writeln!(out, "observer    {access} through the window; {place}")?;
     match change.family().watch() {
@@ -371,7 +373,12 @@ fn descriptors(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
     };
     writeln!(out, "\nThe descriptor at level {}, with example addresses:", level.number())?;
     for (name, descriptor) in [("old", set.old), ("new", set.new)] {
-        writeln!(out, "  {name}  {:#018x}  {}", descriptor.raw(), describe(descriptor, Layout::new(granule, level)))?;
+        writeln!(
+            out,
+            "  {name}  {:#018x}  {}",
+            descriptor.raw(),
+            describe(descriptor, change.format(granule).at(level))
+        )?;
     }
     Ok(())
 }

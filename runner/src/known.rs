@@ -5,9 +5,9 @@
 
 use vmsa::{
     BbmLevel, Granule, Instance, Level,
-    change::Change,
     instance::{Access, Case, Method},
     outcome::{Fault, Kind, Phase},
+    permission::Operation,
     tlbi::Form,
     verdict::{Effects, is_defined},
 };
@@ -26,7 +26,7 @@ pub struct Note {
 /// QEMU's TLB flush of one page inside a large page drops every TLB entry, as it must, but clears the jump cache of
 /// translated code only for that page and the one before. Code in other pages of the block that was called before
 /// goes on to run without a look at the TLB. Seen with 7.2.22 on every CPU tried, and with 10.0.2 on those without
-/// FEAT_BTI.
+/// FEAT_BTI, and at EL0 on every CPU.
 pub const QEMU_JUMP_CACHE: Note = Note {
     name: "qemu-jump-cache",
     what: "known defect of QEMU (found 2026-11-22, in 7.2.22 and 10.0.2): after a TLBI by address inside a block, code \
@@ -103,7 +103,9 @@ pub fn defect(kind: &str, instance: &Instance) -> Option<Note> {
     }
     // Than QEMU's own page, which is 4 KiB.
     let large = case.change.level() != Level::L3 || case.granule != Granule::K4;
-    let applies = kind == qemu::KIND && takes_execution(case.change) && large && case.observer.access == Access::Fetch;
+    let fetches = case.observer.access.operation() == Operation::Execute;
+    // What ran by the old mapping does not by the new one.
+    let applies = kind == qemu::KIND && fetches && large && old == Kind::Old;
     applies.then_some(QEMU_JUMP_CACHE)
 }
 
@@ -136,12 +138,6 @@ fn asids_decide(case: &Case) -> bool {
 fn is_about_alignment(case: &Case) -> bool {
     let Effects { old, new } = Effects::of_case(case);
     [old, new].contains(&Kind::Alignment)
-}
-
-/// Whether the change takes the permission to execute at EL1.
-fn takes_execution(change: Change) -> bool {
-    let [old, new] = [change.old_leaf(), change.new_leaf()];
-    old.attributes.el1_execute && !new.attributes.el1_execute
 }
 
 /// Whether the old mapping denies the access, so that QEMU, which caches no such thing, finds the new one at once.
@@ -197,6 +193,8 @@ mod tests {
         assert_eq!(defect("qemu", &neighbour), None);
         let clean = "el1.age.4k-l3-clear.bbm.dc-local".parse().expect("an id");
         assert_eq!([defect("qemu", &clean), defect("board", &clean)], [Some(QEMU_MAINTENANCE), None]);
+        let user = "el1.remap.4k-l2-user-x.bbm.user-fetch-local".parse().expect("an id");
+        assert_eq!([defect("qemu", &user), defect("board", &user)], [Some(QEMU_JUMP_CACHE), None]);
         let page = "el1.protect.4k-l3-x-xn.bbm.fetch-local".parse().expect("an id");
         assert_eq!(defect("qemu", &page), None);
         let control = "el1.protect.4k-l3-ro-rw.direct-notlbi.store-local".parse().expect("an id");

@@ -23,7 +23,8 @@ struct Item {
     id: String,
     family: &'static str,
     regime: Option<&'static str>,
-    granule: Option<&'static str>,
+    /// With `-lpa2` behind it if TCR_EL1.DS is set.
+    granule: Option<String>,
     transition: Option<&'static str>,
     /// Level of the changed descriptor and what else tells changes of a family apart.
     geometry: Option<String>,
@@ -47,7 +48,7 @@ impl Item {
             id: instance.to_string(),
             family: instance.family().name(),
             regime: case.map(|case| case.regime.name()),
-            granule: case.map(|case| case.granule.name()),
+            granule: case.map(|case| case.change.format(case.granule).to_string()),
             transition: case.map(|case| case.change.family().name()),
             geometry: case.map(|case| case.change.to_string()),
             method: case.map(|case| case.method.name()),

@@ -122,3 +122,23 @@ probe_fetch_return:
         mov     x30, x2
         ret
         .size   probe_fetch, . - probe_fetch
+
+// The same at EL0, with every exception masked. What is there ends with SVC, and leaves all registers but x0 alone; whatever
+// exception comes, x30 tells the handler where it came from. Entering EL0 and leaving it synchronise the context.
+        .global probe_user_fetch
+        .type   probe_user_fetch, %function
+probe_user_fetch:                               // x0 = VA
+        mov     x1, xzr
+        mov     x2, x30
+        mov     x3, #0x3c0                      // EL0t; D, A, I, F
+        adr     x30, probe_user_fetch_return
+        msr     elr_el1, x0
+        msr     spsr_el1, x3
+        eret
+        dsb     nsh                             // nothing behind it is executed, not even speculatively
+        isb
+        .global probe_user_fetch_return
+probe_user_fetch_return:                        // at EL1 again, by the handler
+        mov     x30, x2
+        ret
+        .size   probe_user_fetch, . - probe_user_fetch

@@ -29,10 +29,12 @@ unsafe extern "C" {
     fn probe_clean(va: u64) -> Probed;
     fn probe_translate(va: u64) -> Probed;
     fn probe_fetch(va: u64) -> Probed;
+    fn probe_user_fetch(va: u64) -> Probed;
     fn probe_load_behind_hvc(function: u64, x1: u64, x2: u64, x3: u64, va: u64) -> Probed;
     safe static probe_begin: u8;
     safe static probe_end: u8;
     safe static probe_fetch_return: u8;
+    safe static probe_user_fetch_return: u8;
 }
 
 /// A 64-bit load.
@@ -128,6 +130,18 @@ pub unsafe fn fetch(va: u64) -> Probed {
     unsafe { probe_fetch(va) }
 }
 
+/// As [`fetch`], at EL0: a jump to `va`, where code leaves a value in x0 and executes SVC.
+///
+/// # Safety
+/// The vectors in use must honour [`resume`] for exceptions from EL0 too, with x0 left as it is if it was an SVC. Whatever
+/// executable memory `va` can reach holds code that changes x0 and executes SVC, or data that is an undefined instruction. No
+/// exception handler is on its way on this PE: what it has in ELR_EL1 and SPSR_EL1 is lost.
+#[inline]
+pub unsafe fn user_fetch(va: u64) -> Probed {
+    // SAFETY: the caller's.
+    unsafe { probe_user_fetch(va) }
+}
+
 /// HVC #0 with `function` and `arguments` in x0 to x3, then a 64-bit load; for a hypercall that injects an
 /// exception at the instruction behind it.
 ///
@@ -144,12 +158,12 @@ pub unsafe fn load_behind_hvc(function: u32, arguments: [u64; 3], va: u64) -> Pr
 /// Where to go on after an exception taken at `pc` with `lr` in x30, if it was taken by a probe.
 #[inline]
 pub fn resume(pc: u64, lr: u64) -> Option<u64> {
-    let [begin, end, fetch_return] =
-        [&raw const probe_begin, &raw const probe_end, &raw const probe_fetch_return].map(|label| label as u64);
+    let [begin, end] = [&raw const probe_begin, &raw const probe_end].map(|label| label as u64);
+    let returns = [&raw const probe_fetch_return, &raw const probe_user_fetch_return].map(|label| label as u64);
     if (begin..end).contains(&pc) {
         Some(pc + 4)
-    } else if lr == fetch_return && pc != fetch_return {
-        Some(fetch_return)
+    } else if returns.contains(&lr) && pc != lr {
+        Some(lr)
     } else {
         None
     }

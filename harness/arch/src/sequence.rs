@@ -22,7 +22,7 @@ use crate::{barrier, tlbi};
 
 /// What of an address is different in another one that no descriptor maps together with it: more than the largest
 /// block, less than half of the smallest address space.
-const ELSEWHERE: u64 = 1 << 37;
+const ELSEWHERE: u64 = 1 << 44;
 
 /// Live descriptors, one or several of a group, and the change they go through.
 #[derive(Clone, Debug)]

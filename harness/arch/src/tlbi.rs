@@ -4,9 +4,11 @@
 
 use core::arch::asm;
 
+use aarch64_cpu::registers::{Readable, TCR_EL1};
 pub use vmsa::tlbi::{ASID, ASID_SHIFT, OTHER_ASID};
 use vmsa::{
     Granule,
+    layout::{Format, Width},
     remedy::Remedy,
     tlbi::{Form, Operands, Target},
 };
@@ -112,10 +114,17 @@ fn sys<const CRN: u8, const CRM: u8, const OP2: u8>(operand: u64) {
     }
 }
 
-/// By a range of two pages from the one of `va`, all ASIDs, all levels, this PE only. Needs FEAT_TLBIRANGE.
+/// By a range that begins with the page of `va`, or with TCR_EL1.DS with the 64 KiB around it, all ASIDs, all levels, this PE
+/// only. Needs FEAT_TLBIRANGE.
 pub fn rvaae1(granule: Granule, va: u64) {
-    // SCALE 0, NUM 0, no TTL.
-    sys::<8, 6, 3>(vmsa::tlbi::by_range(granule, va, 0, 0, 0, None));
+    /// TCR_EL1.DS.
+    const DS: u64 = 1 << 59;
+    let width = if TCR_EL1.get() & DS == 0 { Width::Bits48 } else { Width::Bits52 };
+    let format = Format { granule, width };
+    let unit = 1 << format.base_shift();
+    // SCALE 0, no TTL, and as many pairs of pages as reach to the next unit.
+    let num = (unit / granule.page_size()).div_ceil(2) - 1;
+    sys::<8, 6, 3>(vmsa::tlbi::by_range(format, va & !(unit - 1), 0, 0, num, None));
 }
 
 /// The TLBI by which a conflict at `va` may be cleared, if EL1 has it too; says whether it has.

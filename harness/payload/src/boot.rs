@@ -16,6 +16,7 @@ use vmsa::{
     descriptor::{Attributes, Shareability},
     geometry::Granule,
     instance::{Instance, Payload},
+    layout::{Format, Width},
     memory,
     rule::HardwareUpdates,
 };
@@ -108,9 +109,11 @@ pub(crate) const DEVICE: Attributes =
 /// SCTLR_EL1 bits that are RES1 in Armv8.0, and later mean the same if set: EOS, TSCXT, EIS, SPAN, nTLSMD, LSMAOE.
 const SCTLR_RES1: u64 = 1 << 11 | 1 << 20 | 1 << 22 | 1 << 23 | 1 << 28 | 1 << 29;
 
-/// TCR_EL1 for 48-bit addresses, 4K granule for TTBR0, the ASID in TTBR1. TTBR1 is not walked until there is an `upper`
-/// space.
-fn tcr(upper: Option<Granule>) -> u64 {
+/// TCR_EL1 for 48-bit virtual addresses, 4K granule for TTBR0, the ASID in TTBR1, descriptors of `width` for both, of which
+/// the wide ones have their Shareability from here. TTBR1 is not walked until there is an `upper` space.
+fn tcr(width: Width, upper: Option<Granule>) -> u64 {
+    /// TCR_EL1.DS.
+    const DS: u64 = 1 << 59;
     const BASE: u64 = (TCR_EL1::IRGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable.value)
         | TCR_EL1::ORGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable.value
         | TCR_EL1::SH0::Inner.value
@@ -127,7 +130,8 @@ fn tcr(upper: Option<Granule>) -> u64 {
         Some(Granule::K64) => TCR_EL1::TG1::KiB_64.value,
     };
     let ips = TCR_EL1::IPS.val(id::pa_range()).value;
-    BASE | TCR_EL1::T0SZ.val(size).value | TCR_EL1::T1SZ.val(size).value | upper | ips
+    let ds = if width == Width::Bits52 { DS } else { 0 };
+    BASE | ds | TCR_EL1::T0SZ.val(size).value | TCR_EL1::T1SZ.val(size).value | upper | ips
 }
 
 /// The bits of TCR_EL1 that have hardware update descriptors; those of this program's own have nothing left to update.
@@ -164,10 +168,11 @@ impl Vm {
     }
 
     /// Has TTBR1 translate `space`, on this vCPU and on those started later. Once.
-    pub(crate) fn set_upper(&mut self, space: &Space, granule: Granule, hardware: HardwareUpdates) {
+    pub(crate) fn set_upper(&mut self, space: &Space, hardware: HardwareUpdates) {
+        let Format { granule, width } = space.format();
         publish();
         self.mmu.ttbr1 = space.root() | tlbi::ASID << tlbi::ASID_SHIFT;
-        self.mmu.tcr = tcr(Some(granule)) | updates(hardware);
+        self.mmu.tcr = tcr(width, Some(granule)) | updates(hardware);
         // SAFETY: nothing is accessed through TTBR1 yet, and its walks are disabled until TCR is written.
         unsafe {
             write_sysreg!("ttbr1_el1", self.mmu.ttbr1);
@@ -225,12 +230,19 @@ extern "C" fn boot(info: &'static VmInfo, entry: &'static EntryState, image: u64
     let info_page = core::ptr::from_ref(info) as u64;
     // SAFETY: hv has zeroed the private memory, and behind the image's memory only the last page is in use.
     let mut pool = unsafe { Pool::new(&raw const __memory_end as u64, info_page) };
+    let id = info.id.get(..info.id_len as usize).and_then(|id| str::from_utf8(id).ok()).unwrap_or_default();
+    let instance = id.parse();
+    // TCR_EL1.DS says of both halves how wide their descriptors are, and is what it is from the first walk on.
+    let width = match &instance {
+        Ok(Instance::Case(case)) => case.change.format(case.granule).width,
+        _ => Width::Bits48,
+    };
     // What TTBR0 translates: private memory and frames, each at its physical address.
-    let own = Space::new(&mut pool, Granule::K4);
+    let own = Space::new(&mut pool, Format { granule: Granule::K4, width });
     own.map(&mut pool, info.private_base, info.private_base, info.private_size, Attributes::NORMAL_RWX);
     let mmu = Mmu {
         mair: memory::MAIR,
-        tcr: tcr(None),
+        tcr: tcr(width, None),
         ttbr0: own.root(),
         ttbr1: 0,
         vbar: exceptions::vectors(),
@@ -249,8 +261,7 @@ extern "C" fn boot(info: &'static VmInfo, entry: &'static EntryState, image: u64
     own.map(&mut pool, info.frames_base, info.frames_base, frames, Attributes::NORMAL_RW);
     publish();
 
-    let id = info.id.get(..info.id_len as usize).and_then(|id| str::from_utf8(id).ok()).unwrap_or_default();
-    match id.parse() {
+    match instance {
         Ok(instance) => payload_main(Vm { info, entry, instance, pool, mmu }),
         Err(error) => panic!("{id}: {error}"),
     }

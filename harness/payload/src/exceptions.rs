@@ -1,6 +1,7 @@
 //! Exceptions taken at EL1.
 //!
-//! Two are expected: a probe's, which is told by its address, and a TLB conflict abort, which any access may meet
+//! Two are expected: a probe's, which is told by its address (or, if it called what is in the window, at EL1 or at EL0, by its
+//! link register; what ran at EL0 says by SVC that it is done), and a TLB conflict abort, which any access may meet
 //! while tables change below level 3 of FEAT_BBM. A conflict is recovered by the architecture's TLBI and the
 //! access tried again, first with what EL1 can do itself, then with what only EL2 can: with stage 2 on, just the
 //! latter is guaranteed (R_BLRKC). Everything else goes to hv untouched.
@@ -30,6 +31,15 @@ unsafe extern "C" {
 pub(crate) fn vectors() -> u64 {
     &raw const payload_vectors as u64
 }
+
+/// SPSR.M, and two of its values: EL0 and EL1, each with its own stack pointer.
+const MODE: u64 = 0x1f;
+const EL0T: u64 = 0;
+const EL1H: u64 = 5;
+/// Lowest bit of ESR_EL1.EC.
+const EC: u32 = 26;
+/// EC of an SVC in AArch64.
+const SVC: u64 = 0x15;
 
 /// An interrupted context, as `vectors.S` stores and restores it.
 #[repr(C, align(16))]
@@ -61,7 +71,16 @@ extern "C" fn synchronous(frame: &mut Frame, esr: u64, far: u64) -> bool {
     }
     let Some(pc) = probe::resume(frame.elr, frame.x[30]) else { return false };
     note();
-    [frame.x[0], frame.x[1]] = [0, esr];
+    let from_el0 = frame.spsr & MODE == EL0T;
+    if from_el0 && esr >> EC == SVC {
+        frame.x[1] = 0;
+    } else {
+        [frame.x[0], frame.x[1]] = [0, esr];
+    }
+    if from_el0 {
+        // The probe goes on where it is at home, its exceptions masked as before.
+        frame.spsr |= EL1H;
+    }
     frame.elr = pc;
     true
 }

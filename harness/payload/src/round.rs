@@ -37,6 +37,7 @@ use vmsa::{
     instance::{Access, Instance, Place, Watch},
     mark::Marks,
     outcome::{Kind, Phase},
+    permission::{Operation, Privilege},
     sequence::{Sequence, Step},
     stress::{Pattern, Prime},
     verdict::is_defined,
@@ -84,8 +85,8 @@ const START_MS: u64 = 500;
 
 /// Lowest bit of ESR_EL1.EC, and of IL below it; both together are what is above ISS.
 const EC: u32 = 25;
-/// EC and IL of an Instruction Abort taken without a change of Exception level.
-const INSTRUCTION_ABORT: u64 = 0x21 << 1 | 1;
+/// EC and IL of an Instruction Abort taken from EL0, and of one without a change of Exception level.
+const INSTRUCTION_ABORTS: [u64; 2] = [0x20 << 1 | 1, 0x21 << 1 | 1];
 /// EC and IL of such a Data Abort.
 const DATA_ABORT: u64 = 0x25 << 1 | 1;
 /// ISS of an Instruction Abort by stage 1: SET, FnV, EA and S1PTW are 0.
@@ -801,9 +802,11 @@ impl<'a> Observer<'a> {
         let offset = far.wrapping_sub(va);
         match Kind::from_esr(esr) {
             // The second instruction may be the one, and the one is where the exception came from.
-            kind @ Kind::Fault(..) if access == Access::Fetch => {
+            kind @ Kind::Fault(..) if access.operation() == Operation::Execute => {
                 let exact = matches!(offset, 0 | 4) && far == pc && esr & INSTRUCTION_ISS == 0;
-                if exact && esr >> EC == INSTRUCTION_ABORT { kind } else { Kind::Exception }
+                let [from_el0, from_el1] = INSTRUCTION_ABORTS;
+                let class = if access.privilege() == Privilege::El0 { from_el0 } else { from_el1 };
+                if exact && esr >> EC == class { kind } else { Kind::Exception }
             }
             kind @ (Kind::Fault(..) | Kind::Alignment) => {
                 let told = match access {
@@ -824,7 +827,7 @@ impl<'a> Observer<'a> {
     fn probe(&self, phase: Phase, va: u64, token: u64) -> (probe::Probed, bool) {
         let mut failed = false;
         // SAFETY: the vectors of every vCPU resume probes. The spot is in the window, behind which are frames that
-        // hold nothing but contents; where they are called, they are code that changes x0 and returns. hv runs no
+        // hold nothing but contents; where they are called, they are code that changes x0 and returns (at EL0: by SVC). hv runs no
         // instance that swaps on a CPU without FEAT_LSE, and PAR_EL1 is nobody's.
         let probed = unsafe {
             match self.access {
@@ -838,6 +841,7 @@ impl<'a> Observer<'a> {
                 }
                 Access::Store => probe::store(va, token),
                 Access::Fetch => probe::fetch(va),
+                Access::UserFetch => probe::user_fetch(va),
                 Access::UserLoad => probe::user_load(va),
                 Access::UserStore => probe::user_store(va, token),
                 Access::OtherLoad | Access::OtherStore => {

@@ -14,6 +14,7 @@ use smccc::psci;
 use vmsa::{
     geometry::{BbmLevel, Granule, Level},
     instance::{self, Access, Instance, Selftest},
+    layout::Format,
     outcome::{Kind, Phase},
     rule::HardwareUpdates,
     sequence::Step,
@@ -299,8 +300,8 @@ fn scribble(mut vm: Vm) -> ! {
 
     let info = vm.info;
     let own = [(info.private_base, info.private_size), (info.frames_base, info.frames * info.frame_size)];
-    let all = Space::new(&mut vm.pool, Granule::K4);
-    vm.set_upper(&all, Granule::K4, HardwareUpdates::Off);
+    let all = Space::new(&mut vm.pool, Format::new(Granule::K4));
+    vm.set_upper(&all, HardwareUpdates::Off);
 
     let gibibyte = Level::L1.size(Granule::K4);
     let mut mapped = u64::MAX;

@@ -10,6 +10,7 @@ use vmsa::{
     change::Leaf,
     descriptor::{Attributes, Descriptor, DescriptorKind},
     geometry::{Granule, Level},
+    layout::Format,
 };
 
 /// Bits of a virtual address in either half (T0SZ = T1SZ = 16).
@@ -51,19 +52,20 @@ impl Pool {
     }
 
     /// A table at `level` whose leaves map `oa` and what follows it, directly or by way of more tables.
-    pub(crate) fn tree(&mut self, granule: Granule, level: Level, oa: u64, leaf: Leaf) -> u64 {
+    pub(crate) fn tree(&mut self, format: Format, level: Level, oa: u64, leaf: Leaf) -> u64 {
+        let granule = format.granule;
         let table = self.table(granule);
         match level.next().filter(|_| level != leaf.level) {
             Some(next) => {
                 for index in 0..granule.entries() {
-                    let below = self.tree(granule, next, oa + index as u64 * level.size(granule), leaf);
-                    entry(table, index).store(Descriptor::table(below).raw(), Ordering::Relaxed);
+                    let below = self.tree(format, next, oa + index as u64 * level.size(granule), leaf);
+                    entry(table, index).store(format.at(level).table(below).raw(), Ordering::Relaxed);
                 }
             }
             None => {
                 // A quarter of a million of these can be most of what an instance costs: one descriptor is put
                 // together, and the others are it and a sum, since below 48 bits the OA is one field in its own place.
-                let (mut descriptor, size) = (leaf.descriptor(granule, oa).raw(), level.size(granule));
+                let (mut descriptor, size) = (leaf.descriptor(format, oa).raw(), level.size(granule));
                 for eight in entries(table, granule).as_chunks::<8>().0 {
                     for (slot, n) in eight.iter().zip(0..) {
                         slot.store(descriptor + n * size, Ordering::Relaxed);
@@ -91,11 +93,12 @@ fn entries(table: u64, granule: Granule) -> &'static [AtomicU64] {
 }
 
 /// The descriptors for `va` in a [tree](Pool::tree) whose first `table` is at `level`: of two levels at most.
-pub(crate) fn path(granule: Granule, level: Level, table: u64, va: u64) -> [Option<&'static AtomicU64>; 2] {
+pub(crate) fn path(format: Format, level: Level, table: u64, va: u64) -> [Option<&'static AtomicU64>; 2] {
+    let (granule, layout) = (format.granule, format.at(level));
     let first = entry(table, level.index(granule, va));
     let descriptor = Descriptor::from_raw(first.load(Ordering::Relaxed));
-    let second = match (descriptor.kind(granule, level), level.next()) {
-        (DescriptorKind::Table, Some(next)) => Some(entry(descriptor.oa(granule, level), next.index(granule, va))),
+    let second = match (layout.kind(descriptor), level.next()) {
+        (DescriptorKind::Table, Some(next)) => Some(entry(layout.oa(descriptor), next.index(granule, va))),
         _ => None,
     };
     [Some(first), second]
@@ -104,14 +107,19 @@ pub(crate) fn path(granule: Granule, level: Level, table: u64, va: u64) -> [Opti
 /// What one TTBR translates.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Space {
-    granule: Granule,
+    format: Format,
     root: u64,
 }
 
 impl Space {
     /// An empty one.
-    pub(crate) fn new(pool: &mut Pool, granule: Granule) -> Self {
-        Self { granule, root: pool.table(granule) }
+    pub(crate) fn new(pool: &mut Pool, format: Format) -> Self {
+        Self { format, root: pool.table(format.granule) }
+    }
+
+    /// The format of its tables.
+    pub(crate) const fn format(&self) -> Format {
+        self.format
     }
 
     /// Address of the first table, for TTBRn_EL1.
@@ -121,24 +129,25 @@ impl Space {
 
     /// The level at which a walk of [`VA_BITS`] starts.
     fn start(&self) -> Level {
-        if Level::L0.shift(self.granule) < VA_BITS { Level::L0 } else { Level::L1 }
+        if Level::L0.shift(self.format.granule) < VA_BITS { Level::L0 } else { Level::L1 }
     }
 
     /// The descriptors that translate `va` and what follows it at `level`, `count` of them, all in one table; tables on
     /// the way to it are made.
     pub(crate) fn slots(&self, pool: &mut Pool, va: u64, level: Level, count: usize) -> &'static [AtomicU64] {
+        let granule = self.format.granule;
         let mut table = self.root;
         let mut at = self.start();
         loop {
-            let index = at.index(self.granule, va & ((1 << VA_BITS) - 1));
-            let slots = &entries(table, self.granule)[index..];
+            let index = at.index(granule, va & ((1 << VA_BITS) - 1));
+            let slots = &entries(table, granule)[index..];
             let Some(next) = at.next().filter(|_| at < level) else { return &slots[..count] };
-            let descriptor = Descriptor::from_raw(slots[0].load(Ordering::Relaxed));
-            table = match descriptor.kind(self.granule, at) {
-                DescriptorKind::Table => descriptor.oa(self.granule, at),
+            let (layout, descriptor) = (self.format.at(at), Descriptor::from_raw(slots[0].load(Ordering::Relaxed)));
+            table = match layout.kind(descriptor) {
+                DescriptorKind::Table => layout.oa(descriptor),
                 DescriptorKind::Invalid => {
-                    let table = pool.table(self.granule);
-                    slots[0].store(Descriptor::table(table).raw(), Ordering::Relaxed);
+                    let table = pool.table(granule);
+                    slots[0].store(layout.table(table).raw(), Ordering::Relaxed);
                     table
                 }
                 DescriptorKind::Block | DescriptorKind::Page => panic!("{va:#x} is mapped already"),
@@ -166,10 +175,11 @@ impl Space {
         while done < size {
             let level = self.largest_leaf((va + done) | (oa + done), size - done).max(highest);
             // No leaf behind it in its table can be larger: that one would have been the first of a table.
-            let leaf = level.size(self.granule);
-            let left = self.granule.entries() - level.index(self.granule, va + done);
+            let granule = self.format.granule;
+            let leaf = level.size(granule);
+            let left = granule.entries() - level.index(granule, va + done);
             let count = left.min(((size - done) / leaf) as usize);
-            let first = Leaf { level, attributes }.descriptor(self.granule, oa + done).raw();
+            let first = Leaf { level, attributes }.descriptor(self.format, oa + done).raw();
             for (slot, n) in self.slots(pool, va + done, level, count).iter().zip(0..) {
                 slot.store(first + n * leaf, Ordering::Relaxed);
             }
@@ -182,8 +192,8 @@ impl Space {
         [Level::L0, Level::L1, Level::L2]
             .into_iter()
             .find(|level| {
-                let leaf = level.size(self.granule);
-                level.allows_block(self.granule, false) && address & (leaf - 1) == 0 && size >= leaf
+                let leaf = level.size(self.format.granule);
+                self.format.at(*level).allows_leaf() && address & (leaf - 1) == 0 && size >= leaf
             })
             .unwrap_or(Level::L3)
     }

@@ -1,5 +1,5 @@
-// EL1 vectors. Only a synchronous exception from EL1 with its own stack pointer is looked at; it may be a probe's, or a TLB
-// conflict abort. Everything else goes to hv by HVC with every register as it was.
+// EL1 vectors. Only a synchronous exception from EL1 with its own stack pointer, or from EL0 in AArch64, is looked at; it may
+// be a probe's, or a TLB conflict abort. Everything else goes to hv by HVC with every register as it was.
 
         .text
         .balign 2048
@@ -14,12 +14,14 @@ payload_vectors:
         .rept   4                               // EL1 with SP_EL0
         vector_unexpected
         .endr
-        .balign 128                             // EL1 with SP_EL1
+        .rept   2                               // EL1 with SP_EL1, EL0 in AArch64
+        .balign 128
         b       vector_synchronous
         .rept   3
         vector_unexpected
         .endr
-        .rept   8                               // EL0
+        .endr
+        .rept   4                               // EL0 in AArch32
         vector_unexpected
         .endr
 

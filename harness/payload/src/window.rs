@@ -1,6 +1,7 @@
 //! The window of a case: where it stands, which its seed decides, what it maps to before and after, and what an access tells.
 //!
-//! Accesses go to a few *spots*, so that a round costs the same for a page and for 1 GiB: the first word of every
+//! Accesses go to a few *spots*, so that a round costs the same for a page and for 1 GiB (of a larger block, there is memory
+//! behind a part of it, and what is said here of the window goes for that part): the first word of every
 //! even sixteenth of the window and the last word of every odd one, both ends of the window among them; accesses
 //! across a seam go to the last four bytes of one sixteenth and the first four of the next, or, where something stays
 //! behind what changes, all to that seam. At each spot either frame
@@ -20,10 +21,12 @@ use arch::{barrier, cache, probe::Probed, sequence::Live, write_sysreg};
 use vmsa::{
     change::{Behind, Descriptors, Leaf},
     descriptor::{Attributes, Descriptor},
-    geometry::{Granule, Level},
+    geometry::Level,
     instance::{Access, Case, Observer, Regime, Stage1, Tells, Watch},
+    layout::Format,
     mark::Marks,
     outcome::{Kind, Phase},
+    permission::Operation,
     rule::HardwareUpdates,
     sequence::{Step, Write},
     stress::PRESSING_PAGES,
@@ -256,17 +259,19 @@ impl Window {
         let window = change.window_size(granule);
         let all = window * sites as u64;
         let base = case.window_va(info.seed, vm.id_hash()).unwrap_or(info.window_ipa);
-        let level = change.level();
+        let (level, format) = (change.level(), change.format(granule));
         let old_oa = info.frames_base + change.margin() * info.frame_size;
         let new_oa = if change.moves() { old_oa + info.frame_size } else { old_oa };
+        // Where the memory is in a window that is larger than it.
+        let inside = old_oa & (change.window_size(granule) - 1);
         let sides = change.what().sides();
         let own_tables = case.regime == Regime::El1;
         let mut tree = |below: bool, oa, leaves| match level.next().filter(|_| own_tables && below) {
-            Some(next) => vm.pool.tree(granule, next, oa, leaves),
+            Some(next) => vm.pool.tree(format, next, oa, leaves),
             None => 0,
         };
-        let trees =
-            [tree(sides.old.below, old_oa, change.old_leaf()), tree(sides.new.below, new_oa, change.new_leaf())];
+        let trees = [(sides.old, old_oa, change.old_leaf()), (sides.new, new_oa, change.new_leaf())]
+            .map(|(side, oa, leaf)| tree(side.below, oa - inside, leaf));
         let uncached = !change.is_ordinary_memory();
 
         if change.moves() && change.contents_equal() {
@@ -276,7 +281,7 @@ impl Window {
         }
 
         let (size, changed, entries) = (level.size(granule), change.changed(granule), change.entries(granule));
-        let space = Space::new(&mut vm.pool, case.stage1_granule());
+        let space = Space::new(&mut vm.pool, case.stage1_format());
         let own = own_tables.then(|| {
             let ptes = space.slots(&mut vm.pool, base, level, sites * entries);
             let descriptors = change.descriptors(granule, old_oa, new_oa, trees);
@@ -298,23 +303,29 @@ impl Window {
             space.map_from(highest, &mut vm.pool, [base, info.window_ipa], all, attributes);
         }
         // Not next to the window, where neighbours are looked at; mostly below a table that is there already.
+        let space_granule = case.stage1_format().granule;
         let pressing = highest.map(|_| {
-            let table = Level::L2.size(case.stage1_granule());
+            let table = Level::L2.size(space_granule);
             let pressing = (base ^ all.max(table) << 1) & !(table - 1);
-            press(&mut vm.pool, &space, case.stage1_granule(), pressing);
-            vm.set_upper(&space, case.stage1_granule(), sides.hardware);
-            (pressing, case.stage1_granule().page_size())
+            press(&mut vm.pool, &space, case.stage1_format(), pressing);
+            vm.set_upper(&space, sides.hardware);
+            (pressing, space_granule.page_size())
         });
 
         // Nobody asks for another table from here on.
         let watch = change.family().watch();
         let watched = [(info.frames_base, info.frames_base + info.frames * info.frame_size), vm.pool.rest()];
         let seam = changed as u64 * size;
-        // Of a half the other half is looked at too.
-        let looked_at = if sides.behind == Behind::Nothing { window } else { seam };
+        // Of a half the other half is looked at too. What is looked at is memory; TLBIs may name the rest of a leaf as well.
+        let [looked_at, mapped] = match sides.behind {
+            Behind::Nothing => [change.frame_size(granule), window],
+            Behind::Leaves | Behind::Hole => [seam; 2],
+        };
         let sixteenth = looked_at >> SPOT_BITS;
         let new_frame = u64::from(!change.contents_equal());
-        let offset_of = |i: usize| i as u64 * sixteenth + if i.is_multiple_of(2) { 0 } else { sixteenth - 8 };
+        let offset_in =
+            |sixteenth: u64, i: usize| i as u64 * sixteenth + if i.is_multiple_of(2) { 0 } else { sixteenth - 8 };
+        let offset_of = |i| offset_in(sixteenth, i);
         if watch == Watch::Surroundings {
             for page in pages(watched) {
                 for offset in (0..SPOTS).map(|i| offset_of(i) % PAGE) {
@@ -334,9 +345,9 @@ impl Window {
             // Of a block another page than the one that is looked at: as good as any, and the one that shows a TLBI
             // which does not reach all of the block. Of what is below a table one address is not enough.
             let number = i;
-            let named = offset_of((i + 2) % SPOTS);
+            let named = offset_in(mapped >> SPOT_BITS, (i + 2) % SPOTS);
             let freed = match level.next().filter(|_| own_tables && change.frees_table()) {
-                Some(next) => tables::path(granule, next, trees[0], base + offset),
+                Some(next) => tables::path(format, next, trees[0], base + inside + offset),
                 None => [None; 2],
             };
             let fill =
@@ -348,7 +359,7 @@ impl Window {
             };
             Spot {
                 freed: freed.map(|slot| slot.map(|slot| (slot, slot.load(Relaxed)))),
-                va: base + offset,
+                va: base + inside + offset,
                 named: base + (named & !(granule.page_size() - 1)),
                 old: word(0, old_oa),
                 new: word(new_frame, new_oa),
@@ -360,11 +371,11 @@ impl Window {
                 spots.each_ref().map(|spot| {
                     let offset = spot.va - base;
                     let slot = match level.next().filter(|_| below) {
-                        Some(next) => tables::path(granule, next, tree, spot.va).into_iter().flatten().last(),
+                        Some(next) => tables::path(format, next, tree, spot.va).into_iter().flatten().last(),
                         None => own.as_ref().and_then(|own| own.ptes.get((offset / size) as usize)),
                     };
                     let slot = slot.expect("a leaf translates it");
-                    Marked { slot, pristine: leaf.descriptor(granule, oa + offset).raw() }
+                    Marked { slot, pristine: leaf.descriptor(format, oa + offset).raw() }
                 })
             };
             let leaves = [change.old_leaf(), change.new_leaf()];
@@ -668,10 +679,10 @@ fn tell_mixture(access: Access, spot: &Spot, value: u64) -> Kind {
 }
 
 /// Maps [`PRESSING_PAGES`] pages from `first`, all to one page of zeros.
-fn press(pool: &mut Pool, space: &Space, granule: Granule, first: u64) {
+fn press(pool: &mut Pool, space: &Space, format: Format, first: u64) {
     let slots = space.slots(pool, first, Level::L3, PRESSING_PAGES.into());
     let leaf = Leaf { level: Level::L3, attributes: Attributes::NORMAL_RO };
-    let page = leaf.descriptor(granule, pool.page(granule)).raw();
+    let page = leaf.descriptor(format, pool.page(format.granule)).raw();
     slots.iter().for_each(|slot| slot.store(page, Relaxed));
 }
 
@@ -718,12 +729,13 @@ impl Word {
             let alias = word_at(base + offset);
             let signature = signature(frame, offset);
             let (contents, shows) = match access {
-                Access::Fetch => (MOVZ_X0 | (signature & 0xffff) << 5 | RET << 32, signature & 0xffff),
+                Access::Fetch => (returning(signature, RET), signature & 0xffff),
+                Access::UserFetch => (returning(signature, SVC), signature & 0xffff),
                 Access::At => (signature, (base + offset) & PAR_PA),
                 _ => (signature, signature),
             };
             alias.store(contents, Relaxed);
-            if access == Access::Fetch {
+            if access.operation() == Operation::Execute {
                 cache::sync_code((base + offset) as usize, 8);
             }
             let word = Self { alias, contents, shows };
@@ -765,6 +777,13 @@ impl Word {
 const MOVZ_X0: u64 = 0xd280_0000;
 /// RET.
 const RET: u64 = 0xd65f_03c0;
+/// SVC #0.
+const SVC: u64 = 0xd400_0001;
+
+/// Code that returns the low 16 bits of `signature` by this instruction.
+const fn returning(signature: u64, by: u64) -> u64 {
+    MOVZ_X0 | (signature & 0xffff) << 5 | by << 32
+}
 
 /// Top bits of both halves of a signature, and of no token: a half tells which it is from.
 const SIGNED: u64 = 1 << 63 | 1 << 31;

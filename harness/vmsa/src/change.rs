@@ -14,6 +14,7 @@ use crate::{
     geometry::{BbmLevel, Granule, Level},
     group::Grouping,
     instance::{Access, Family, Regime, Watch},
+    layout::{Format, Width},
     memory,
     outcome::{Fault, Kind},
     rule::{Context, HardwareUpdates, Needed, Transition},
@@ -32,16 +33,16 @@ pub struct Leaf {
 impl Leaf {
     /// The one of them that maps `oa`, in bytes.
     #[must_use]
-    pub const fn descriptor(self, granule: Granule, oa: u64) -> Descriptor {
-        Descriptor::leaf(granule, self.level, oa, self.attributes)
+    pub const fn descriptor(self, format: Format, oa: u64) -> Descriptor {
+        format.at(self.level).leaf(oa, self.attributes)
     }
 
     /// The one of them that maps `oa` in tables of `regime`.
     #[must_use]
-    pub const fn descriptor_in(self, regime: Regime, granule: Granule, oa: u64) -> Descriptor {
+    pub const fn descriptor_in(self, regime: Regime, format: Format, oa: u64) -> Descriptor {
         match regime {
-            Regime::El1 => self.descriptor(granule, oa),
-            Regime::S2 => Descriptor::stage2_leaf(granule, self.level, oa, self.attributes),
+            Regime::El1 => self.descriptor(format, oa),
+            Regime::S2 => Descriptor::stage2_leaf(format.granule, self.level, oa, self.attributes),
         }
     }
 
@@ -162,6 +163,8 @@ const NOT_GLOBAL: Attributes = Attributes { not_global: true, ..RW };
 const CLEAN: Attributes = Attributes { dbm: true, ..RO };
 /// Writable-dirty.
 const DIRTY: Attributes = Attributes { dbm: true, ..RW };
+/// Read-only and executable at EL0.
+const USER_RX: Attributes = Attributes { el0_execute: true, ..USER_RO };
 /// Executable at EL1 and at EL0.
 const ALL_X: Attributes = Attributes { el0_execute: true, ..RX };
 
@@ -227,10 +230,16 @@ macro_rules! whats {
 whats! {
     /// A block becomes tables whose leaves map the same.
     Split: Split, "" = sides(at(RW), below(RW));
+    /// A block that EL0 executes becomes tables whose leaves map the same.
+    SplitUserX: Split, "user-x" = sides(at(USER_RX), below(USER_RX));
     /// Tables become a block that maps the same.
     Merge: Merge, "" = sides(below(RW), at(RW));
+    /// Tables whose leaves EL0 executes become a block that maps the same.
+    MergeUserX: Merge, "user-x" = sides(below(USER_RX), at(USER_RX));
     /// A leaf gets another output address, writable before and after.
     RemapRw: Remap, "rw" = sides(at(RW), at(RW).second());
+    /// A leaf that EL0 executes gets another output address, where other code is.
+    RemapUserX: Remap, "user-x" = sides(at(USER_RX), at(USER_RX).second());
     /// A leaf gets another output address, and the next leaf keeps its own.
     RemapNext: Remap, "next" = sides(at(RW), at(RW).second()).behind(Behind::Leaves);
     /// A leaf gets another output address, read-only, where the same contents are.
@@ -265,6 +274,10 @@ whats! {
     UserRwRo: User, "rw-ro" = sides(at(USER_RW), at(USER_RO));
     /// A leaf of EL0 becomes writable.
     UserRoRw: User, "ro-rw" = sides(at(USER_RO), at(USER_RW));
+    /// A leaf of EL0 becomes not executable there (UXN).
+    UserXXn: User, "x-xn" = sides(at(USER_RX), at(USER_RO));
+    /// A leaf of EL0 becomes executable there (UXN).
+    UserXnX: User, "xn-x" = sides(at(USER_RO), at(USER_RX));
     /// The leaves of a group get the Contiguous bit.
     Fold: Fold, "" = sides(at(RW), at(CONTIG)).group(Group::All);
     /// The leaves of a Contiguous group lose the bit.
@@ -355,6 +368,10 @@ whats! {
     TlbiRemap: Tlbi, "" = sides(at(NOT_GLOBAL), at(NOT_GLOBAL).second());
     /// A non-global leaf gets another output address; a form of TLBI by range is under test.
     RangeRemap: TlbiRange, "" = sides(at(NOT_GLOBAL), at(NOT_GLOBAL).second());
+    /// A non-global leaf becomes read-only; a form of TLBI, all, by ASID or by VA, is under test.
+    TlbiProtect: Tlbi, "ro" = sides(at(NOT_GLOBAL), at(Attributes { writable: false, ..NOT_GLOBAL }));
+    /// A non-global leaf becomes read-only; a form of TLBI by range is under test.
+    RangeProtect: TlbiRange, "ro" = sides(at(NOT_GLOBAL), at(Attributes { writable: false, ..NOT_GLOBAL }));
     /// Tables become a read-only block elsewhere, and are freed behind a form of TLBI that is under test.
     Freed: Freed, "" = sides(below(RO), at(RO).second());
     /// A leaf gets another output address, while stores to the old one are under way.
@@ -407,16 +424,15 @@ impl What {
     /// Whether a form of TLBI is under test, and this is one that fits.
     const fn takes(self, form: Option<Form>) -> bool {
         match (self, form) {
-            (Self::TlbiRemap, Some(form)) => !form.op.is_range() && !matches!(form.aim, Aim::Each),
-            (Self::RangeRemap, Some(form)) => form.op.is_range(),
+            (Self::TlbiRemap | Self::TlbiProtect, Some(form)) => !form.op.is_range() && !matches!(form.aim, Aim::Each),
+            (Self::RangeRemap | Self::RangeProtect, Some(form)) => form.op.is_range(),
             (Self::Freed, Some(form)) => matches!(form.aim, Aim::Hit | Aim::Each) && !matches!(form.op, Op::Aside1),
-            (Self::TlbiRemap | Self::RangeRemap | Self::Freed, None) => false,
-            (_, form) => form.is_none(),
+            (_, form) => form.is_some() == self.takes_forms(),
         }
     }
 
     const fn takes_forms(self) -> bool {
-        matches!(self, Self::TlbiRemap | Self::RangeRemap | Self::Freed)
+        matches!(self, Self::TlbiRemap | Self::TlbiProtect | Self::RangeRemap | Self::RangeProtect | Self::Freed)
     }
 
     /// Whether a side of it has tables.
@@ -433,6 +449,7 @@ pub struct Change {
     what: What,
     level: Level,
     leaf: Level,
+    width: Width,
     form: Option<Form>,
 }
 
@@ -460,13 +477,31 @@ impl Change {
             (true, Some(next)) => next,
             (true, None) => panic!("no level below"),
         };
-        Self { what, level, leaf, form: None }
+        Self { what, level, leaf, width: Width::Bits48, form: None }
     }
 
     /// The same with leaves below a table at `leaf`.
     #[must_use]
     pub const fn down_to(self, leaf: Level) -> Self {
         Self { leaf, ..self }
+    }
+
+    /// The same in descriptors with 52-bit output addresses: TCR_EL1.DS is set (FEAT_LPA2).
+    #[must_use]
+    pub const fn wide(self) -> Self {
+        Self { width: Width::Bits52, ..self }
+    }
+
+    /// Whether its descriptors have 52-bit output addresses.
+    #[must_use]
+    pub const fn is_wide(self) -> bool {
+        matches!(self.width, Width::Bits52)
+    }
+
+    /// The format of its tables.
+    #[must_use]
+    pub const fn format(self, granule: Granule) -> Format {
+        Format { granule, width: self.width }
     }
 
     /// The same with this form of TLBI under test.
@@ -505,7 +540,7 @@ impl Change {
         self.leaf
     }
 
-    /// What its levels and word say in an id, if they say a change.
+    /// What its levels and word say in an id, if they say a change. The [format](Self::format) is said before them.
     #[must_use]
     pub fn parse(family: Family, text: &str) -> Option<Self> {
         let (first, rest) = text.split_once('-').unwrap_or((text, ""));
@@ -518,7 +553,11 @@ impl Change {
             None => (None, rest),
         };
         let (what, form) = match What::named(family, "") {
-            Some(what) if what.takes_forms() => (what, Some(Form::parse(word)?)),
+            Some(what) if what.takes_forms() => {
+                let named = word.split_once('-').and_then(|(word, form)| Some((What::named(family, word)?, form)));
+                let (what, form) = named.unwrap_or((what, word));
+                (what, Some(Form::parse(form)?))
+            }
             _ => (What::named(family, word)?, None),
         };
         // A '-' with nothing behind it.
@@ -534,29 +573,56 @@ impl Change {
     }
 
     /// Whether the granule has such a change: blocks only where it has blocks, and groups of a size that can be had.
-    /// Levels that have blocks only with FEAT_LPA2 are not among them yet.
     #[must_use]
     pub const fn exists(self, granule: Granule) -> bool {
-        /// The largest window for which a machine is expected to have memory, in bytes.
-        const LARGEST: u64 = 1 << 30;
         let Sides { old, new, group, .. } = self.what.sides();
+        let format = self.format(granule);
         let geometry = if old.below && new.below {
-            self.leaf.number() > self.level.number() && self.level.exists(granule)
+            self.leaf.number() > self.level.number() && format.at(self.level).exists()
         } else {
-            Self::has_leaf(granule, self.level) && (!self.what.has_tables() || self.leaf.number() > self.level.number())
+            format.at(self.level).allows_leaf() && (!self.what.has_tables() || self.leaf.number() > self.level.number())
         };
+        // Descriptors of FEAT_LPA2 are those of the smaller granules, and have no Shareability that could differ.
+        let width =
+            !self.is_wide() || !matches!(granule, Granule::K64) && Self::ordinary_sh(old) && Self::ordinary_sh(new);
         // A page of 4K has no address bits that the operand of a TLBI would name and the TLBI ignore.
         let within = matches!(self.form, Some(Form { aim: Aim::Within, .. }));
         geometry
+            && width
             && self.what.takes(self.form)
             && !(within && matches!(granule, Granule::K4))
-            && Self::has_leaf(granule, self.leaf)
+            && format.at(self.leaf).allows_leaf()
             && (matches!(group, Group::One) || contiguous_group(granule, self.level).is_some())
-            && self.window_size(granule) <= LARGEST
+            && (!self.is_partial(granule) || self.may_be_partial())
     }
 
-    const fn has_leaf(granule: Granule, level: Level) -> bool {
-        level.number() == 3 || level.allows_block(granule, false)
+    /// Whether there is memory behind no more than a part of the window: a block of 64 or 512 GiB. What is looked at is that
+    /// part, and stage 2 keeps everybody from what is behind the rest.
+    #[must_use]
+    pub const fn is_partial(self, granule: Granule) -> bool {
+        /// The largest window for which a machine is expected to have memory, in bytes.
+        const LARGEST: u64 = 1 << 30;
+        self.window_size(granule) > LARGEST
+    }
+
+    /// Only a block that FEAT_LPA2 brings need be larger than memory, and no memory is as far off as a second one of them.
+    const fn may_be_partial(self) -> bool {
+        let Sides { group, behind, hardware, .. } = self.what.sides();
+        let near = !self.what.has_tables() || self.leaf.number() == self.level.number() + 1;
+        let plain = matches!((group, behind, hardware), (Group::One, Behind::Nothing, HardwareUpdates::Off));
+        self.is_wide() && near && plain && !self.moves() && self.margin() == 0
+    }
+
+    /// Bytes of memory behind the window, a power of two: all of it, or the [part](Self::is_partial) that there is.
+    #[must_use]
+    pub const fn frame_size(self, granule: Granule) -> u64 {
+        /// The part of a window that is looked at.
+        const PART: u64 = 2 << 20;
+        if self.is_partial(granule) { PART } else { self.window_size(granule) }
+    }
+
+    const fn ordinary_sh(side: Side) -> bool {
+        matches!(side.attributes.shareability, Shareability::Inner)
     }
 
     /// How many descriptors the window has, at the level of the change.
@@ -654,7 +720,7 @@ impl Change {
     #[must_use]
     pub const fn target(self, granule: Granule, base: u64) -> Target {
         let (size, leaf) = (self.window_size(granule), self.old_leaf().level);
-        Target { granule, base, size, leaf, tree: self.frees_table() }
+        Target { format: self.format(granule), base, size, leaf, tree: self.frees_table() }
     }
 
     /// Whether a table is taken out of use.
@@ -725,13 +791,15 @@ impl Change {
         tables: [u64; 2],
     ) -> Descriptors {
         let Sides { old: old_side, new: new_side, .. } = self.what.sides();
+        let format = self.format(granule);
+        let layout = format.at(self.level);
         let old = match old_side.below {
-            true => Descriptor::table(tables[0]),
-            false => self.old_leaf().descriptor_in(regime, granule, oas[0]),
+            true => layout.table(tables[0]),
+            false => self.old_leaf().descriptor_in(regime, format, oas[0]),
         };
         let new = match new_side.below {
-            true => Descriptor::table(tables[1]),
-            false => self.new_leaf().descriptor_in(regime, granule, oas[1]),
+            true => layout.table(tables[1]),
+            false => self.new_leaf().descriptor_in(regime, format, oas[1]),
         };
         let block = if old_side.below && !new_side.below { new } else { old };
         Descriptors { old, new, block }
@@ -752,6 +820,7 @@ impl Change {
             contents_equal: self.contents_equal(),
             same_mapping: !self.moves(),
             hardware: self.what.sides().hardware,
+            width: self.width,
             ..Context::new(granule, self.level())
         }
     }
@@ -778,7 +847,8 @@ impl fmt::Display for Change {
             write!(f, "-{}", self.leaf)?;
         }
         match (self.form, self.what.word()) {
-            (Some(form), _) => write!(f, "-{form}"),
+            (Some(form), "") => write!(f, "-{form}"),
+            (Some(form), word) => write!(f, "-{word}-{form}"),
             (None, "") => Ok(()),
             (None, word) => write!(f, "-{word}"),
         }
@@ -800,7 +870,8 @@ mod tests {
                 let new_oa = if change.moves() { 1 << 41 } else { 1 << 40 };
                 let Descriptors { old, new, block } = change.descriptors(granule, 1 << 40, new_oa, [1 << 16, 1 << 17]);
                 let (level, sides) = (change.level(), change.what().sides());
-                let kinds = [old, new, block].map(|descriptor| descriptor.kind(granule, level));
+                let layout = change.format(granule).at(level);
+                let kinds = [old, new, block].map(|descriptor| layout.kind(descriptor));
                 assert_eq!(kinds[0] == DescriptorKind::Table, sides.old.below, "{id}");
                 assert_eq!(kinds[1] == DescriptorKind::Table, sides.new.below, "{id}");
                 assert_eq!(kinds[2] == DescriptorKind::Table, sides.old.below && sides.new.below, "{id}");
@@ -809,8 +880,8 @@ mod tests {
                 {
                     assert_eq!(leaf.level, if side.below { change.leaf_level() } else { level }, "{id}");
                     if !side.below {
-                        assert_eq!(descriptor.attributes(), leaf.attributes, "{id}");
-                        assert_eq!(descriptor.oa(granule, level), if side.second { 1 << 41 } else { 1 << 40 }, "{id}");
+                        assert_eq!(layout.attributes(descriptor), leaf.attributes, "{id}");
+                        assert_eq!(layout.oa(descriptor), if side.second { 1 << 41 } else { 1 << 40 }, "{id}");
                     }
                 }
                 // The first frame is where a change starts; else nothing could be seen to move.
@@ -852,7 +923,9 @@ mod tests {
     fn a_change_reads_back() {
         for granule in Granule::ALL {
             for change in testing::changes(granule) {
-                assert_eq!(Change::parse(change.family(), &change.to_string()), Some(change), "{change:?}");
+                let read = Change::parse(change.family(), &change.to_string());
+                let wide = |read: Change| if change.is_wide() { read.wide() } else { read };
+                assert_eq!(read.map(wide), Some(change), "{change:?}");
             }
         }
         for (family, text) in [

@@ -31,6 +31,8 @@ pub enum Feature {
     Granule(Granule),
     /// Stage 2 has the granule.
     Stage2Granule(Granule),
+    /// FEAT_LPA2 for stage 1 of the granule, 4K or 16K: TCR_EL1.DS.
+    Lpa2(Granule),
     /// FEAT_LSE: atomic instructions.
     Atomics,
     /// FEAT_HAFDBS: hardware sets the Access flag.
@@ -57,9 +59,9 @@ impl Feature {
     #[must_use]
     pub const fn field(self) -> &'static str {
         match self {
-            Self::Granule(Granule::K4) => "ID_AA64MMFR0_EL1.TGran4",
-            Self::Granule(Granule::K16) => "ID_AA64MMFR0_EL1.TGran16",
-            Self::Granule(Granule::K64) => "ID_AA64MMFR0_EL1.TGran64",
+            Self::Granule(Granule::K4) | Self::Lpa2(Granule::K4) => "ID_AA64MMFR0_EL1.TGran4",
+            Self::Granule(Granule::K16) | Self::Lpa2(Granule::K16) => "ID_AA64MMFR0_EL1.TGran16",
+            Self::Granule(Granule::K64) | Self::Lpa2(Granule::K64) => "ID_AA64MMFR0_EL1.TGran64",
             Self::Stage2Granule(Granule::K4) => "ID_AA64MMFR0_EL1.TGran4_2",
             Self::Stage2Granule(Granule::K16) => "ID_AA64MMFR0_EL1.TGran16_2",
             Self::Stage2Granule(Granule::K64) => "ID_AA64MMFR0_EL1.TGran64_2",
@@ -81,6 +83,9 @@ impl Feature {
             Self::Stage2Granule(Granule::K4) => "the 4K granule at stage 2",
             Self::Stage2Granule(Granule::K16) => "the 16K granule at stage 2",
             Self::Stage2Granule(Granule::K64) => "the 64K granule at stage 2",
+            Self::Lpa2(Granule::K4) => "52-bit addresses with the 4K granule",
+            Self::Lpa2(Granule::K16) => "52-bit addresses with the 16K granule",
+            Self::Lpa2(Granule::K64) => "descriptors of FEAT_LPA2 with the 64K granule",
             Self::Atomics => "atomic instructions",
             Self::AccessFlag => "hardware update of the Access flag",
             Self::Dirty => "hardware update of the dirty state",
@@ -113,6 +118,10 @@ impl Feature {
                     there => there != 1,
                 }
             }
+            // 1 and 2 are what there is; TGran4 is signed.
+            Self::Lpa2(Granule::K4) => matches!(field(mmfr0, 28), 1..8),
+            Self::Lpa2(Granule::K16) => field(mmfr0, 20) >= 2,
+            Self::Lpa2(Granule::K64) => false,
             Self::Atomics => field(isar0, 20) >= 2,
             Self::AccessFlag => field(mmfr1, 0) >= 1,
             Self::Dirty => field(mmfr1, 0) >= 2,
@@ -131,15 +140,19 @@ impl Instance {
             Self::Case(case) => Some(case),
             Self::Selftest(_) => None,
         };
+        let wide = case.is_some_and(|case| case.change.is_wide());
         let granule = case.map(|case| match case.regime {
+            Regime::El1 if wide => Feature::Lpa2(case.granule),
             Regime::El1 => Feature::Granule(case.granule),
             Regime::S2 => Feature::Stage2Granule(case.granule),
         });
+        // TCR_EL1.DS is for both halves, and the payload's own is of 4K.
+        let own = case.filter(|case| wide && case.granule != Granule::K4).map(|_| Feature::Lpa2(Granule::K4));
         let access = case.and_then(|case| of_access(case.observer.access));
         let hardware = case.and_then(|case| of_change(case.change));
         let form = case.and_then(|case| case.change.form()).into_iter().flat_map(of_form);
         let remedy = case.and_then(|case| case.remedy).and_then(of_remedy);
-        [granule, access, hardware, remedy].into_iter().flatten().chain(form)
+        [granule, own, access, hardware, remedy].into_iter().flatten().chain(form)
     }
 }
 
@@ -180,7 +193,13 @@ mod tests {
     #[test]
     fn fields_are_read_where_they_are() {
         let none = IdRegisters { mmfr0: 0xf << 28 | 0xf << 24, ..IdRegisters::default() };
-        let all = IdRegisters { isar0: 2 << 56 | 2 << 20, isar1: 1 << 56, mmfr0: 1 << 20, mmfr1: 2, mmfr2: 1 << 48 };
+        let all = IdRegisters {
+            isar0: 2 << 56 | 2 << 20,
+            isar1: 1 << 56,
+            mmfr0: 1 << 28 | 2 << 20,
+            mmfr1: 2,
+            mmfr2: 1 << 48,
+        };
         for feature in [
             Feature::Granule(Granule::K4),
             Feature::Granule(Granule::K16),
@@ -188,6 +207,8 @@ mod tests {
             Feature::Stage2Granule(Granule::K4),
             Feature::Stage2Granule(Granule::K16),
             Feature::Stage2Granule(Granule::K64),
+            Feature::Lpa2(Granule::K4),
+            Feature::Lpa2(Granule::K16),
             Feature::Atomics,
             Feature::AccessFlag,
             Feature::Dirty,
@@ -200,6 +221,11 @@ mod tests {
             assert!(feature.field().starts_with("ID_AA64"));
         }
         assert!(!Feature::Dirty.is_in(&IdRegisters { mmfr1: 1, ..none }));
+        // The granules without it.
+        let narrow = IdRegisters { mmfr0: 1 << 20, ..IdRegisters::default() };
+        for granule in [Granule::K4, Granule::K16] {
+            assert!(Feature::Granule(granule).is_in(&narrow) && !Feature::Lpa2(granule).is_in(&narrow), "{granule}");
+        }
         assert!(!Feature::TlbiRange.is_in(&IdRegisters { isar0: 1 << 56, ..none }));
     }
 }

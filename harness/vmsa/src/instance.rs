@@ -11,7 +11,7 @@
 //! |   |     |     |      |           stage 2 (blocks if absent); in regime s2 stage 1: s1off, s1pages (blocks if absent)
 //! |   |     |     |      observer: access and place
 //! |   |     |     method, or method~steps: these steps instead of the method's, a letter each (Sequence::parse)
-//! |   |     granule and geometry of the transition
+//! |   |     granule, with -lpa2 behind it if TCR_EL1.DS is set, and geometry of the transition
 //! |   transition
 //! regime
 //! selftest.NAME
@@ -22,6 +22,7 @@ use core::{fmt, str::FromStr};
 use crate::{
     change::{Change, Sides},
     geometry::{BbmLevel, Granule},
+    layout::Format,
     permission::{Operation, Privilege},
     remedy::Remedy,
     rule::HardwareUpdates,
@@ -78,7 +79,7 @@ impl Regime {
         );
         match self {
             Self::El1 => true,
-            Self::S2 => family && access && change.form().is_none(),
+            Self::S2 => family && access && change.form().is_none() && !change.is_wide(),
         }
     }
 }
@@ -265,6 +266,8 @@ words! {
         Dc = "dc",
         /// A 64-bit load behind a TLBI of the observer's own: always by a walk through the tables.
         Walk = "walk",
+        /// An instruction fetch at EL0: a jump into the window, from where an SVC leads back.
+        UserFetch = "user-fetch",
         /// A load with EL0's permissions: LDTR.
         UserLoad = "user-load",
         /// A store with EL0's permissions: STTR.
@@ -293,7 +296,7 @@ impl Access {
     #[must_use]
     pub const fn privilege(self) -> Privilege {
         match self {
-            Self::UserLoad | Self::UserStore => Privilege::El0,
+            Self::UserFetch | Self::UserLoad | Self::UserStore => Privilege::El0,
             _ => Privilege::El1,
         }
     }
@@ -302,7 +305,7 @@ impl Access {
     #[must_use]
     pub const fn operation(self) -> Operation {
         match self {
-            Self::Fetch => Operation::Execute,
+            Self::Fetch | Self::UserFetch => Operation::Execute,
             _ if self.stores() => Operation::Write,
             _ => Operation::Read,
         }
@@ -328,7 +331,9 @@ impl Access {
     /// and exclusive ones only where the memory is Normal, Write-Back and Inner Shareable.
     #[must_use]
     pub const fn fits(self, change: Change) -> bool {
-        change.is_ordinary_memory() || !matches!(self, Self::Atomic | Self::Exclusive | Self::Unaligned | Self::Fetch)
+        let everywhere =
+            !matches!(self, Self::Atomic | Self::Exclusive | Self::Unaligned | Self::Fetch | Self::UserFetch);
+        change.is_ordinary_memory() || everywhere
     }
 }
 
@@ -494,12 +499,12 @@ impl Case {
         }
     }
 
-    /// The granule of the stage 1 tables that map its window.
+    /// The format of the stage 1 tables that map its window.
     #[must_use]
-    pub const fn stage1_granule(&self) -> Granule {
+    pub const fn stage1_format(&self) -> Format {
         match self.regime {
-            Regime::El1 => self.granule,
-            Regime::S2 => Granule::K4,
+            Regime::El1 => self.change.format(self.granule),
+            Regime::S2 => Format::new(Granule::K4),
         }
     }
 
@@ -576,14 +581,14 @@ impl Instance {
                 },
                 stage2: case.stage2,
                 private_size: match (
-                    case.stage1_granule(),
+                    case.stage1_format().granule,
                     case.change.leaf_level().number() - case.change.level().number(),
                 ) {
                     (_, 2..) => LARGE,
                     (Granule::K64, _) => MIDDLE,
                     _ => SMALL,
                 },
-                frame_size: case.change.window_size(case.granule).max(MIN_FRAME),
+                frame_size: case.change.frame_size(case.granule).max(MIN_FRAME),
                 frames: if case.change.moves() { 2 } else { 1 } + 2 * case.change.margin(),
                 cap: case.cap,
                 lab: Some(*case).filter(|case| case.regime == Regime::S2),
@@ -615,7 +620,7 @@ impl fmt::Display for Instance {
         match self {
             Self::Case(c) => {
                 let family = c.change.family();
-                write!(f, "{}.{family}.{}-{}.{}", c.regime, c.granule, c.change, c.method)?;
+                write!(f, "{}.{family}.{}-{}.{}", c.regime, c.change.format(c.granule), c.change, c.method)?;
                 if let Some(script) = c.script {
                     write!(f, "~{script}")?;
                 }
@@ -682,7 +687,12 @@ impl FromStr for Instance {
         let geometry = part("geometry")?;
         let (granule, geometry) = geometry.split_once('-').ok_or(IdError::Unknown("geometry"))?;
         let granule = Granule::ALL.into_iter().find(|g| g.name() == granule).ok_or(IdError::Unknown("granule"))?;
+        let (wide, geometry) = match geometry.split_once('-') {
+            Some((Format::WIDE, geometry)) => (true, geometry),
+            _ => (false, geometry),
+        };
         let change = Change::parse(family, geometry)
+            .map(|change| if wide { change.wide() } else { change })
             .filter(|change| change.exists(granule))
             .ok_or(IdError::Unknown("geometry, for this granule,"))?;
         let method = part("method")?;
@@ -716,6 +726,11 @@ impl FromStr for Instance {
         match (regime, modifier.and_then(Stage1::parse), modifier.and_then(Stage2::parse)) {
             (Regime::S2, Some(Stage1::Blocks), _) | (Regime::El1, _, Some(Stage2::Blocks)) => return Err(DEFAULT),
             (Regime::S2, Some(s1), _) => (stage1, modifier) = (s1, parts.next()),
+            (Regime::El1, _, Some(Stage2::Off)) if change.is_partial(granule) => {
+                return Err(IdError::Unknown(
+                    "modifier, for this transition: what is behind the window is not all memory",
+                ));
+            }
             (Regime::El1, _, Some(s2)) => (stage2, modifier) = (s2, parts.next()),
             _ => {}
         }
@@ -764,6 +779,7 @@ mod tests {
             "el1.protect.4k-l2-xn-x.bbm.fetch-remote.cap1",
             "el1.remap.4k-l3-rw.bbm~0sB1di.load-remote",
             "el1.merge.4k-l1-l3.direct-notlbi~0nnMX1dddi.store-remote.s2off.cap0",
+            "el1.split.16k-lpa2-l2.nt.load-remote",
             "el1.recover.4k-l2-split.direct.load-remote.s2off.cap1.by-vmalls12e1",
             "selftest.conflict-el2-for-el1",
         ] {
@@ -783,6 +799,10 @@ mod tests {
             ("el1.split.4k-l3.bbm.load-local", IdError::Unknown("geometry, for this granule,")),
             ("el1.split.4k-l0.bbm.load-local", IdError::Unknown("geometry, for this granule,")),
             ("el1.split.64k-l1.bbm.load-local", IdError::Unknown("geometry, for this granule,")),
+            ("el1.split.64k-lpa2-l2.bbm.load-local", IdError::Unknown("geometry, for this granule,")),
+            ("el1.split.4k-lpa2.bbm.load-local", IdError::Unknown("geometry, for this granule,")),
+            ("el1.split.4k-lpa2-lpa2-l2.bbm.load-local", IdError::Unknown("geometry, for this granule,")),
+            ("el1.shareability.4k-lpa2-l3-is-os.bbm.load-local", IdError::Unknown("geometry, for this granule,")),
             ("el1.merge.4k-l2.bbm-af.load-local", IdError::Unknown("method, for this transition,")),
             ("el1.protect.4k-l3-rw-ro.nt.load-local", IdError::Unknown("method, for this transition,")),
             ("el1.split.4k-l2.bbm~.load-local", IdError::Unknown("steps")),

@@ -17,6 +17,8 @@
 //! assert_eq!(Layout::new(Granule::K4, Level::L3).oa(leaf), 0x4020_1000);
 //! ```
 
+use core::fmt;
+
 use crate::{
     descriptor::{
         ATTR_MASK, ATTR_SHIFT, Attributes, BLOCK_FIELDS, BadDescriptor, CONTIGUOUS, Descriptor, DescriptorKind,
@@ -46,6 +48,52 @@ impl Width {
         match self {
             Self::Bits48 => 48,
             Self::Bits52 => 52,
+        }
+    }
+}
+
+/// The format of a set of tables: what TCR_ELx and the CPU say of all descriptors in them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Format {
+    /// Granule of the tables.
+    pub granule: Granule,
+    /// Bits of an output address.
+    pub width: Width,
+}
+
+impl Format {
+    /// With 48-bit output addresses.
+    #[must_use]
+    pub const fn new(granule: Granule) -> Self {
+        Self { granule, width: Width::Bits48 }
+    }
+
+    /// What says in an id, behind the granule, that output addresses have 52 bits.
+    pub(crate) const WIDE: &str = "lpa2";
+
+    /// The format of the descriptors at `level`.
+    #[must_use]
+    pub const fn at(self, level: Level) -> Layout {
+        Layout { granule: self.granule, level, width: self.width }
+    }
+
+    /// log2 of the unit in bytes in which a TLBI by range counts its BaseADDR: that of a page, or with TCR_ELx.DS 64 KiB,
+    /// so that its 37 bits reach all of an address.
+    #[must_use]
+    pub const fn base_shift(self) -> u32 {
+        match self.width {
+            Width::Bits48 => self.granule.page_shift(),
+            Width::Bits52 => Granule::K64.page_shift(),
+        }
+    }
+}
+
+/// As in an id: `4k`, `4k-lpa2`.
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.width {
+            Width::Bits48 => write!(f, "{}", self.granule),
+            Width::Bits52 => write!(f, "{}-{}", self.granule, Self::WIDE),
         }
     }
 }

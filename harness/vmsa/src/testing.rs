@@ -22,7 +22,8 @@ pub(crate) fn changes(granule: Granule) -> Vec<Change> {
         })
     };
     let pages = What::ALL.iter().filter(|what| !what.has_tables()).map(|what| Change::new(*what, Level::L3));
-    What::ALL.iter().flat_map(at).chain(pages).filter(|change| change.exists(granule)).collect()
+    let narrow = What::ALL.iter().flat_map(at).chain(pages);
+    narrow.flat_map(|change| [change, change.wide()]).filter(|change| change.exists(granule)).collect()
 }
 
 /// Every case of `granule` that differs in change, method, access or place.
@@ -68,7 +69,8 @@ pub(crate) fn instances() -> Vec<Instance> {
         for &remedy in Remedy::ALL {
             instances.push(Instance::Case(Case { remedy: Some(remedy), ..case }));
         }
-        for &stage2 in Stage2::ALL {
+        let partial = case.change.is_partial(case.granule);
+        for &stage2 in Stage2::ALL.iter().filter(|stage2| !(partial && **stage2 == Stage2::Off)) {
             for cap in [None].into_iter().chain(BbmLevel::ALL.map(Some)) {
                 instances.push(Instance::Case(Case { stage2, cap, ..case }));
             }

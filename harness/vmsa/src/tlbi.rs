@@ -8,6 +8,7 @@ use core::fmt;
 
 use crate::{
     geometry::{Granule, Level},
+    layout::Format,
     rule::{Asids, Invalidation, Reach},
     words,
 };
@@ -128,8 +129,8 @@ pub struct Form {
 /// What a form is aimed at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Target {
-    /// The granule.
-    pub granule: Granule,
+    /// The format of the tables.
+    pub format: Format,
     /// First address of the window, in bytes.
     pub base: u64,
     /// Size of the window, in bytes.
@@ -178,19 +179,20 @@ pub const fn range_pages(scale: u64, num: u64) -> u64 {
     (num + 1) << (5 * scale + 1)
 }
 
-/// Xt of a form by range from `base`, in bytes; TCR_EL1.DS is 0.
+/// Xt of a form by range from `base`, in bytes, which is aligned to the unit in which the format counts it. Of a hint of
+/// level 0 there is no encoding.
 #[must_use]
-pub const fn by_range(granule: Granule, base: u64, asid: u64, scale: u64, num: u64, hint: Option<Level>) -> u64 {
+pub const fn by_range(format: Format, base: u64, asid: u64, scale: u64, num: u64, hint: Option<Level>) -> u64 {
     let ttl = match hint {
         Some(level) => level.number() as u64,
         None => 0,
     };
     asid << ASID_SHIFT
-        | tg(granule) << 46
+        | tg(format.granule) << 46
         | scale << 44
         | num << 39
         | ttl << 37
-        | (base / granule.page_size()) & BASE_ADDR
+        | (base >> format.base_shift()) & BASE_ADDR
 }
 
 impl Form {
@@ -259,7 +261,7 @@ impl Form {
     /// length of a range, and where in it the window is (first, last, middle).
     #[must_use]
     pub const fn operands(self, target: Target, number: u64) -> Operands {
-        let Target { granule, base, size, leaf, .. } = target;
+        let Target { format: Format { granule, .. }, base, size, leaf, .. } = target;
         let page = granule.page_size();
         let asid = match (self.op.is_by_asid(), self.aim) {
             (false, _) => 0,
@@ -292,35 +294,39 @@ impl Form {
     }
 
     const fn range(self, target: Target, asid: u64, number: u64) -> u64 {
-        let Target { granule, base, size, leaf, tree } = target;
-        let page = granule.page_size();
+        let Target { format, base, size, leaf, tree } = target;
+        let (page, unit) = (format.granule.page_size(), 1 << format.base_shift());
         let (mut scale, num) = (number & 3, number >> 2 & 31);
-        let hinted = number >> 7 & 1 == 1;
+        let hinted = number >> 7 & 1 == 1 && leaf.number() > 0;
         // Of leaf descriptors each maps one piece, and one page of it is enough.
         let cover = if tree { size / page } else { 1 };
-        while range_pages(scale, num) < cover {
+        let named = if tree { base } else { base + (number >> 10) % (size / page) * page };
+        // A range begins where its unit does, so that at least these pages come before.
+        let least = named % unit / page;
+        while range_pages(scale, num) < least + cover {
             scale += 1;
         }
         let pages = range_pages(scale, num);
+        let units = (pages - cover - least) / (unit / page);
         let before = match (number >> 8) % 3 {
             0 => 0,
-            1 => pages - cover,
-            _ => (pages - cover) / 2,
-        } * page;
-        let named = if tree { base } else { base + (number >> 10) % (size / page) * page };
+            1 => units,
+            _ => units / 2,
+        } * unit
+            + least * page;
         let hint = match self.aim {
             Aim::Level => Some(other_level(leaf)),
             _ if hinted && !tree => Some(leaf),
             _ => None,
         };
         let start = match (self.aim, hint) {
-            (Aim::Page, _) if number >> 8 & 1 == 0 => base - pages * page,
-            (Aim::Page, _) => base + size,
+            (Aim::Page, _) if number >> 8 & 1 == 0 => (base - pages * page) / unit * unit,
+            (Aim::Page, _) => (base + size).next_multiple_of(unit),
             // With a hint, BaseADDR is aligned to what a descriptor of that level maps, or nothing need be removed.
-            (_, Some(_)) => base - before / size * size,
+            (_, Some(_)) => (base - before / size * size) / unit * unit,
             (_, None) => named - before,
         };
-        by_range(granule, start, asid, scale, num, hint)
+        by_range(format, start, asid, scale, num, hint)
     }
 
     /// Whether it removes all that must go; `here` says that nobody but this PE need be reached. What it is not said to
@@ -383,6 +389,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::layout::Width;
 
     const BASE: u64 = 0xffff_8000_0000_0000;
 
@@ -421,8 +428,13 @@ mod tests {
         assert_eq!(by_va(0xffff_8000_1234_5000, 1, None), 0x0001_0ff8_0001_2345);
         assert_eq!(by_va(0xffff_8000_1234_5000, 0, Some((Granule::K4, Level::L3))), 0x0000_7ff8_0001_2345);
         assert_eq!(by_va(BASE, 2, Some((Granule::K64, Level::L2))), 0x0002_eff8_0000_0000);
-        assert_eq!(by_range(Granule::K4, BASE, 0, 0, 0, None), 0x0000_4018_0000_0000);
-        assert_eq!(by_range(Granule::K16, 5 << 14, 1, 2, 31, Some(Level::L3)), 0x0001_afe0_0000_0005);
+        let [k4, k16] = [Granule::K4, Granule::K16].map(Format::new);
+        assert_eq!(by_range(k4, BASE, 0, 0, 0, None), 0x0000_4018_0000_0000);
+        assert_eq!(by_range(k16, 5 << 14, 1, 2, 31, Some(Level::L3)), 0x0001_afe0_0000_0005);
+        // With TCR_EL1.DS, BaseADDR is VA[52:16] with every granule.
+        let [k4, k16] = [k4, k16].map(|format| Format { width: Width::Bits52, ..format });
+        assert_eq!(by_range(k4, BASE, 0, 0, 0, None), 0x0000_401f_8000_0000);
+        assert_eq!(by_range(k16, 5 << 16, 1, 2, 31, Some(Level::L1)), 0x0001_afa0_0000_0005);
         assert_eq!(
             [range_pages(0, 0), range_pages(0, 31), range_pages(1, 0), range_pages(3, 31)],
             [2, 64, 64, 1 << 21]
@@ -435,12 +447,23 @@ mod tests {
         fn hits_hit_and_misses_miss(
             form in prop::sample::select(forms()),
             granule in prop::sample::select(&Granule::ALL[..]),
-            (level, tree) in prop::sample::select(&[(Level::L3, false), (Level::L2, false), (Level::L3, true)][..]),
+            width in prop::sample::select(&Width::ALL[..]),
+            (level, tree) in prop::sample::select(&[
+                (Level::L3, false),
+                (Level::L2, false),
+                (Level::L1, false),
+                (Level::L0, false),
+                (Level::L3, true),
+            ][..]),
+            at in 0u64..16,
             number: u64,
         ) {
+            let format = Format { granule, width };
+            prop_assume!(format.at(level).allows_leaf());
             let leaf_size = level.size(granule);
             let size = if tree { Level::L2.size(granule) } else { leaf_size };
-            let target = Target { granule, base: BASE, size, leaf: level, tree };
+            let base = BASE + at * size;
+            let target = Target { format, base, size, leaf: level, tree };
             let Operands { first, step, count } = form.operands(target, number);
             prop_assert_eq!(count, if form.aim == Aim::Each { size / leaf_size } else { 1 });
             let asid = first >> 48;
@@ -457,13 +480,17 @@ mod tests {
             let page = granule.page_size();
             if form.op.is_range() {
                 let (scale, num, ttl) = (first >> 44 & 3, first >> 39 & 31, first >> 37 & 3);
-                let start = upper(first & BASE_ADDR, 37).wrapping_mul(page);
+                let unit = if width == Width::Bits52 { 64 << 10 } else { page };
+                let start = upper(first & BASE_ADDR, 37).wrapping_mul(unit);
                 let end = start + (num + 1) * 2 * 32u64.pow(scale as u32) * page;
                 prop_assert_eq!(first >> 46 & 3, tg(granule));
                 match form.aim {
-                    Aim::Page => prop_assert!(end == BASE || start == BASE + size),
-                    _ if tree => prop_assert!(start <= BASE && end >= BASE + size),
-                    _ => prop_assert!(start < BASE + size && end > BASE),
+                    // As near as the unit lets it.
+                    Aim::Page => prop_assert!(
+                        end <= base && end + unit > base || start >= base + size && start < base + size + unit
+                    ),
+                    _ if tree => prop_assert!(start <= base && end >= base + size),
+                    _ => prop_assert!(start < base + size && end > base),
                 }
                 if form.aim.hits() && ttl != 0 {
                     prop_assert_eq!((ttl, start % leaf_size), (u64::from(level.number() as u8), 0));
@@ -473,11 +500,11 @@ mod tests {
                 let ttl = first >> 44 & 15;
                 let va = upper(first & ((1 << 44) - 1), 44) << 12;
                 let last = upper((first + step * (count - 1)) & ((1 << 44) - 1), 44) << 12;
-                let inside = |va: u64| va >= BASE && va < BASE + size;
+                let inside = |va: u64| va >= base && va < base + size;
                 prop_assert_eq!(va % if form.aim == Aim::Within { 1 << 12 } else { page }, 0);
                 match form.aim {
-                    Aim::Page => prop_assert!(va + page == BASE || va == BASE + size),
-                    Aim::Each => prop_assert_eq!((va, last), (BASE, BASE + size - leaf_size)),
+                    Aim::Page => prop_assert!(va + page == base || va == base + size),
+                    Aim::Each => prop_assert_eq!((va, last), (base, base + size - leaf_size)),
                     _ => prop_assert!(inside(va)),
                 }
                 let right = tg(granule) << 2 | u64::from(level.number() as u8);

@@ -538,14 +538,18 @@ impl<T: Lookaside> Mmu<T> {
             return Err(Fault { stall: true, ..fault });
         }
         let tags = self.tags(regime, context);
-        let cached =
-            self.profile.has(Defect::UnprivilegedIgnored) && self.tlb.matching(&tags, va).any(|e| !e.is_table());
+        let unprivileged = match request.kind {
+            Kind::Load | Kind::Store => {
+                self.profile.has(Defect::UnprivilegedIgnored) && request.el == 1 && !request.privileged
+            }
+            Kind::Fetch => self.profile.has(Defect::PxnForUxn) && request.el == 0,
+            _ => false,
+        };
+        let ignored = unprivileged && self.tlb.matching(&tags, va).any(|e| !e.is_table());
         let (hit, torn, kept) = self.resolve(&request, va, tags, context, memory, choices)?;
         let one_stage = matches!(request.kind, Kind::At { both_stages: false, .. });
         let second = if one_stage { None } else { hit.two };
         let pan = request.pan && stage1;
-        let unprivileged = request.el == 1 && !request.privileged && matches!(request.kind, Kind::Load | Kind::Store);
-        let ignored = self.profile.has(Defect::UnprivilegedIgnored) && unprivileged && cached;
         let request = Request { pan, privileged: request.privileged || ignored, ..request };
         let permitted = Self::permitted(&hit.one, second.as_ref(), &request);
         if permitted & request.needs() != request.needs() {
@@ -746,7 +750,9 @@ impl<T: Lookaside> Mmu<T> {
         if matches!(request.kind, Kind::At { both_stages: false, .. }) && context.stage2_on(regime) {
             return self.demand(request, va, tags, context, memory, choices);
         }
-        let (found, refused) = self.hits(va, fetch, Walk { tags, context, memory, choices, store: None });
+        // Of the entries that a defect keeps, whose fetches may use them.
+        let keeps = fetch && (request.el == 0 || !self.profile.has(Defect::UserExecuteKept));
+        let (found, refused) = self.hits(va, keeps, Walk { tags, context, memory, choices, store: None });
         let matching = &found.hits;
         if matching.is_empty() {
             if let Some(fault) = refused {
@@ -1078,7 +1084,9 @@ impl<T: Lookaside> Mmu<T> {
             if profile.defect.is_some_and(Defect::uses_removed) && entry.kind == EntryKind::Combined {
                 *ghost = Some(*entry);
             }
-            if profile.has(Defect::ExecuteKept) && issued.by_va() && !entry.is_table() && entry.executable() {
+            let kept = profile.has(Defect::ExecuteKept) && entry.executable()
+                || profile.has(Defect::UserExecuteKept) && entry.user_executable();
+            if kept && issued.by_va() && !entry.is_table() {
                 entry.fetch_only = true;
                 choices.tell_of(entry.extent(), "keep", || format!("{entry} for fetches"));
                 return true;

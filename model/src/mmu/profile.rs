@@ -102,7 +102,7 @@ impl Profile {
         midr: 0x001f_b000,
         bbm: BbmLevel::L2,
         k16: true,
-        lpa2: false,
+        lpa2: true,
         nt: Nt::Walk,
         size: Answers::EITHER,
         other: Answers::EITHER,
@@ -157,6 +157,7 @@ impl Profile {
             name: "ideal-l1-fault",
             midr: 0x001f_b020,
             bbm: BbmLevel::L1,
+            lpa2: false,
             nt: Nt::Fault,
             size: Answers::ANY,
             other: Answers::ANY,
@@ -166,7 +167,6 @@ impl Profile {
             name: "ideal-l1-walk",
             midr: 0x001f_b030,
             bbm: BbmLevel::L1,
-            lpa2: true,
             nt: Nt::Walk,
             size: Answers::ANY,
             other: Answers::ANY,
@@ -183,7 +183,6 @@ impl Profile {
         Self {
             name: "ideal-l2-quiet",
             midr: 0x001f_b050,
-            lpa2: true,
             nt: Nt::Fault,
             size: Answers::EITHER,
             other: Answers::EITHER,
@@ -193,7 +192,6 @@ impl Profile {
             name: "ideal-l3",
             midr: 0x001f_b060,
             bbm: BbmLevel::L3,
-            lpa2: true,
             size: Answers::EITHER,
             other: Answers::OR_ABORT,
             ..Self::IDEAL
@@ -328,6 +326,8 @@ defects! {
     ReadOnlyKept = "read-only-kept" on "ideal-l2-quiet",
     /// A TLBI by VA leaves executable entries to instruction fetches.
     ExecuteKept = "execute-kept" on "ideal-l2-quiet",
+    /// A TLBI by VA leaves entries that EL0 executes to EL0's instruction fetches.
+    UserExecuteKept = "user-execute-kept" on "ideal-l2-quiet",
     /// Hardware updates of AF and dirty state are stores of the descriptor as it was walked, some time later (E5).
     UpdateMisplaced = "update-misplaced" on "ideal-l2-quiet",
     /// The halves of an access may be served from before and from after a TLBI, once.
@@ -360,6 +360,12 @@ defects! {
     RangeUnsigned = "range-unsigned" on "ideal-l2-quiet",
     /// A range TLBI leaves cached Table descriptors although it is not a last-level form.
     RangeKeepsTables = "range-keeps-tables" on "ideal-l2-quiet",
+    /// A range TLBI counts BaseADDR in pages, also with TCR_EL1.DS.
+    RangeBaseByPage = "range-base-by-page" on "ideal-l2-quiet",
+    /// A TLBI by VA leaves the blocks that only FEAT_LPA2 has.
+    LargestBlocksKept = "largest-blocks-kept" on "ideal-l2-quiet",
+    /// A TLBI with the TTL hint of a level that has leaves only with FEAT_LPA2 removes nothing.
+    LargestTtlIgnored = "largest-ttl-ignored" on "ideal-l2-quiet",
     /// A TLBI by VA removes a page of 16K or 64K only if it names the page's first 4 KiB.
     PageByFirst4K = "page-by-first-4k" on "ideal-l2-quiet",
     /// A TLBI with a TTL hint leaves blocks, also where the hint is right.
@@ -382,6 +388,8 @@ defects! {
     SeamByFirst = "seam-by-first" on "ideal-l2-quiet",
     /// LDTR and STTR have EL1's permissions if the TLB has an entry for them.
     UnprivilegedIgnored = "unprivileged-ignored" on "ideal-l2-quiet",
+    /// EL0 executes by EL1's permission, PXN for UXN, if the TLB has an entry.
+    PxnForUxn = "pxn-for-uxn" on "ideal-l2-quiet",
     /// A hardware update leaves exclusive monitors set: a store-exclusive to the descriptor loses it (E5).
     UpdateKeepsMonitors = "update-keeps-monitors" on "ideal-l2-quiet",
     /// A load makes a clean descriptor dirty.
@@ -448,7 +456,8 @@ mod tests {
             assert_eq!(
                 lpa2,
                 match (profile.lpa2, profile.k16) {
-                    (true, _) => (52, 6, 1, 2, 0x323),
+                    (true, true) => (52, 6, 1, 2, 0x323),
+                    (true, false) => (52, 6, 1, 0, 0x321),
                     (false, true) => (48, 5, 0, 1, 0x222),
                     (false, false) => (48, 5, 0, 0, 0x221),
                 }

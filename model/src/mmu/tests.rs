@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use vmsa::{
     Granule, Level,
     descriptor::{Attributes, Descriptor, DescriptorKind, contiguous_group},
+    layout::{Layout, Width},
 };
 
 use super::*;
@@ -900,6 +901,22 @@ fn shows(defect: Defect, world: &mut World) -> bool {
             stale(world, &[Step::Store(slot, with_attributes(RW)), ISH, vae1is(WINDOW), ISH], &[WINDOW]);
             world.access(1, WINDOW, Kind::Fetch).is_ok()
         }
+        Defect::UserExecuteKept | Defect::PxnForUxn => {
+            let slot = page(world);
+            let fetch = |world: &mut World| {
+                let request = Request { va: WINDOW, kind: Kind::Fetch, el: 0, privileged: false, pan: false };
+                world.mmus[1].translate(request, &world.context, &mut world.memory, &mut world.choices).is_ok()
+            };
+            if defect == Defect::PxnForUxn {
+                world.memory.words.insert(slot, with_attributes(Attributes { el1_execute: true, ..RW }));
+                world.churn(&[WINDOW], 1);
+                return fetch(world);
+            }
+            world.memory.words.insert(slot, with_attributes(Attributes { el0_execute: true, ..RW }));
+            assert!(fetch(world));
+            stale(world, &[Step::Store(slot, with_attributes(RW)), ISH, vae1is(WINDOW), ISH], &[WINDOW]);
+            fetch(world)
+        }
         Defect::UpdateMisplaced => {
             let slot = page(world);
             world.context.tcr_el1 |= 1 << 39;
@@ -963,6 +980,23 @@ fn shows(defect: Defect, world: &mut World) -> bool {
             let range = Step::Tlbi(0, 2, 1, WINDOW >> 14 | 2 << 46 | ASID << 48);
             let tlbi = if defect == Defect::RangeIn4K { range } else { vae1is(WINDOW + 0x3000) };
             stale(world, &[Step::Store(slot, 0), ISH, tlbi, ISH], &[WINDOW])
+        }
+        Defect::RangeBaseByPage | Defect::LargestBlocksKept | Defect::LargestTtlIgnored => {
+            // With TCR_EL1.DS, a page, or a block of 512 GiB.
+            let level = if defect == Defect::RangeBaseByPage { Level::L3 } else { Level::L0 };
+            let layout = Layout { width: Width::Bits52, ..Layout::new(Granule::K4, level) };
+            world.context.tcr_el1 |= 1 << 59;
+            world.sync();
+            world.place(level, WINDOW, layout.leaf(OLD, RW).raw());
+            let slot = world.slot(level, WINDOW);
+            world.churn(&[WINDOW], 2);
+            let tlbi = match defect {
+                Defect::RangeBaseByPage => Step::Tlbi(0, 2, 1, WINDOW >> 16 | 1 << 46 | ASID << 48),
+                Defect::LargestBlocksKept => vae1is(WINDOW),
+                _ => Step::Tlbi(0, 3, 1, WINDOW >> 12 | 0b0100 << 44 | ASID << 48),
+            };
+            world.run(&[Step::Store(slot, 0), ISH, tlbi, ISH], &[WINDOW]);
+            world.churn(&[WINDOW], 2).iter().any(|(_, seen)| seen.is_ok())
         }
         Defect::RangeUnsigned => {
             let slot = page(world);
@@ -1547,7 +1581,7 @@ fn operands_name_leaves_of_every_granule_and_level() {
 fn output_and_input_addresses_have_52_bits() {
     const HIGH: u64 = 0b1011 << 48;
     const M1: Level = Level::new(-1).expect("a level");
-    let (wide, narrow) = (profile("ideal-l3"), profile("ideal-l2-abort"));
+    let (wide, narrow) = (profile("ideal-l3"), profile("ideal-l1-fault"));
     let world = |profile, granule: Granule| {
         let mut world = World::new(profile, 1, granule, false);
         let tcr = world.context.tcr_el1 & !(0x3f | 7 << 32);

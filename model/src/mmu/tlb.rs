@@ -153,7 +153,8 @@ pub struct Entry {
     /// that faults, in the latter.
     pub(super) table: u64,
     pub(super) restrictions: u8,
-    /// Only instruction fetches match; only [`Defect::ExecuteKept`](super::Defect::ExecuteKept) makes such entries.
+    /// Only instruction fetches match; only [`Defect::ExecuteKept`](super::Defect::ExecuteKept) and
+    /// [`Defect::UserExecuteKept`](super::Defect::UserExecuteKept), for EL0's, make such entries.
     pub(super) fetch_only: bool,
     /// A TLBI has removed it, and the PE has not synchronised its context since: it matches nothing any more, and may
     /// serve an access that had been translated by it.
@@ -219,6 +220,11 @@ impl Entry {
     /// Whether a by-VA TLBI that leaves executable entries to fetches would leave this one.
     pub(super) fn executable(&self) -> bool {
         self.one.permissions.executable()
+    }
+
+    /// Whether EL0 may execute what it maps.
+    pub(super) fn user_executable(&self) -> bool {
+        self.one.permissions.of(false) & Permissions::EXECUTE != 0
     }
 
     /// Whether it says that the memory is Device.

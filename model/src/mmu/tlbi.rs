@@ -64,8 +64,8 @@ pub(super) struct Range {
     granule: Option<Granule>,
     /// TTL: leaf entries of another level need not be removed (R_SQXYZ).
     level: Option<i8>,
-    /// From a range form, with NUM of its operand.
-    many: Option<u8>,
+    /// From a range form, with NUM of its operand and the bits by which its BaseADDR is shifted.
+    many: Option<(u8, u32)>,
 }
 
 /// A TLBI as decoded, before it is bound to a VMID.
@@ -174,7 +174,7 @@ impl Range {
             size: pages << granule.page_shift(),
             granule: Some(granule),
             level: if ttl == 0 { None } else { hint(granule, ttl, lpa2) },
-            many: Some(num as u8),
+            many: Some((num as u8, unit)),
         })
     }
 }
@@ -323,17 +323,19 @@ impl Issued {
 impl Range {
     /// Its first address and its bytes, as the CPU takes them.
     fn extent(&self, profile: &Profile) -> (u64, u64) {
-        let (Some(granule), Some(num)) = (self.granule, self.many) else { return (self.start, self.size) };
+        let (Some(granule), Some((num, unit))) = (self.granule, self.many) else { return (self.start, self.size) };
         let (shift, page) = (granule.page_shift(), granule.page_size());
+        let base = ((self.start << 8) as i64 >> (8 + unit)) as u64;
         if profile.has(Defect::RangeLastPage) {
             (self.start, self.size - page)
         } else if profile.has(Defect::RangeScaleIgnored) {
             (self.start, 2 * (u64::from(num) + 1) * page)
         } else if profile.has(Defect::RangeIn4K) {
-            let base = (self.start << 8) as i64 >> (8 + shift);
-            ((base as u64) << 12 & IN_TLB, self.size >> (shift - 12))
+            (base << 12 & IN_TLB, self.size >> (shift - 12))
+        } else if profile.has(Defect::RangeBaseByPage) {
+            (base << shift & IN_TLB, self.size)
         } else if profile.has(Defect::RangeUnsigned) {
-            (self.start & ((1 << (37 + shift)) - 1), self.size)
+            (self.start & ((1 << (37 + unit)) - 1), self.size)
         } else {
             (self.start, self.size)
         }
@@ -356,6 +358,13 @@ impl Range {
         };
         if profile.has(Defect::TtlKeepsBlocks) && self.level.is_some() && !entry.is_table() && level < 3
             || profile.has(Defect::RangeKeepsTables) && self.many.is_some() && entry.is_table()
+        {
+            return false;
+        }
+        // Leaves of these levels are there with FEAT_LPA2 only.
+        let of_lpa2 = |level| matches!((leaf.granule, level), (Granule::K4, 0) | (Granule::K16, 1));
+        if profile.has(Defect::LargestBlocksKept) && !entry.is_table() && of_lpa2(level)
+            || profile.has(Defect::LargestTtlIgnored) && self.level.is_some_and(of_lpa2)
         {
             return false;
         }

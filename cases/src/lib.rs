@@ -161,6 +161,11 @@ impl Row {
         Self { regime: Regime::S2, ..self }
     }
 
+    /// The same of EL2's own stage 1.
+    const fn of_el2(self) -> Self {
+        Self { regime: Regime::El2, ..self }
+    }
+
     /// The same in other granules, as far as they have such levels.
     const fn granules(self, granules: &'static [Granule]) -> Self {
         Self { granules, ..self }
@@ -286,7 +291,12 @@ const HERE: &[Scope] = &[Scope::Local];
 const BOTH: &[bool] = &[false, true];
 const XS: &[bool] = &[false];
 
-/// Regime el1 first, then s2.
+/// Break-before-make of what stage 2 has a table for, by a TLBI for each of its pages, of all levels: the table goes too.
+const STAGE2_PAGES: &[&str] = &["0sUdMd1di"];
+/// Break-before-make of EL2's own stage 1 by all there is, and then with a mistake: a TLBI of this PE only, one of EL1.
+const EL2_PARTS: &[&str] = &["0sRd1di", "0sHd1di", "0sed1di", "0sAd1di"];
+
+/// Regime el1 first, then s2 and el2.
 const ROWS: &[Row] = &{
     use What::*;
     [
@@ -511,6 +521,7 @@ const ROWS: &[Row] = &{
         row(&[RemapRw], &[L3], BBM, &[Load, Store]).of_stage2().scripts(STAGE2_PARTS),
         row(&[RemapOutRw, RemapInRw], &[L2], &[Bbm, Direct], &[Load, Store]).of_stage2(),
         row(&[TableSame, TableOther], &[L2], UPDATE, &[Load, Walk]).of_stage2(),
+        row(&[TableOther, RemapInRw], &[L2], BBM, &[Load]).of_stage2().scripts(STAGE2_PAGES),
         row(&[ProtectRwRo, ProtectRoRw], &[L3, L2], REPLACE, &[Load, Store]).of_stage2(),
         row(&[ProtectXXn, ProtectXnX], &[L3, L2], UPDATE, &[Fetch, Load]).of_stage2(),
         row(&[ProtectRwRo], &[L3], UPDATE, &[Store]).of_stage2().under(STAGE1),
@@ -522,6 +533,29 @@ const ROWS: &[Row] = &{
         row(&[RetypeWbDevice, RetypeDeviceWb, RetypeDevice], &[L3, L2], &[Bbm, Direct], &[Load, Store]).of_stage2(),
         row(&[CacheWbNc, CacheNcWb, CacheWbWt], &[L3], &[Bbm, Direct], &[Load, Store]).of_stage2(),
         row(&[AgeSet, AgeClear], &[L3, L2], UPDATE, &[Load, Store]).of_stage2(),
+        //
+        row(&[Split, Merge], &[L1, L2], RESIZE, &[Load, Store]).of_el2(),
+        row(&[Split], &[L1, L2], &[BbmAf], &[Load, Store]).of_el2(),
+        row(&[Split, Merge], &[L2], &[Nt, Direct], &[Load, Store]).of_el2().under(CAPPED),
+        row(&[Split, Merge], &[L2], &[Bbm, Nt, Direct], &[Atomic, Exclusive, Unaligned, Walk, Dc]).of_el2(),
+        row(&[Split, Merge], &[L2], &[Bbm, Nt, Direct], &[At]).places(&[Local]).of_el2(),
+        row(&[Split, Merge], &[L2], &[Bbm, Nt, Direct], &[Load, Store]).places(&[All]).of_el2(),
+        row(&[RemapRw], &[L3, L2], REPLACE, &[Load, Store]).of_el2(),
+        row(&[RemapRoSame, RemapRoDiff], &[L3, L2], UPDATE, &[Load]).of_el2(),
+        row(&[RemapRw], &[L3], &[Bbm, Direct], &[Atomic, Exclusive, At, Walk]).of_el2(),
+        row(&[RemapRw], &[L3], &[Bbm, DirectNotlbi], &[Load, Store]).places(&[All]).of_el2(),
+        row(&[RemapRw], &[L3], BBM, &[Load, Store]).of_el2().scripts(EL2_PARTS),
+        row(&[RemapOutRw, RemapInRw], &[L2], &[Bbm, Direct], &[Load, Store]).of_el2(),
+        row(&[TableSame, TableOther], &[L2], UPDATE, &[Load, Walk]).of_el2(),
+        row(&[ProtectRwRo, ProtectRoRw], &[L3, L2], REPLACE, &[Load, Store]).of_el2(),
+        row(&[ProtectXXn, ProtectXnX], &[L3, L2], UPDATE, &[Fetch, Load]).of_el2(),
+        row(&[ProtectRwRo], &[L3], UPDATE, &[Store]).places(&[All]).of_el2(),
+        row(&[Fold, Unfold], &[L3, L2], UPDATE, &[Load, Store]).of_el2(),
+        row(&[ContigRwRo, ContigRoRw, ContigRemap], &[L3], UPDATE, &[Store]).of_el2(),
+        row(&[HalfFold, HalfUnfold, HalfRwRo], &[L3], &[Bbm, Direct], &[Load]).of_el2(),
+        row(&[RetypeWbDevice, RetypeDeviceWb, RetypeDevice], &[L3, L2], &[Bbm, Direct], &[Load, Store]).of_el2(),
+        row(&[CacheWbNc, CacheNcWb, CacheWbWt], &[L3], &[Bbm, Direct], &[Load, Store]).of_el2(),
+        row(&[AgeSet, AgeClear], &[L3, L2], UPDATE, &[Load, Store]).of_el2(),
     ]
 };
 

@@ -39,8 +39,8 @@ struct Attempt {
 pub(crate) struct List {
     entries: ArrayVec<Conflict, MAX_CONFLICTS>,
     total: u64,
-    /// Those of EL1&0 by the phase the vCPU was in.
-    of_el1: [u64; Phase::ALL.len()],
+    /// Those at accesses of vCPUs, or made for them, by the phase the vCPU was in.
+    of_accesses: [u64; Phase::ALL.len()],
     attempts: [Option<(Attempt, u8)>; MAX_CPUS],
     /// What is tried first for EL1&0, in tables of which granule, and whether it must do.
     first: Option<(Remedy, Granule, bool)>,
@@ -51,8 +51,8 @@ pub(crate) static TAKEN: Mutex<List> = Mutex::new(List::new());
 
 impl List {
     const fn new() -> Self {
-        let (of_el1, attempts) = ([0; Phase::ALL.len()], [None; MAX_CPUS]);
-        Self { entries: ArrayVec::new_const(), total: 0, of_el1, attempts, first: None }
+        let (of_accesses, attempts) = ([0; Phase::ALL.len()], [None; MAX_CPUS]);
+        Self { entries: ArrayVec::new_const(), total: 0, of_accesses, attempts, first: None }
     }
 
     /// Has the running instance's conflicts answered as `instance` asks for.
@@ -102,8 +102,8 @@ impl List {
             }
         } else {
             self.total += 1;
-            if let (Place::El2ForEl1, Some(phase), false) = (conflict.place, conflict.phase, conflict.injected) {
-                self.of_el1[usize::from(phase) % Phase::ALL.len()] += 1;
+            if let (Some(phase), false) = (conflict.phase, conflict.injected) {
+                self.of_accesses[usize::from(phase) % Phase::ALL.len()] += 1;
             }
             // A full list keeps the first ones, which explain most; `total` counts them all.
             let _ = self.entries.try_push(conflict);
@@ -126,10 +126,10 @@ impl List {
         self.total
     }
 
-    /// Adds those of EL1&0 to the histogram of the payload, which cannot see them: an observer's access met them.
+    /// Adds those at accesses to the histogram of the payload, which cannot see them: an observer's access met them.
     pub(crate) fn add_to(&self, outcomes: &mut ArrayVec<Outcome, MAX_OUTCOMES>) {
-        for (phase, count) in Phase::ALL.into_iter().zip(self.of_el1).filter(|(_, count)| *count > 0) {
-            let of_phase = |c: &&Conflict| c.place == Place::El2ForEl1 && c.phase == Some(phase as u8);
+        for (phase, count) in Phase::ALL.into_iter().zip(self.of_accesses).filter(|(_, count)| *count > 0) {
+            let of_phase = |c: &&Conflict| c.phase == Some(phase as u8) && !c.injected;
             let first = self.entries.iter().find(of_phase).map_or(First::default(), |c| First {
                 esr: c.esr,
                 far: c.far,
@@ -162,6 +162,11 @@ pub(crate) fn conflict(place: Place, esr: u64, far: u64, hpfar: Option<u64>, pc:
         cleared_by: Recovery::None,
         retries: 0,
         injected: false,
-        phase: wire::abi::phase_of(TPIDR_EL0.get()).filter(|_| place == Place::El2ForEl1).map(|phase| phase as u8),
+        phase: phase().filter(|_| place == Place::El2ForEl1),
     }
+}
+
+/// The number of the phase that the vCPU of the calling CPU is in.
+pub(crate) fn phase() -> Option<u8> {
+    wire::abi::phase_of(TPIDR_EL0.get()).map(|phase| phase as u8)
 }

@@ -1,8 +1,10 @@
-//! Exceptions that EL2 takes from itself: TLB conflict aborts are recovered, everything else is the end.
+//! Exceptions that EL2 takes from itself: TLB conflict aborts are recovered, what an access to a window in EL2's own
+//! translation takes is told to who made it, everything else is the end.
 
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use aarch64_cpu::registers::{ESR_EL2, FAR_EL2, HPFAR_EL2, Readable};
+use arch::probe;
 use wire::record::{Place, Recovery};
 
 use crate::{conflict, platform::MAX_CPUS, smp};
@@ -26,11 +28,34 @@ struct Expected {
     serror: AtomicBool,
     /// Conflict aborts in a row that could not be noted.
     unnoted: AtomicU8,
+    /// The number of the access that it tries, by a probe; even while it tries none.
+    access: AtomicU64,
+    /// FAR_EL2 and ELR_EL2 of the exception that the last one took.
+    far: AtomicU64,
+    pc: AtomicU64,
 }
 
 static EXPECTED: [Expected; MAX_CPUS] = [const {
-    Expected { conflict: AtomicBool::new(false), serror: AtomicBool::new(false), unnoted: AtomicU8::new(0) }
+    Expected {
+        conflict: AtomicBool::new(false),
+        serror: AtomicBool::new(false),
+        unnoted: AtomicU8::new(0),
+        access: AtomicU64::new(0),
+        far: AtomicU64::new(0),
+        pc: AtomicU64::new(0),
+    }
 }; MAX_CPUS];
+
+/// Does `access`, which makes one by a probe, on the calling CPU, whose number is `cpu`. What it brings back, and FAR and PC of
+/// the exception that it took, if it took one.
+pub(crate) fn probing<T>(cpu: usize, access: impl FnOnce() -> T) -> (T, [u64; 2]) {
+    let expected = &EXPECTED[cpu];
+    let number = expected.access.load(Ordering::Relaxed) + 1;
+    expected.access.store(number, Ordering::Relaxed);
+    let came = access();
+    expected.access.store(number + 1, Ordering::Relaxed);
+    (came, [&expected.far, &expected.pc].map(|register| register.load(Ordering::Relaxed)))
+}
 
 /// Takes the SError that is pending on the calling CPU, whose number is `cpu`, if there is one, and says so.
 pub(crate) fn drain_serror(cpu: usize) -> bool {
@@ -82,15 +107,23 @@ pub(crate) extern "C" fn own_exception(frame: &mut OwnFrame, kind: u64) {
     if kind == SERROR && expected.serror.load(Ordering::Relaxed) {
         return;
     }
+    let access = expected.access.load(Ordering::Relaxed);
+    let probing = !access.is_multiple_of(2);
     // In the middle of the switch to or from a vCPU, ELR_EL2 and its like hold what is lost now: nothing to go back to.
     let in_switch = switch_windows().iter().any(|window| window.contains(&frame.elr));
     if kind == SYNCHRONOUS && conflict::is_conflict(esr) && !in_switch {
         let mut taken = conflict::conflict(Place::El2, esr, far, Some(HPFAR_EL2.get()), frame.elr, cpu as u8);
         taken.injected = expected.conflict.load(Ordering::Relaxed);
+        if probing {
+            taken.phase = conflict::phase();
+        }
+        // Accesses of many rounds are alike in all registers.
+        let mut x = frame.x;
+        x[30] ^= access;
         match conflict::TAKEN.try_lock() {
             Some(mut list) => {
                 expected.unnoted.store(0, Ordering::Relaxed);
-                if list.take(taken, Recovery::Alle2, &frame.x) {
+                if list.take(taken, Recovery::Alle2, &x) {
                     return;
                 }
             }
@@ -104,6 +137,15 @@ pub(crate) extern "C" fn own_exception(frame: &mut OwnFrame, kind: u64) {
                 }
             }
         }
+    }
+    if kind == SYNCHRONOUS
+        && probing
+        && let Some(pc) = probe::resume(frame.elr, frame.x[30])
+    {
+        expected.far.store(far, Ordering::Relaxed);
+        expected.pc.store(frame.elr, Ordering::Relaxed);
+        [frame.x[0], frame.x[1], frame.elr] = [0, esr, pc];
+        return;
     }
     panic!(
         "exception at EL2: kind {kind} ESR {esr:#x} FAR {far:#x} ELR {:#x} SPSR {:#x} LR {:#x} (Image at {:#x})",

@@ -1,4 +1,4 @@
-//! The lab: stage 2 of the running VM, changed at the VM's own request.
+//! The lab: stage 2 of the running VM, or a window in EL2's own stage 1, changed at the VM's own request.
 //!
 //! A case of regime s2 has a window of IPAs, to which its stage 1 maps a window of VAs. The payload's round engine is the same
 //! as for stage 1; but the steps of a change are executed here, at EL2, as many at a time as the payload asks for.
@@ -8,25 +8,37 @@
 //! recorded, and counted as an outcome of the phase that the observer was in. Whatever else stage 2 refuses in the window
 //! goes to the payload, as an abort of its own with the same fault status. So does a break that the vCPU made itself:
 //! nobody else would mend it.
+//!
+//! A case of regime el2 has its window in hv's own map, below an entry of the first table that holds nothing else: hv's code,
+//! stacks, vectors and data are outside. The accesses of observers are made here as well, each on the CPU of the vCPU that
+//! asks for it, and what they take is told to the payload as if it had taken it. Nobody waits for anything.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use aarch64_cpu::registers::{CNTPCT_EL0, Readable, TPIDR_EL0};
-use arch::sequence::Live;
+use arch::{
+    probe::{self, Probed},
+    sequence::Live,
+    tlbi,
+};
 use arrayvec::ArrayVec;
 use spin::Mutex;
 use vmsa::{
-    change::Descriptors,
-    instance::{Case, Regime},
+    Level,
+    change::{Descriptors, Leaf},
+    descriptor::Attributes,
+    instance::{Access, Case, Regime},
+    layout::Format,
     outcome::{Count, Fault, Kind, Phase},
     sequence::{Step, Write},
-    stress,
+    stress::{self, PRESSING_PAGES},
 };
 use wire::record::{First, MAX_OUTCOMES, Outcome, Retried};
 
 use crate::{
+    exception, mmu,
     platform::Range,
-    stage2::{OutOfReach, Stage2},
+    stage2::{OutOfReach, Stage2, Tables},
     vcpu::Frame,
 };
 
@@ -37,7 +49,7 @@ struct Bench {
     /// How many of them a site has, and how many of those change.
     entries: usize,
     changed: usize,
-    /// IPA of the first site, and what one descriptor maps, in bytes.
+    /// IPA of the first site, or VA, and what one descriptor maps, in bytes.
     base: u64,
     size: u64,
     descriptors: Descriptors,
@@ -57,6 +69,8 @@ struct Lab {
     /// VAs of the window.
     start: AtomicU64,
     end: AtomicU64,
+    /// If it is in EL2's own translation, pages there that press on the TLB, or else 0.
+    pressing: AtomicU64,
     /// Odd while the window is broken, or about to be.
     generation: AtomicU64,
     /// vCPU that makes the change.
@@ -76,6 +90,7 @@ static LAB: Lab = Lab {
     bench: Mutex::new(None),
     start: AtomicU64::new(0),
     end: AtomicU64::new(0),
+    pressing: AtomicU64::new(0),
     generation: AtomicU64::new(0),
     changer: AtomicUsize::new(0),
     waiting: AtomicU64::new(0),
@@ -87,13 +102,14 @@ static LAB: Lab = Lab {
 pub(crate) fn clear() {
     *LAB.bench.lock() = None;
     *LAB.seen.lock() = Seen::NOTHING;
-    for word in [&LAB.start, &LAB.end, &LAB.generation, &LAB.waiting] {
+    mmu::detach();
+    for word in [&LAB.start, &LAB.end, &LAB.pressing, &LAB.generation, &LAB.waiting] {
         word.store(0, Ordering::Relaxed);
     }
 }
 
-/// Builds the window of `case` into `stage2`, onto `frames`; returns its IPA. `mapped` is what stage 2 maps besides, and
-/// `instance` a hash of the id. While no VM runs.
+/// Builds the window of `case` into `stage2`, or into EL2's own map, onto `frames`; returns its address there. `mapped` is what
+/// stage 2 maps besides, and `instance` a hash of the id. While no VM runs.
 pub(crate) fn set_up(
     case: &Case,
     stage2: &mut Stage2,
@@ -107,20 +123,26 @@ pub(crate) fn set_up(
     let size = change.window_size(granule);
     let all = size * sites as u64;
     let overlaps = |base: &u64| mapped.iter().any(|range| range.overlaps(Range::of(*base, all)));
-    let mut bases = (0..64).map(|n| stress::ipa_base(seed, instance ^ n << 32, all, stage2.ipa_bits()));
-    let base = bases.find(|base| !overlaps(base)).ok_or(OutOfReach)?;
+    let mut own;
+    let (base, tables) = if case.regime == Regime::El2 {
+        own = stage2.besides()?;
+        (case.window_va(seed, instance).ok_or(OutOfReach)?, &mut own)
+    } else {
+        let mut bases = (0..64).map(|n| stress::ipa_base(seed, instance ^ n << 32, all, stage2.ipa_bits()));
+        (bases.find(|base| !overlaps(base)).ok_or(OutOfReach)?, &mut stage2.tables)
+    };
 
     let old_oa = frames.start;
     let new_oa = if change.moves() { old_oa + frames.size() / 2 } else { old_oa };
     let (level, sides) = (change.level(), change.what().sides());
     let mut tree = |below: bool, oa, leaf| match level.next().filter(|_| below) {
-        Some(next) => stage2.tree(next, oa, leaf),
+        Some(next) => tables.tree(next, oa, leaf),
         None => Ok(0),
     };
     let trees = [tree(sides.old.below, old_oa, change.old_leaf())?, tree(sides.new.below, new_oa, change.new_leaf())?];
-    let descriptors = change.descriptors_in(Regime::S2, granule, [old_oa, new_oa], trees);
+    let descriptors = change.descriptors_in(case.regime, granule, [old_oa, new_oa], trees);
     let entries = change.entries(granule);
-    let ptes = stage2.slots(base, level, sites * entries)?;
+    let ptes = tables.slots(base, level, sites * entries)?;
     for ptes in ptes.chunks_exact(entries) {
         // SAFETY: the window is all that the descriptors translate, of a VM that does not run yet.
         let whole = unsafe { Live::new(&ptes[..change.valid(granule)], base, level.size(granule), descriptors) };
@@ -131,7 +153,93 @@ pub(crate) fn set_up(
     let va = case.window_va(seed, instance).unwrap_or(base);
     LAB.start.store(va, Ordering::Relaxed);
     LAB.end.store(va + all, Ordering::Relaxed);
+    if case.regime == Regime::El2 {
+        let pressing = stress::pressing_base(base, all, Level::L2.size(granule));
+        press_from(tables, pressing)?;
+        LAB.pressing.store(pressing, Ordering::Relaxed);
+        mmu::attach(base, tables.address());
+    }
     Ok(base)
+}
+
+/// Maps the pages that press on the TLB, all to one page of zeros.
+fn press_from(tables: &mut Tables, first: u64) -> Result<(), OutOfReach> {
+    let leaf = Leaf { level: Level::L3, attributes: Attributes::NORMAL_RO };
+    let format = Format::new(vmsa::Granule::K4);
+    let page = leaf.descriptor_in(Regime::El2, format, tables.page()?).raw();
+    let slots = tables.slots(first, Level::L3, PRESSING_PAGES.into())?;
+    slots.iter().for_each(|slot| slot.store(page, Ordering::Relaxed));
+    Ok(())
+}
+
+/// What an access at EL2 came to: what it brought back, FAR and PC of the exception that it took, if it took one, and whether
+/// it was an exclusive one that did not store.
+pub(crate) struct Came {
+    pub(crate) probed: Probed,
+    pub(crate) registers: [u64; 2],
+    pub(crate) failed: bool,
+}
+
+/// Whether all of the word at `va` is in a window of EL2's own translation.
+fn is_el2(va: u64) -> bool {
+    let window = LAB.start.load(Ordering::Relaxed)..LAB.end.load(Ordering::Relaxed);
+    LAB.pressing.load(Ordering::Relaxed) != 0 && window.contains(&va) && window.contains(&va.saturating_add(7))
+}
+
+/// Makes an access to the window at `va`, on this CPU, whose number is `cpu`; `None` if no window is there, or it is none that
+/// EL2 makes.
+pub(crate) fn access(cpu: usize, access: Access, va: u64, token: u64) -> Option<Came> {
+    if !is_el2(va) {
+        return None;
+    }
+    let mut failed = false;
+    // SAFETY: the vectors resume probes while one is expected. Behind the window are frames of the VM, with nothing of hv's;
+    // where they are called, they hold code of the payload that changes x0 and returns. hv runs no instance that swaps on a
+    // CPU without FEAT_LSE, and PAR_EL1 is the vCPU's, which asked for it.
+    let make = || unsafe {
+        Some(match access {
+            Access::Load | Access::Unaligned | Access::Walk => probe::load(va),
+            Access::Store => probe::store(va, token),
+            Access::Fetch => probe::fetch(va),
+            Access::Atomic => probe::swap(va, token),
+            Access::Exclusive => {
+                let (probed, did) = probe::exclusive(va, token);
+                failed = did;
+                probed
+            }
+            Access::Dc => probe::clean(va),
+            Access::At => probe::translate_el2(va),
+            _ => return None,
+        })
+    };
+    let (probed, registers) = exception::probing(cpu, make);
+    Some(Came { probed: probed?, registers, failed })
+}
+
+/// Drops what this CPU's TLB holds of the window's address `va`: its last level, or all. Says whether there is such a window.
+pub(crate) fn drop_entries(va: u64, all: bool) -> bool {
+    let window = is_el2(va);
+    if window {
+        if all {
+            tlbi::vae2(va)
+        } else {
+            tlbi::vale2(va)
+        }
+        arch::barrier::dsb_nsh();
+        arch::barrier::isb();
+    }
+    window
+}
+
+/// Loads from `pages` of the pages that press on the TLB of this CPU, whose number is `cpu`. Says whether there are any.
+pub(crate) fn press(cpu: usize, pages: u64) -> bool {
+    let first = LAB.pressing.load(Ordering::Relaxed);
+    let addresses = (0..pages.min(PRESSING_PAGES.into())).map(|n| first + n * 4096 + n * 64 % 4096);
+    for va in addresses.filter(|_| first != 0) {
+        // SAFETY: as in `access`; there are zeros. Whatever a load takes, it presses no less.
+        let _ = exception::probing(cpu, || unsafe { probe::load(va) });
+    }
+    first != 0
 }
 
 /// Executes `steps` at `site`, or takes them back: TLBIs by address name the page at `named` bytes into the site. In front
@@ -149,7 +257,7 @@ pub(crate) fn execute(
     let window = *entries as u64 * size;
     let Some(ptes) = ptes.chunks_exact(*entries).nth(site).filter(|_| named < window) else { return false };
     let base = base + site as u64 * window;
-    // SAFETY: the window is all that the descriptors translate, in a stage 2 of which hv itself uses nothing.
+    // SAFETY: the window is all that the descriptors translate, and hv uses nothing of it but by probes.
     let live = unsafe { Live::new(&ptes[..*changed], base, *size, *descriptors) }.naming(base + named);
     let mut live = if back { live.reversed() } else { live };
     for (number, step) in steps.enumerate() {

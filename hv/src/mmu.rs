@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use vmsa::{
     Descriptor, Granule, Level,
     descriptor::{Attributes, DescriptorKind},
+    memory, stress,
 };
 
 use crate::platform::Range;
@@ -54,14 +55,13 @@ pub(crate) enum Use {
 
 impl Use {
     const fn attributes(self) -> Attributes {
-        // EL2 without VHE has one privilege level: AP[1] is RES1, bit 53 RES0 and bit 54 is XN.
-        let base = Attributes { el0: true, el1_execute: true, ..Attributes::NORMAL_RW };
-        match self {
-            Self::Data | Self::Nothing => base,
-            Self::Constants => Attributes { writable: false, ..base },
-            Self::Code => Attributes { writable: false, el0_execute: true, ..base },
-            Self::Device => Attributes { attr_index: 1, ..base },
-        }
+        let attributes = match self {
+            Self::Data | Self::Nothing => Attributes::NORMAL_RW,
+            Self::Constants => Attributes::NORMAL_RO,
+            Self::Code => Attributes::NORMAL_RX,
+            Self::Device => Attributes { attr_index: memory::DEVICE_NGNRE, ..Attributes::NORMAL_RW },
+        };
+        attributes.at_el2()
     }
 }
 
@@ -77,6 +77,24 @@ pub(crate) struct Builder {
 // With the MMU off memory is Device-nGnRnE: plain loads and stores of a relaxed AtomicU64 are the only atomics
 // that work there, and all that is needed with one CPU running.
 const ORDER: Ordering = Ordering::Relaxed;
+
+/// Has `table`, of level 1, translate all that a level 0 entry does around the window at `va`. Nothing is there yet, and the
+/// caller sees to it that every walker sees this.
+pub(crate) fn attach(va: u64, table: u64) {
+    POOL[0].0[Level::L0.index(GRANULE, va)].store(Descriptor::table(table).raw(), ORDER);
+}
+
+/// Takes out what was attached, on all CPUs.
+pub(crate) fn detach() {
+    let windows = &POOL[0].0[Level::L0.index(GRANULE, stress::EL2_WINDOWS)..];
+    if windows.iter().any(|entry| entry.load(ORDER) != 0) {
+        windows.iter().for_each(|entry| entry.store(0, ORDER));
+        arch::barrier::dsb_ishst();
+        arch::tlbi::alle2is();
+        arch::barrier::dsb_ish();
+        arch::barrier::isb();
+    }
+}
 
 impl Builder {
     pub(crate) const fn new() -> Self {
@@ -149,13 +167,12 @@ impl Builder {
 
     /// Computes the register values that put the map into force; see boot.S.
     pub(crate) fn finish(self) -> &'static MmuRegisters {
-        /// Index 0 Normal write-back, index 1 Device-nGnRE.
-        const MAIR: u64 = 0xff | 0x04 << 8;
         /// T0SZ = 16, inner and outer write-back, Inner Shareable, 4K; bits 23 and 31 are RES1.
         const TCR: u64 = 16 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 1 << 31;
-        /// RES1 bits of SCTLR_EL2, M, C, I, SA and WXN.
-        const SCTLR: u64 = 0x30c5_0830 | 1 | 1 << 2 | 1 << 12 | 1 << 3 | 1 << 19;
-        MMU_REGISTERS.mair.store(MAIR, ORDER);
+        /// RES1 bits of SCTLR_EL2, M, C, I and SA. Not WXN: nothing of hv's own is both writable and executable, and windows
+        /// may be.
+        const SCTLR: u64 = 0x30c5_0830 | 1 | 1 << 2 | 1 << 12 | 1 << 3;
+        MMU_REGISTERS.mair.store(memory::MAIR, ORDER);
         MMU_REGISTERS.tcr.store(TCR | arch::id::pa_range() << 16, ORDER);
         MMU_REGISTERS.ttbr0.store(Self::address(0), ORDER);
         MMU_REGISTERS.sctlr.store(SCTLR, ORDER);

@@ -47,13 +47,19 @@ impl Table {
     }
 }
 
-/// Tables of the running VM.
-pub(crate) struct Stage2 {
+/// Tables of one translation.
+pub(crate) struct Tables {
+    regime: Regime,
     granule: Granule,
     /// Units of the pool that are given out.
     used: usize,
     root: Table,
     start: Level,
+}
+
+/// Tables of the running VM.
+pub(crate) struct Stage2 {
+    pub(crate) tables: Tables,
     ipa_bits: u32,
     pa_range: u64,
 }
@@ -76,9 +82,56 @@ impl Stage2 {
         let reach = |level: Level| bits.min(level.shift(granule) + granule.entries().trailing_zeros());
         let fits = |(level, there): &&(Level, bool)| *there && end <= 1 << reach(*level);
         let (start, _) = *candidates.iter().find(fits).ok_or(OutOfReach)?;
-        let mut used = 0;
+        let tables = Tables::new(Regime::S2, granule, start, 0)?;
+        Ok(Self { tables, ipa_bits: reach(start), pa_range })
+    }
+
+    /// Tables of EL2's own stage 1 from the same pool, of which this one gets no more. The first is of level 1.
+    pub(crate) fn besides(&mut self) -> Result<Tables, OutOfReach> {
+        let used = core::mem::replace(&mut self.tables.used, UNITS);
+        Tables::new(Regime::El2, Granule::K4, Level::L1, used)
+    }
+
+    /// Maps `range` onto itself by the largest blocks that fit, or by pages only; for writing, or not.
+    pub(crate) fn map(&mut self, range: Range, pages: bool, writable: bool) -> Result<(), OutOfReach> {
+        let leaf = LEAF | if writable { S2AP_W } else { 0 };
+        self.tables.map_level(self.tables.root, self.tables.start, range, pages, leaf)
+    }
+
+    /// Bits of an IPA.
+    pub(crate) const fn ipa_bits(&self) -> u32 {
+        self.ipa_bits
+    }
+
+    /// VTCR_EL2 for these tables.
+    pub(crate) fn vtcr(&self) -> u64 {
+        let Tables { granule, start, .. } = self.tables;
+        let (tg0, lowest) = match granule {
+            Granule::K4 => (0b00, 2),
+            Granule::K16 => (0b10, 3),
+            Granule::K64 => (0b01, 3),
+        };
+        // SL0 counts from the level that is 0 in it upwards.
+        let sl0 = (lowest - start.number()) as u64;
+        VTCR_BASE | u64::from(64 - self.ipa_bits) | sl0 << 6 | tg0 << 14 | self.pa_range << 16
+    }
+
+    /// VTTBR_EL2 for these tables and `vmid`.
+    pub(crate) fn vttbr(&self, vmid: u8) -> u64 {
+        u64::from(vmid) << 48 | self.tables.root.address()
+    }
+}
+
+impl Tables {
+    /// One table at `start`, when `used` units of the pool are given out.
+    fn new(regime: Regime, granule: Granule, start: Level, mut used: usize) -> Result<Self, OutOfReach> {
         let root = Self::take(granule, &mut used)?;
-        Ok(Self { granule, used, root, start, ipa_bits: reach(start), pa_range })
+        Ok(Self { regime, granule, used, root, start })
+    }
+
+    /// Address of the first one.
+    pub(crate) fn address(&self) -> u64 {
+        self.root.address()
     }
 
     /// A new table, all invalid.
@@ -104,12 +157,6 @@ impl Stage2 {
         let address = Descriptor::from_raw(old).oa(self.granule, Level::L2);
         let first = (address - &raw const POOL as u64) as usize / size_of::<[AtomicU64; UNIT]>();
         Ok(Table(POOL.0[first..first + units].as_flattened()))
-    }
-
-    /// Maps `range` onto itself by the largest blocks that fit, or by pages only; for writing, or not.
-    pub(crate) fn map(&mut self, range: Range, pages: bool, writable: bool) -> Result<(), OutOfReach> {
-        let leaf = LEAF | if writable { S2AP_W } else { 0 };
-        self.map_level(self.root, self.start, range, pages, leaf)
     }
 
     fn map_level(
@@ -141,16 +188,26 @@ impl Stage2 {
         Ok(())
     }
 
-    /// The descriptors for `ipa` and what follows it at `level`, `count` of them, all in one table; tables on the way to
+    /// The descriptors for `address` and what follows it at `level`, `count` of them, all in one table; tables on the way to
     /// them are made.
-    pub(crate) fn slots(&mut self, ipa: u64, level: Level, count: usize) -> Result<&'static [AtomicU64], OutOfReach> {
+    pub(crate) fn slots(
+        &mut self,
+        address: u64,
+        level: Level,
+        count: usize,
+    ) -> Result<&'static [AtomicU64], OutOfReach> {
         let (mut table, mut at) = (self.root, self.start);
         while at < level {
-            table = self.below(&table.0[at.index(self.granule, ipa)])?;
+            table = self.below(&table.0[at.index(self.granule, address)])?;
             at = at.next().ok_or(OutOfReach)?;
         }
-        let first = level.index(self.granule, ipa);
+        let first = level.index(self.granule, address);
         table.0.get(first..first + count).filter(|_| at == level).ok_or(OutOfReach)
+    }
+
+    /// Address of a page of zeros.
+    pub(crate) fn page(&mut self) -> Result<u64, OutOfReach> {
+        Ok(Self::take(self.granule, &mut self.used)?.address())
     }
 
     /// Address of a table at `level` whose `leaf`s map `oa` and what follows it, directly or by way of more tables.
@@ -160,32 +217,10 @@ impl Stage2 {
             let oa = oa + n * level.size(self.granule);
             let descriptor = match level.next().filter(|_| level != leaf.level) {
                 Some(next) => Descriptor::table(self.tree(next, oa, leaf)?),
-                None => leaf.descriptor_in(Regime::S2, Format::new(self.granule), oa),
+                None => leaf.descriptor_in(self.regime, Format::new(self.granule), oa),
             };
             slot.store(descriptor.raw(), Ordering::Relaxed);
         }
         Ok(table.address())
-    }
-
-    /// Bits of an IPA.
-    pub(crate) const fn ipa_bits(&self) -> u32 {
-        self.ipa_bits
-    }
-
-    /// VTCR_EL2 for these tables.
-    pub(crate) fn vtcr(&self) -> u64 {
-        let (tg0, lowest) = match self.granule {
-            Granule::K4 => (0b00, 2),
-            Granule::K16 => (0b10, 3),
-            Granule::K64 => (0b01, 3),
-        };
-        // SL0 counts from the level that is 0 in it upwards.
-        let sl0 = (lowest - self.start.number()) as u64;
-        VTCR_BASE | u64::from(64 - self.ipa_bits) | sl0 << 6 | tg0 << 14 | self.pa_range << 16
-    }
-
-    /// VTTBR_EL2 for these tables and `vmid`.
-    pub(crate) fn vttbr(&self, vmid: u8) -> u64 {
-        u64::from(vmid) << 48 | self.root.address()
     }
 }

@@ -22,7 +22,7 @@ use spin::Mutex;
 use vmsa::{
     BbmLevel, Granule,
     feature::Feature,
-    instance::{self, MAX_ID, Needs, Stage1, Stage2 as Stage2Mode},
+    instance::{self, Access, MAX_ID, Needs, Regime, Stage1, Stage2 as Stage2Mode},
     outcome::End,
     sequence::{MAX_STEPS, Step},
 };
@@ -100,7 +100,7 @@ struct Vm {
     /// Highest BBM level to present; above 3 for no limit.
     cap: AtomicU8,
     contain: AtomicBool,
-    /// Whether its stage 2 is changed while it runs.
+    /// Whether hv makes the changes of its case.
     lab: AtomicBool,
     contained: AtomicU64,
     ending: Mutex<Ending>,
@@ -277,7 +277,7 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
     }
     lab::clear();
     let mut window_ipa = 0;
-    let granule = needs.lab.map_or(Granule::K4, |case| case.granule);
+    let granule = needs.lab.filter(|case| case.regime == Regime::S2).map_or(Granule::K4, |case| case.granule);
     // A page that is constant in part is not protected, and then nothing stands in the next VM.
     let protected = header.writable & !(granule.page_size() - 1);
     let stage2 = if needs.stage2 == Stage2Mode::Off {
@@ -688,6 +688,19 @@ fn hypercall(frame: &mut Frame, number: usize, cpu: usize) -> bool {
             }
         }
         call::LAB_WAITING => lab::waiting(),
+        call::LAB_ACCESS => {
+            let access = usize::try_from(x1).ok().and_then(|number| Access::ALL.get(number));
+            match access.and_then(|access| lab::access(cpu, *access, x2, x3)) {
+                Some(lab::Came { probed, registers: [far, pc], failed }) => {
+                    frame.x[1..6].copy_from_slice(&[probed.value, probed.esr, far, pc, failed.into()]);
+                    SUCCESS
+                }
+                None => INVALID_PARAMETERS,
+            }
+        }
+        call::LAB_DROP if lab::drop_entries(x1, x2 != 0) => SUCCESS,
+        call::LAB_PRESS if lab::press(cpu, x1) => SUCCESS,
+        call::LAB_DROP | call::LAB_PRESS => INVALID_PARAMETERS,
         _ => NOT_SUPPORTED,
     };
     frame.x[0] = result;

@@ -323,6 +323,7 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
     let regime = match case.regime {
         Regime::El1 => "EL1&0 stage 1",
         Regime::S2 => "stage 2, changed by the hypervisor",
+        Regime::El2 => "EL2 stage 1, changed and looked at by the hypervisor, on the CPU of whoever asks for it",
     };
     writeln!(out, "regime      {regime}, {} granule{wide}", granule.name().to_uppercase())?;
     writeln!(out, "method      {}: {method}", case.method)?;
@@ -338,6 +339,7 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
     }
     match case.regime {
         Regime::El1 => writeln!(out, "stage 2     {stage2}")?,
+        Regime::El2 => {}
         Regime::S2 => {
             let stage1 = match case.stage1 {
                 Stage1::Blocks => "on, in the largest blocks that fit",
@@ -370,6 +372,7 @@ fn descriptors(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
     let describe = match case.regime {
         Regime::El1 => describe,
         Regime::S2 => describe_stage2,
+        Regime::El2 => describe_el2,
     };
     writeln!(out, "\nThe descriptor at level {}, with example addresses:", level.number())?;
     for (name, descriptor) in [("old", set.old), ("new", set.new)] {
@@ -426,6 +429,16 @@ fn describe(descriptor: Descriptor, layout: Layout) -> String {
         }
     }
     text
+}
+
+/// The same of EL2's own, which has one privilege level: a field where EL1&0 has two.
+fn describe_el2(descriptor: Descriptor, layout: Layout) -> String {
+    let text = describe(descriptor, layout);
+    let (two, one) = match layout.attributes(descriptor).el0_execute {
+        true => (["executable, EL0 too", ", executable at EL0"], "executable"),
+        false => (["executable, EL0 too", ""], "XN"),
+    };
+    text.replacen(two[0], one, 1).replacen(two[1], "", 1)
 }
 
 /// The same of stage 2.

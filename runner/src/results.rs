@@ -400,7 +400,7 @@ pub struct CaseResult {
     pub duration_ns: u64,
 }
 
-/// Times in which a window of stage 2 was broken, as hv measured them, and accesses that met one: they waited at EL2 until the
+/// Times in which a window of stage 2, or of EL2's own, was broken, as hv measured them, and accesses that met one: they waited at EL2 until the
 /// window was mended.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct Breaks {

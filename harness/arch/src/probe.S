@@ -99,6 +99,17 @@ probe_translate:                                // x0 = VA; returns PAR_EL1
         ret
         .size   probe_translate, . - probe_translate
 
+// The same of EL2's own translation; from EL2.
+        .global probe_translate_el2
+        .type   probe_translate_el2, %function
+probe_translate_el2:                            // x0 = VA; returns PAR_EL1
+        mov     x1, xzr
+        at      s1e2r, x0
+        isb
+        mrs     x0, par_el1
+        ret
+        .size   probe_translate_el2, . - probe_translate_el2
+
 // A hypercall that has the very next instruction take an exception, which is the load.
         .global probe_load_behind_hvc
         .type   probe_load_behind_hvc, %function

@@ -14,7 +14,7 @@ global_asm!(include_str!("probe.S"));
 pub struct Probed {
     /// The value loaded, or returned by what was called; 0 for a store, and where `esr` is not 0.
     pub value: u64,
-    /// ESR_EL1 of the exception that the access took, 0 if it took none.
+    /// ESR_ELx of the exception that the access took, 0 if it took none.
     pub esr: u64,
 }
 
@@ -28,6 +28,7 @@ unsafe extern "C" {
     fn probe_exclusive(va: u64, value: u64, failed: &mut u64) -> Probed;
     fn probe_clean(va: u64) -> Probed;
     fn probe_translate(va: u64) -> Probed;
+    fn probe_translate_el2(va: u64) -> Probed;
     fn probe_fetch(va: u64) -> Probed;
     fn probe_user_fetch(va: u64) -> Probed;
     fn probe_load_behind_hvc(function: u64, x1: u64, x2: u64, x3: u64, va: u64) -> Probed;
@@ -117,6 +118,16 @@ pub unsafe fn clean(va: u64) -> Probed {
 pub unsafe fn translate(va: u64) -> Probed {
     // SAFETY: the caller's.
     unsafe { probe_translate(va) }
+}
+
+/// AT S1E2R, from EL2; the value is PAR_EL1.
+///
+/// # Safety
+/// As for [`translate`].
+#[inline]
+pub unsafe fn translate_el2(va: u64) -> Probed {
+    // SAFETY: the caller's.
+    unsafe { probe_translate_el2(va) }
 }
 
 /// A call to `va`, that is an instruction fetch. The value is what the code there left in x0.

@@ -209,11 +209,26 @@ impl<'a> Live<'a> {
                 }
             }
             Step::Tlbi(Tlbi::Vae2is) => tlbi::vae2is(self.va),
+            Step::Tlbi(Tlbi::Vale2is) => tlbi::vale2is(self.va),
+            Step::Tlbi(Tlbi::Vale2isEach) => {
+                for entry in 0..self.ptes.len() as u64 {
+                    tlbi::vale2is(self.base + entry * self.size);
+                }
+            }
+            Step::Tlbi(Tlbi::Alle2is) => tlbi::alle2is(),
+            Step::Tlbi(Tlbi::Vae2) => tlbi::vae2(self.va),
+            Step::Tlbi(Tlbi::Alle2) => tlbi::alle2(),
+            Step::Tlbi(Tlbi::Vae2isOther) => tlbi::vae2is(self.va ^ ELSEWHERE),
             Step::Tlbi(Tlbi::Ipas2e1is) => tlbi::ipas2e1is(self.va),
             Step::Tlbi(Tlbi::Ipas2le1is) => tlbi::ipas2le1is(self.va),
             Step::Tlbi(Tlbi::Ipas2le1isEach) => {
                 for entry in 0..self.ptes.len() as u64 {
                     tlbi::ipas2le1is(self.base + entry * self.size);
+                }
+            }
+            Step::Tlbi(Tlbi::Ipas2e1isAll) => {
+                for page in 0..self.ptes.len() as u64 * self.size >> 12 {
+                    tlbi::ipas2e1is(self.base + (page << 12));
                 }
             }
             Step::Tlbi(Tlbi::Ipas2e1) => tlbi::ipas2e1(self.va),

@@ -65,6 +65,12 @@ tlbi! {
     vaale1(va) = "vaale1",
     /// By VA in EL2's regime, Inner Shareable. From EL2; undefined at EL1.
     vae2is(va) = "vae2is",
+    /// By VA in EL2's regime, last level only, Inner Shareable. From EL2.
+    vale2is(va) = "vale2is",
+    /// By VA in EL2's regime, this PE only. From EL2.
+    vae2(va) = "vae2",
+    /// By VA in EL2's regime, last level only, this PE only. From EL2.
+    vale2(va) = "vale2",
     /// By VA, the payload's ASID, last level only, this PE only.
     vale1(va, |va| operand(va) | ASID << ASID_SHIFT) = "vale1",
     /// The payload's ASID, what is not global, this PE only.

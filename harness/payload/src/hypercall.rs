@@ -2,7 +2,9 @@
 
 use core::fmt::{self, Write};
 
+use arch::probe::Probed;
 use smccc::{Hvc, hvc64, psci};
+use vmsa::instance::Access;
 use wire::{
     abi::call,
     frame,
@@ -15,16 +17,49 @@ pub(crate) fn call(function: u32, x1: u64, x2: u64, x3: u64) -> u64 {
 }
 
 fn call_of_five(function: u32, first: [u64; 5]) -> u64 {
-    let mut arguments = [0; 17];
-    arguments[..5].copy_from_slice(&first);
-    hvc64(function, arguments)[0]
+    all_of(function, first)[0]
 }
 
-/// Has hv execute steps of a change of stage 2; see [`call::LAB_STEPS`].
+/// All that comes back, x0 first.
+fn all_of(function: u32, first: [u64; 5]) -> [u64; 18] {
+    let mut arguments = [0; 17];
+    arguments[..5].copy_from_slice(&first);
+    hvc64(function, arguments)
+}
+
+/// An access that hv made at EL2.
+pub(crate) struct Came {
+    pub(crate) probed: Probed,
+    pub(crate) far: u64,
+    pub(crate) pc: u64,
+    /// Whether it was an exclusive one that did not store.
+    pub(crate) failed: bool,
+}
+
+/// Has hv make an access to the window in its own translation; see [`call::LAB_ACCESS`].
+pub(crate) fn lab_access(access: Access, va: u64, token: u64) -> Came {
+    let [result, value, esr, far, pc, failed, ..] = all_of(call::LAB_ACCESS, [access as u64, va, token, 0, 0]);
+    assert!(result == 0, "hv makes no such access");
+    Came { probed: Probed { value, esr }, far, pc, failed: failed != 0 }
+}
+
+/// Has hv drop what this PE's TLB holds for EL2 of `va`: the last level, or all.
+pub(crate) fn lab_drop(va: u64, all: bool) {
+    let result = call(call::LAB_DROP, va, all.into(), 0);
+    assert!(result == 0, "hv has no such window");
+}
+
+/// Has hv load from `pages` pages besides the window.
+pub(crate) fn lab_press(pages: u16) {
+    let result = call(call::LAB_PRESS, pages.into(), 0, 0);
+    assert!(result == 0, "hv has no such pages");
+}
+
+/// Has hv execute steps of a change that is its own; see [`call::LAB_STEPS`].
 pub(crate) fn lab_steps(site: u64, letters: [u8; 16], named: u64, how: u64) {
     let [low, high] = [0, 8].map(|at| u64::from_le_bytes(core::array::from_fn(|i| letters[at + i])));
     let result = call_of_five(call::LAB_STEPS, [site, low, high, named, how]);
-    assert!(result == 0, "hv does not change stage 2");
+    assert!(result == 0, "hv does not make the change");
 }
 
 /// Which vCPUs wait at EL2 for a change of stage 2, a bit each.

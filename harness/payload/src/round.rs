@@ -697,8 +697,11 @@ impl<'a> Observer<'a> {
 
     /// A load, just to have this PE's TLB hold the mapping of `va`. Only an exception is worth counting: nothing excuses it.
     fn prime(&self, va: u64) {
-        // SAFETY: as in `probe`; other pages hold nothing.
-        let probed = unsafe { probe::load(va) };
+        let probed = match self.work.window.at_el2 {
+            true => self.at_el2(Access::Load, va, 0).0,
+            // SAFETY: as in `probe`; other pages hold nothing.
+            false => unsafe { probe::load(va) },
+        };
         self.settle(Phase::Before, Access::Load, va, &probed);
         if probed.esr != 0 {
             self.count(Phase::Before, self.exception(Access::Load, va, probed.esr), probed);
@@ -736,11 +739,7 @@ impl<'a> Observer<'a> {
     /// Leaves this PE's TLB with what the pattern says.
     fn shape(&self) {
         let va = self.va();
-        let drop_by = |tlbi: fn(u64)| {
-            tlbi(va);
-            barrier::dsb_nsh();
-            barrier::isb();
-        };
+        let drop_by = |all| self.drop_entries(va, all);
         match self.pattern.prime {
             // What hardware would mark is left to the accesses that count.
             Prime::Neighbours | Prime::At if self.work.window.marking().is_some() => {}
@@ -750,19 +749,60 @@ impl<'a> Observer<'a> {
                     self.prime(self.site.of(self.work.window.spot(self.spot_number() + n).va));
                 }
             }
+            Prime::Pressed(pages) if self.work.window.at_el2 => hypercall::lab_press(pages),
             Prime::Pressed(pages) => {
                 for va in self.work.window.pressing(pages) {
                     self.prime(va);
                 }
             }
-            Prime::Walk => drop_by(tlbi::vaale1),
-            Prime::Nothing => drop_by(tlbi::vaae1),
+            Prime::Walk => drop_by(false),
+            Prime::Nothing => drop_by(true),
+            // What it tells is not looked at.
             Prime::At => {
-                drop_by(tlbi::vaae1);
-                // SAFETY: as in `probe`. What it tells is not looked at.
-                let _ = unsafe { probe::translate(va) };
+                drop_by(true);
+                if self.work.window.at_el2 {
+                    self.at_el2(Access::At, va, 0);
+                } else {
+                    // SAFETY: as in `probe`.
+                    let _ = unsafe { probe::translate(va) };
+                }
             }
         }
+    }
+
+    /// Drops what this PE's TLB holds of `va`: the last level, or all.
+    fn drop_entries(&self, va: u64, all: bool) {
+        if self.work.window.at_el2 {
+            return hypercall::lab_drop(va, all);
+        }
+        if all {
+            tlbi::vaae1(va)
+        } else {
+            tlbi::vaale1(va)
+        }
+        barrier::dsb_nsh();
+        barrier::isb();
+    }
+
+    /// Has an access made at EL2; says too whether it was an exclusive one that did not store.
+    fn at_el2(&self, access: Access, va: u64, token: u64) -> (probe::Probed, bool) {
+        let hypercall::Came { probed, far, pc, failed } = hypercall::lab_access(access, va, token);
+        self.cpu.fault_address.store(far, Relaxed);
+        self.cpu.fault_pc.store(pc, Relaxed);
+        (probed, failed)
+    }
+
+    /// [`probe`](Self::probe) where only EL2 has the window.
+    #[inline(never)]
+    fn probe_at_el2(&self, phase: Phase, va: u64, token: u64) -> (probe::Probed, bool) {
+        match self.access {
+            // The TLB is to hold what is before the seam: an access that faults behind it might not bring that.
+            Access::Unaligned if phase != Phase::During => drop(self.at_el2(Access::Load, va & !7, 0)),
+            Access::Walk => self.drop_entries(va, true),
+            _ => {}
+        }
+        let (probed, failed) = self.at_el2(self.access, va, token);
+        (if self.access == Access::At { self.translated(probed) } else { probed }, failed)
     }
 
     /// Counts the conflict abort that an access to `va` met and that was recovered. One that could not be is what the access
@@ -863,9 +903,7 @@ impl<'a> Observer<'a> {
                 Access::Dc => probe::clean(va),
                 Access::At => self.translated(probe::translate(va)),
                 Access::Walk => {
-                    tlbi::vaae1(va);
-                    barrier::dsb_nsh();
-                    barrier::isb();
+                    self.drop_entries(va, true);
                     probe::load(va)
                 }
             }
@@ -880,6 +918,7 @@ impl<'a> Observer<'a> {
         self.made += 1;
         let token = token(self.made);
         let (probed, failed) = match self.access {
+            _ if self.work.window.at_el2 => self.probe_at_el2(phase, va, token),
             // SAFETY: as in `probe`.
             Access::Load | Access::Misaligned => (unsafe { probe::load(va) }, false),
             _ => self.probe(phase, va, token),

@@ -29,7 +29,7 @@ use vmsa::{
     permission::Operation,
     rule::HardwareUpdates,
     sequence::{Step, Write},
-    stress::PRESSING_PAGES,
+    stress::{self, PRESSING_PAGES},
     tlbi::{Form, Target},
 };
 
@@ -111,8 +111,10 @@ pub(crate) struct Window {
     size: u64,
     /// How many there are.
     sites: usize,
-    /// What changes; `None` if that is stage 2, and hv has it.
+    /// What changes; `None` if that is stage 2 or EL2's own translation, and hv has it.
     own: Option<Own>,
+    /// Whether only EL2 can access it.
+    pub(crate) at_el2: bool,
     /// The form of TLBI under test, and at what it is aimed.
     form: Option<(Form, Target)>,
     /// Whether the change is made so that a table which it takes out of use may be [spoilt](Self::discard).
@@ -251,7 +253,7 @@ pub(crate) struct Lane {
 impl Window {
     /// Builds the tables of both sides of the change of `case`, fills the frames for its observers, and has TTBR1 translate
     /// the window as it is before the change. Where it is stage 2 that changes, its tables are hv's, and TTBR1 translates
-    /// the window to the IPAs that hv has for it.
+    /// the window to the IPAs that hv has for it. Where it is EL2's own translation, nothing here translates it.
     pub(crate) fn new(vm: &mut Vm, case: &Case) -> Self {
         let Case { granule, change, observer: Observer { access, .. }, .. } = *case;
         let info = vm.info;
@@ -297,20 +299,20 @@ impl Window {
             Stage1::Pages => Some(Level::L3),
             Stage1::Off => None,
         };
-        if let (Some(highest), false) = (highest, own_tables) {
+        if let (Some(highest), Regime::S2) = (highest, case.regime) {
             // All that stage 2 may permit.
             let attributes = Attributes::NORMAL_RWX;
             space.map_from(highest, &mut vm.pool, [base, info.window_ipa], all, attributes);
         }
-        // Not next to the window, where neighbours are looked at; mostly below a table that is there already.
         let space_granule = case.stage1_format().granule;
-        let pressing = highest.map(|_| {
-            let table = Level::L2.size(space_granule);
-            let pressing = (base ^ all.max(table) << 1) & !(table - 1);
+        let pressing = highest.filter(|_| case.regime != Regime::El2).map(|_| {
+            let pressing = stress::pressing_base(base, all, Level::L2.size(space_granule));
             press(&mut vm.pool, &space, case.stage1_format(), pressing);
-            vm.set_upper(&space, sides.hardware);
             (pressing, space_granule.page_size())
         });
+        if highest.is_some() {
+            vm.set_upper(&space, sides.hardware);
+        }
 
         // Nobody asks for another table from here on.
         let watch = change.family().watch();
@@ -394,6 +396,7 @@ impl Window {
             size: window,
             sites,
             own,
+            at_el2: case.regime == Regime::El2,
             form: change.form().map(|form| (form, change.target(granule, base))),
             discards: false,
             uncached,
@@ -486,7 +489,7 @@ impl Window {
 
     /// Whether it is stage 2 that changes: an access that meets a break waits at EL2.
     pub(crate) const fn waits_at_el2(&self) -> bool {
-        self.own.is_none()
+        self.own.is_none() && !self.at_el2
     }
 
     /// The change as made in rounds at `spot` of `site`. `number` is different in each round; in front of each step that hv

@@ -42,6 +42,7 @@ impl Leaf {
     pub const fn descriptor_in(self, regime: Regime, format: Format, oa: u64) -> Descriptor {
         match regime {
             Regime::El1 => self.descriptor(format, oa),
+            Regime::El2 => format.at(self.level).leaf(oa, self.attributes.at_el2()),
             Regime::S2 => Descriptor::stage2_leaf(format.granule, self.level, oa, self.attributes),
         }
     }

@@ -107,6 +107,13 @@ impl Attributes {
     /// Readable, writable and executable at EL1: images that carry code and data in one block. Needs SCTLR.WXN=0.
     pub const NORMAL_RWX: Self = Self { el1_execute: true, ..Self::NORMAL_RW };
 
+    /// The same permissions for EL2's own translation without FEAT_VHE, which has one privilege level and no ASIDs: `AP[1]` is
+    /// RES1, bit 53 RES0, bit 54 XN, and nG RES0 (DDI 0487 D8.4, D8.13).
+    #[must_use]
+    pub const fn at_el2(self) -> Self {
+        Self { el0: true, el1_execute: true, el0_execute: self.el1_execute, not_global: false, ..self }
+    }
+
     pub(crate) const fn bits(self) -> u64 {
         let mut bits = (self.attr_index as u64) << ATTR_SHIFT & ATTR_MASK | (self.shareability as u64) << SH_SHIFT;
         if !self.writable {

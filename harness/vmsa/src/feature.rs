@@ -144,6 +144,7 @@ impl Instance {
         let granule = case.map(|case| match case.regime {
             Regime::El1 if wide => Feature::Lpa2(case.granule),
             Regime::El1 => Feature::Granule(case.granule),
+            Regime::El2 => Feature::Granule(case.granule),
             Regime::S2 => Feature::Stage2Granule(case.granule),
         });
         // TCR_EL1.DS is for both halves, and the payload's own is of 4K.

@@ -22,7 +22,7 @@ use core::{fmt, str::FromStr};
 use crate::{
     change::{Change, Sides},
     geometry::{BbmLevel, Granule},
-    layout::Format,
+    layout::{Format, Width},
     permission::{Operation, Privilege},
     remedy::Remedy,
     rule::HardwareUpdates,
@@ -40,12 +40,30 @@ words! {
         El1 = "el1",
         /// Stage 2: hv makes the change, observers run at EL1.
         S2 = "s2",
+        /// EL2 stage 1: hv makes the change and the observers' accesses, each on the CPU of who asks for it.
+        El2 = "el2",
     }
 }
 
 impl Regime {
-    /// Whether it has such a change under such an access: stage 2 knows no ASIDs and no permissions of EL0's own, its tables
-    /// are hv's, which does not spoil them, and the address that an AT of stage 1 gives does not change with it.
+    /// Whether hv makes its changes, in tables of its own.
+    #[must_use]
+    pub const fn is_lab(self) -> bool {
+        matches!(self, Self::S2 | Self::El2)
+    }
+
+    /// Whether its tables can have this format: stage 2 has 48-bit addresses only, and EL2's own has those of hv's map.
+    #[must_use]
+    pub const fn has_format(self, format: Format) -> bool {
+        match self {
+            Self::El1 => true,
+            Self::S2 => matches!(format.width, Width::Bits48),
+            Self::El2 => matches!(format, Format { granule: Granule::K4, width: Width::Bits48 }),
+        }
+    }
+
+    /// Whether it has such a change under such an access: stage 2 and EL2 know no ASIDs and no permissions of EL0's own, their
+    /// tables are hv's, which does not spoil them, and the address that an AT of stage 1 gives does not change with stage 2.
     #[must_use]
     pub const fn has(self, change: Change, access: Access) -> bool {
         let family = matches!(
@@ -66,7 +84,7 @@ impl Regime {
                 | Family::Shareability
                 | Family::Age
         );
-        let access = matches!(
+        let everywhere = matches!(
             access,
             Access::Load
                 | Access::Store
@@ -79,7 +97,8 @@ impl Regime {
         );
         match self {
             Self::El1 => true,
-            Self::S2 => family && access && change.form().is_none() && !change.is_wide(),
+            Self::S2 => family && everywhere && change.form().is_none(),
+            Self::El2 => family && (everywhere || matches!(access, Access::At)) && change.form().is_none(),
         }
     }
 }
@@ -495,6 +514,9 @@ impl Case {
         let size = self.change.window_size(self.granule) * self.sites() as u64;
         match self.stage1 {
             Stage1::Off => None,
+            Stage1::Blocks | Stage1::Pages if matches!(self.regime, Regime::El2) => {
+                Some(stress::el2_base(seed, instance, size))
+            }
             Stage1::Blocks | Stage1::Pages => Some(stress::window_base(seed, instance, size)),
         }
     }
@@ -504,7 +526,8 @@ impl Case {
     pub const fn stage1_format(&self) -> Format {
         match self.regime {
             Regime::El1 => self.change.format(self.granule),
-            Regime::S2 => Format::new(Granule::K4),
+            // EL2's own tables are hv's, and what the payload's map is everything but the window.
+            Regime::S2 | Regime::El2 => Format::new(Granule::K4),
         }
     }
 
@@ -542,7 +565,7 @@ pub struct Needs {
     pub frames: u64,
     /// The highest BBM level presented.
     pub cap: Option<BbmLevel>,
-    /// The case, if it changes stage 2.
+    /// The case, if hv makes its change.
     pub lab: Option<Case>,
     /// Whether an access that stage 2 refuses is answered with an External abort instead of ending the VM.
     pub contain: bool,
@@ -591,7 +614,7 @@ impl Instance {
                 frame_size: case.change.frame_size(case.granule).max(MIN_FRAME),
                 frames: if case.change.moves() { 2 } else { 1 } + 2 * case.change.margin(),
                 cap: case.cap,
-                lab: Some(*case).filter(|case| case.regime == Regime::S2),
+                lab: Some(*case).filter(|case| case.regime.is_lab()),
                 contain: false,
                 hangs: false,
             },
@@ -695,6 +718,9 @@ impl FromStr for Instance {
             .map(|change| if wide { change.wide() } else { change })
             .filter(|change| change.exists(granule))
             .ok_or(IdError::Unknown("geometry, for this granule,"))?;
+        if !regime.has_format(change.format(granule)) {
+            return Err(IdError::Unknown("granule, for this regime,"));
+        }
         let method = part("method")?;
         let (method, script) = match method.split_once('~') {
             Some((method, letters)) => (method, Some(Sequence::parse(letters).ok_or(IdError::Unknown("steps"))?)),
@@ -781,6 +807,8 @@ mod tests {
             "el1.merge.4k-l1-l3.direct-notlbi~0nnMX1dddi.store-remote.s2off.cap0",
             "el1.split.16k-lpa2-l2.nt.load-remote",
             "el1.recover.4k-l2-split.direct.load-remote.s2off.cap1.by-vmalls12e1",
+            "s2.split.4k-l2.bbm.load-remote.s1off",
+            "el2.split.4k-l2.bbm.load-remote",
             "selftest.conflict-el2-for-el1",
         ] {
             let instance: Instance = id.parse().expect(id);
@@ -792,7 +820,13 @@ mod tests {
     fn a_second_spelling_is_an_error() {
         for (id, error) in [
             ("", IdError::Unknown("regime")),
-            ("el2", IdError::Unknown("regime")),
+            ("el3", IdError::Unknown("regime")),
+            ("el2", IdError::Missing("transition")),
+            ("el2.split.16k-l2.bbm.load-local", IdError::Unknown("granule, for this regime,")),
+            ("s2.split.4k-lpa2-l2.bbm.load-local", IdError::Unknown("granule, for this regime,")),
+            ("el2.user.4k-l3-grant.bbm.user-load-local", IdError::Unknown("observer's access, for this transition,")),
+            ("el2.split.4k-l2.bbm.load-local.s2pages", IdError::Unknown("modifier")),
+            ("el2.split.4k-l2.bbm.load-local.s1pages", IdError::Unknown("modifier")),
             ("el1", IdError::Missing("transition")),
             ("el1.selftest.quiet", IdError::Unknown("geometry")),
             ("el1.split.4k-l2-l3.bbm.load-local", IdError::Unknown("geometry, for this granule,")),

@@ -52,8 +52,9 @@ impl fmt::Display for Mistake {
 const fn weaker(step: Step) -> &'static [Step] {
     use Step::{Dsb as D, Tlbi as T};
     use Tlbi::{
-        Ipas2e1, Ipas2e1is, Ipas2e1isOther, Ipas2le1is, Ipas2le1isEach, Vaae1, Vaae1is, Vaae1isOther, Vaae1isUnshifted,
-        Vaale1, Vaale1is, Vaale1isEach, Vae1isOtherAsid, Vae2is, Vmalle1, Vmalle1is, Vmalls12e1is,
+        Alle2, Alle2is, Ipas2e1, Ipas2e1is, Ipas2e1isAll, Ipas2e1isOther, Ipas2le1is, Ipas2le1isEach, Vaae1, Vaae1is,
+        Vaae1isOther, Vaae1isUnshifted, Vaale1, Vaale1is, Vaale1isEach, Vae1isOtherAsid, Vae2, Vae2is, Vae2isOther,
+        Vale2is, Vale2isEach, Vmalle1, Vmalle1is, Vmalls12e1is,
     };
     match step {
         D(Dsb::Ish) => &[D(Dsb::Nsh), D(Dsb::Ishst), D(Dsb::Ishld)],
@@ -63,7 +64,12 @@ const fn weaker(step: Step) -> &'static [Step] {
         T(Vaale1is) => &[T(Vaale1), T(Vaae1isOther), T(Vaae1isUnshifted), T(Vae1isOtherAsid), T(Vae2is)],
         T(Vmalle1is) => &[T(Vmalle1), T(Vaae1is), T(Vaale1is), T(Vae2is)],
         T(Ipas2e1is | Ipas2le1is) => &[T(Ipas2e1), T(Ipas2e1isOther), T(Vmalle1is)],
+        T(Ipas2e1isAll) => &[T(Ipas2e1is), T(Ipas2le1is)],
         T(Ipas2le1isEach) => &[T(Ipas2le1is), T(Ipas2e1isOther)],
+        T(Vae2is) => &[T(Vae2), T(Vale2is), T(Vae2isOther), T(Vaae1is)],
+        T(Vale2isEach) => &[T(Vale2is), T(Vae2isOther), T(Vaae1is)],
+        T(Vale2is) => &[T(Vae2), T(Vae2isOther), T(Vaae1is)],
+        T(Alle2is) => &[T(Alle2), T(Vae2is), T(Vale2is), T(Vmalle1is)],
         T(Vmalls12e1is) => &[T(Vmalle1is), T(Ipas2e1is)],
         _ => &[],
     }

@@ -111,14 +111,28 @@ instructions! {
         Vae1isOtherAsid = 'X', "tlbi vae1is, va | other asid";
         /// The [form](crate::tlbi::Form) that the change is made with.
         Form = 'T', "tlbi (the id's form)";
-        /// EL2's own translation: not to be executed at EL1.
+        /// All entries of the window's address in EL2's own translation, tables included; not to be executed at EL1.
         Vae2is = 'R', "tlbi vae2is, va";
+        /// Last-level entries of the window's address in EL2's own translation.
+        Vale2is = 'F', "tlbi vale2is, va";
+        /// As VALE2IS, once for each descriptor of the window's group (I_JQPNP).
+        Vale2isEach = 'W', "tlbi vale2is, va (of each entry)";
+        /// Everything of EL2's own translation.
+        Alle2is = 'H', "tlbi alle2is";
+        /// As VAE2IS, on this PE only.
+        Vae2 = 'e', "tlbi vae2, va";
+        /// As ALLE2IS, on this PE only.
+        Alle2 = 'h', "tlbi alle2";
+        /// VAE2IS for an address outside of the window.
+        Vae2isOther = 'J', "tlbi vae2is, other";
         /// Stage 2 entries of the window's IPA, tables included; combined entries stay (R_TVTYQ).
         Ipas2e1is = 'P', "tlbi ipas2e1is, ipa";
         /// Last-level stage 2 entries of the window's IPA.
         Ipas2le1is = 'Q', "tlbi ipas2le1is, ipa";
         /// As IPAS2LE1IS, once for each descriptor of the window's group (I_JQPNP).
         Ipas2le1isEach = 'Y', "tlbi ipas2le1is, ipa (of each entry)";
+        /// As IPAS2E1IS, once for each page of 4 KiB that a descriptor of the window maps.
+        Ipas2e1isAll = 'U', "tlbi ipas2e1is, ipa (of each page)";
         /// As IPAS2E1IS, on this PE only.
         Ipas2e1 = 'p', "tlbi ipas2e1, ipa";
         /// IPAS2E1IS for an address outside of the window.
@@ -187,9 +201,25 @@ impl Tlbi {
             Self::Ipas2e1is
                 | Self::Ipas2le1is
                 | Self::Ipas2le1isEach
+                | Self::Ipas2e1isAll
                 | Self::Ipas2e1
                 | Self::Ipas2e1isOther
                 | Self::Vmalls12e1is
+        )
+    }
+
+    /// Whether it is for entries of EL2's own translation.
+    #[must_use]
+    pub const fn is_el2(self) -> bool {
+        matches!(
+            self,
+            Self::Vae2is
+                | Self::Vale2is
+                | Self::Vale2isEach
+                | Self::Alle2is
+                | Self::Vae2
+                | Self::Alle2
+                | Self::Vae2isOther
         )
     }
 
@@ -197,7 +227,7 @@ impl Tlbi {
     /// combine both stages excepted.
     #[must_use]
     pub const fn reaches_stage2_leaves(self) -> bool {
-        matches!(self, Self::Ipas2e1is | Self::Ipas2le1is | Self::Ipas2le1isEach)
+        matches!(self, Self::Ipas2e1is | Self::Ipas2le1is | Self::Ipas2le1isEach | Self::Ipas2e1isAll)
     }
 
     /// Whether it removes what was made from any descriptor of a Contiguous group.
@@ -303,8 +333,14 @@ impl Step {
             Self::Tlbi(Tlbi::Vmalle1is) => "nobody keeps any of the many old entries (R_LXHLD)",
             Self::Tlbi(Tlbi::Vaae1 | Tlbi::Vaale1 | Tlbi::Vmalle1) => "this PE does not keep the old translation",
             Self::Tlbi(Tlbi::Vaae1isOther | Tlbi::Vaae1isUnshifted) => "does not name the window",
-            Self::Tlbi(Tlbi::Vae2is) => "names another regime, and is undefined at EL1",
-            Self::Tlbi(Tlbi::Ipas2e1is | Tlbi::Ipas2le1is | Tlbi::Ipas2le1isEach) => {
+            Self::Tlbi(Tlbi::Vae2is | Tlbi::Vale2is) => {
+                "nobody keeps EL2's old translation of this address (R_LXHLD); at EL1 it is undefined"
+            }
+            Self::Tlbi(Tlbi::Vale2isEach) => "each entry of the group needs one of its own (I_JQPNP)",
+            Self::Tlbi(Tlbi::Alle2is) => "nobody keeps any of EL2's many old entries (R_LXHLD)",
+            Self::Tlbi(Tlbi::Vae2 | Tlbi::Alle2) => "this PE does not keep EL2's old translation",
+            Self::Tlbi(Tlbi::Vae2isOther) => "does not name the window",
+            Self::Tlbi(Tlbi::Ipas2e1is | Tlbi::Ipas2le1is | Tlbi::Ipas2le1isEach | Tlbi::Ipas2e1isAll) => {
                 "nobody keeps the old stage 2 translation of this IPA; what combines both stages stays (R_TVTYQ)"
             }
             Self::Tlbi(Tlbi::Ipas2e1) => "this PE does not keep the old stage 2 translation",
@@ -397,13 +433,20 @@ impl Sequence {
         }
     }
 
-    /// The same steps as they are where the change is one of `regime`: a TLBI of stage 2 by IPA leaves what combines both
-    /// stages, so that, once it is complete, all of stage 1 and of these goes too.
+    /// The same steps as they are where the change is one of `regime`. A TLBI of stage 2 by IPA leaves what combines both
+    /// stages, so that, once it is complete, all of stage 1 and of these goes too. EL2 has TLBIs of its own.
     #[must_use]
     pub fn in_regime(self, regime: Regime) -> Self {
         use Step::{Dsb as D, Tlbi as T};
         let two = |by_ipa| [Some(T(by_ipa)), Some(D(Dsb::Ish)), Some(T(Tlbi::Vmalle1is))];
-        let of = |step: Step| match step {
+        let of_el2 = |step: Step| match step {
+            T(Tlbi::Vaae1is) => T(Tlbi::Vae2is),
+            T(Tlbi::Vaale1is) => T(Tlbi::Vale2is),
+            T(Tlbi::Vaale1isEach) => T(Tlbi::Vale2isEach),
+            T(Tlbi::Vmalle1is) => T(Tlbi::Alle2is),
+            step => step,
+        };
+        let of_s2 = |step: Step| match step {
             T(Tlbi::Vaae1is) => two(Tlbi::Ipas2e1is),
             T(Tlbi::Vaale1is) => two(Tlbi::Ipas2le1is),
             T(Tlbi::Vaale1isEach) => two(Tlbi::Ipas2le1isEach),
@@ -412,7 +455,8 @@ impl Sequence {
         };
         match regime {
             Regime::El1 => self,
-            Regime::S2 => self.steps().iter().flat_map(|step| of(*step)).flatten().collect(),
+            Regime::S2 => self.steps().iter().flat_map(|step| of_s2(*step)).flatten().collect(),
+            Regime::El2 => self.steps().iter().map(|step| of_el2(*step)).collect(),
         }
     }
 
@@ -423,10 +467,14 @@ impl Sequence {
             self.steps().iter().all(|step| if let Step::Tlbi(tlbi) = step { wanted(*tlbi) } else { true })
         };
         match regime {
-            Regime::El1 => of_tlbis(|tlbi| !tlbi.is_stage2()),
+            // The one of EL2 that is a mistake here.
+            Regime::El1 => of_tlbis(|tlbi| !tlbi.is_stage2() && (!tlbi.is_el2() || tlbi == Tlbi::Vae2is)),
             Regime::S2 => {
                 of_tlbis(|tlbi| tlbi.is_stage2() || matches!(tlbi, Tlbi::Vmalle1is | Tlbi::Vmalle1 | Tlbi::Vae2is))
                     && self.swap_free()
+            }
+            Regime::El2 => {
+                of_tlbis(|tlbi| tlbi.is_el2() || matches!(tlbi, Tlbi::Vaae1is | Tlbi::Vmalle1is)) && self.swap_free()
             }
         }
     }

@@ -126,6 +126,23 @@ pub const fn window_base(seed: u64, instance: u64, size: u64) -> u64 {
     FIRST + (mix(seed, !instance) & ((1 << BITS) - 1) & !(size - 1))
 }
 
+/// Where the window of an instance that changes EL2's own stage 1 stands: in the upper half of its 48 bits, which no physical
+/// address that hv maps onto itself is in.
+#[must_use]
+pub const fn el2_base(seed: u64, instance: u64, size: u64) -> u64 {
+    EL2_WINDOWS + (window_base(seed, instance, size) & (EL2_WINDOWS - 1))
+}
+
+/// The first address of EL2's that windows may have.
+pub const EL2_WINDOWS: u64 = 1 << 47;
+
+/// Where pages stand that press on the TLB, for windows of `size` bytes in all from `base`: not next to them, where neighbours
+/// are looked at, and mostly below a table that is there already. `table` is what a table of pages maps, in bytes.
+#[must_use]
+pub const fn pressing_base(base: u64, size: u64, table: u64) -> u64 {
+    (base ^ if size > table { size } else { table } << 1) & !(table - 1)
+}
+
 /// Where the window of an instance that changes stage 2 stands in IPAs of `bits` bits: in the upper half of them.
 #[must_use]
 pub const fn ipa_base(seed: u64, instance: u64, size: u64, bits: u32) -> u64 {

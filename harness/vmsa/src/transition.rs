@@ -216,7 +216,7 @@ fn walk(
                     _ => {}
                 }
             }
-            Step::Tlbi(Tlbi::Vae2is) => {
+            Step::Tlbi(tlbi) if tlbi.is_el2() && regime != Regime::El2 => {
                 return Err(needed(Need::Bbm, "R_LXHLD", "a TLBI of EL2's regime is undefined at EL1"));
             }
             Step::Tlbi(Tlbi::Form) => {
@@ -236,6 +236,11 @@ fn walk(
                 };
                 scope = Scope::Inner;
             }
+            Step::Tlbi(tlbi) if regime == Regime::El2 => {
+                if state == Maintenance::Visible && reaches_el2(tlbi, owed.reach) {
+                    (state, scope) = (Maintenance::Issued, Scope::Inner);
+                }
+            }
             Step::Tlbi(tlbi) => {
                 if state == Maintenance::Visible && reaches(tlbi, owed) {
                     (state, scope) = (Maintenance::Issued, Scope::Inner);
@@ -254,8 +259,9 @@ fn walk(
     if !seen {
         return Err(needed(Need::Tlbi, "R_LRKTH", "no DSB makes the new descriptor visible to every walker"));
     }
-    // Whoever changes stage 2 does not use it, and a vCPU is entered by an exception return, which synchronises.
-    if !synchronised && regime != Regime::S2 {
+    // Whoever changes stage 2 does not use it, and a vCPU is entered by an exception return, which synchronises; hv uses
+    // nothing of a window in its own tables but when a vCPU asks for it, by an exception.
+    if !synchronised && !regime.is_lab() {
         return Err(needed(
             Need::Tlbi,
             "R_BLDZX",
@@ -287,8 +293,18 @@ const fn reaches_by_ipa(tlbi: Tlbi, reach: Reach) -> bool {
     match reach {
         Reach::Nothing => tlbi.is_stage2(),
         Reach::Leaf => tlbi.reaches_stage2_leaves(),
-        Reach::Group => matches!(tlbi, Tlbi::Ipas2le1isEach),
-        Reach::Tree => false,
+        Reach::Group => matches!(tlbi, Tlbi::Ipas2le1isEach | Tlbi::Ipas2e1isAll),
+        Reach::Tree => matches!(tlbi, Tlbi::Ipas2e1isAll),
+    }
+}
+
+/// Whether a TLBI removes all that it must of EL2's own translation.
+const fn reaches_el2(tlbi: Tlbi, reach: Reach) -> bool {
+    match reach {
+        Reach::Nothing => tlbi.is_el2(),
+        Reach::Leaf => matches!(tlbi, Tlbi::Vae2is | Tlbi::Vale2is | Tlbi::Vale2isEach | Tlbi::Alle2is),
+        Reach::Group => matches!(tlbi, Tlbi::Vale2isEach | Tlbi::Alle2is),
+        Reach::Tree => matches!(tlbi, Tlbi::Alle2is),
     }
 }
 
@@ -297,7 +313,7 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-    use crate::{change::What, geometry::Level, sequence::Write, testing};
+    use crate::{change::What, geometry::Level, instance::Access, sequence::Write, testing};
 
     /// The general choice of steps is the catalogue's.
     #[test]
@@ -398,7 +414,7 @@ mod tests {
         };
         assert!(ok(remap, "0sQdMd1di") && ok(remap, "0sPdMd1di") && ok(remap, "0sGd1di"));
         assert!(ok(remap, "0sQdMd1d"), "the vCPU is entered by an exception return");
-        assert!(ok(merge, "1sGdi") && ok(fold, "1sYdMdi"));
+        assert!(ok(merge, "1sGdi") && ok(merge, "1sUdMdi") && ok(fold, "1sYdMdi"));
         for (change, steps, why) in [
             (remap, "0sMd1di", "stage 2 is not touched"),
             (remap, "0sQd1di", "what combines both stages stays (R_TVTYQ)"),
@@ -424,6 +440,49 @@ mod tests {
                 let steps = Sequence::of(method, change).in_regime(Regime::S2);
                 for bbm in BbmLevel::ALL {
                     let given = sufficient_in(Regime::S2, &steps, change, Granule::K4, bbm);
+                    assert_eq!(given, guarantee(method, change, Granule::K4, bbm), "{method} of {change}: {steps}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn el2_has_tlbis_of_its_own() {
+        let remap = Change::new(What::RemapRw, Level::L3);
+        let split = Change::new(What::Split, Level::L2);
+        let merge = Change::new(What::Merge, Level::L2);
+        let fold = Change::new(What::Fold, Level::L3);
+        let ok = |change, steps: &str| {
+            let sequence = Sequence::parse(steps).expect("letters");
+            assert!(sequence.is_for(Regime::El2), "{steps}");
+            sufficient_in(Regime::El2, &sequence, change, Granule::K4, BbmLevel::L2).is_ok()
+        };
+        assert!(ok(remap, "0sFd1di") && ok(remap, "0sRd1di") && ok(remap, "0sHd1d"));
+        assert!(ok(split, "1sRdi") && ok(merge, "1sHdi") && ok(fold, "1sWdi"));
+        for (change, steps, why) in [
+            (remap, "0sAd1di", "another regime"),
+            (remap, "0sMd1di", "another regime"),
+            (remap, "0sed1di", "the others keep theirs"),
+            (remap, "0shd1di", "likewise"),
+            (remap, "0sJd1di", "another address"),
+            (remap, "0sF1di", "not complete"),
+            (remap, "0Fd1di", "the store may come behind it"),
+            (merge, "1sRdi", "one address of many"),
+            (fold, "1sFdi", "one member of many"),
+        ] {
+            assert!(!ok(change, steps), "{steps}: {why}");
+        }
+        for change in testing::changes(Granule::K4) {
+            for &method in Method::ALL.iter().filter(|method| method.fits(change)) {
+                if !Regime::El2.has(change, Access::Load)
+                    || matches!(method, Method::BbmCas | Method::NtCas | Method::DirectCas)
+                {
+                    continue;
+                }
+                let steps = Sequence::of(method, change).in_regime(Regime::El2);
+                assert!(steps.is_for(Regime::El2), "{steps}");
+                for bbm in BbmLevel::ALL {
+                    let given = sufficient_in(Regime::El2, &steps, change, Granule::K4, bbm);
                     assert_eq!(given, guarantee(method, change, Granule::K4, bbm), "{method} of {change}: {steps}");
                 }
             }

@@ -31,7 +31,7 @@ use crate::{
     descriptor::{Descriptor, DescriptorKind},
     geometry::{BbmLevel, Level},
     group::{Grouping, Lookup},
-    instance::{Access, Case, Instance, Method, Selftest, Stage2, Tells},
+    instance::{Access, Case, Instance, Method, Regime, Selftest, Stage2, Tells},
     mark::{Marks, overwritten},
     outcome::{Count, End, Fault, Kind, Phase},
     rule::HardwareUpdates,
@@ -637,11 +637,16 @@ fn forbidden_seen(instance: &Instance, level: BbmLevel, seen: &Seen<'_>) -> Opti
             return Some(Reason::Forbidden { count: *count, allowance });
         }
     }
-    // No case of this regime changes EL2's own translation.
     let el2 = if conflict_place(instance) == Some(ConflictPlace::El2) { 0 } else { seen.el2_conflicts };
+    let el1 = seen.el1_conflicts.saturating_add(seen.el2_for_el1_conflicts);
+    // Whose translation is not changed has none, wherever it is taken.
+    let (changed, others) = match instance {
+        Instance::Case(Case { regime: Regime::El2, .. }) => (el2, el1),
+        _ => (el1, el2),
+    };
     let unplaced = match allowance(Phase::During, Kind::Conflict).allowed {
-        true => el2,
-        false => el2.saturating_add(seen.el1_conflicts).saturating_add(seen.el2_for_el1_conflicts),
+        true => others,
+        false => others.saturating_add(changed),
     };
     (unplaced > 0).then_some(Reason::Conflicts { count: unplaced })
 }

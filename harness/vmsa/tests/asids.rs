@@ -32,7 +32,7 @@ fn removes(tlbi: Tlbi, entry: Entry) -> bool {
     let text = tlbi.asm().strip_prefix("tlbi ").expect("a TLBI");
     let (operation, operand) = text.split_once(", ").unwrap_or((text, ""));
     let Some(operation) = operation.strip_suffix("e1is") else {
-        assert!(operation.ends_with("e1") || operation.ends_with("e2is"), "{text}");
+        assert!(operation.ends_with("e1") || operation.ends_with("e2is") || operation.ends_with("e2"), "{text}");
         return false;
     };
     let named = match operand {

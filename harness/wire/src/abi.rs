@@ -214,12 +214,20 @@ pub mod call {
     /// EL1 could not clear a conflict with its own TLBIs: hv executes VMALLS12E1IS, or ALLE1IS if x1 is not 0.
     pub const RECOVER_CONFLICT: u32 = 0xc600_0005;
 
-    /// Execute steps of a change of stage 2: x1 = number of the site, x2 and x3 = [letters](vmsa::sequence::Step::letter) of
+    /// Execute steps of a change that is hv's to make: x1 = number of the site, x2 and x3 = [letters](vmsa::sequence::Step::letter) of
     /// the steps, a byte each from the lowest, 0 behind the last, x4 = bytes into the site of the page that TLBIs by
     /// address name, x5 = turns of a loop in front of each step but the first, and [`LAB_BACK`] to take the change back.
     pub const LAB_STEPS: u32 = 0xc600_0006;
     /// Which vCPUs wait at EL2 for a change of stage 2, a bit each.
     pub const LAB_WAITING: u32 = 0xc600_0007;
+    /// Make an access at EL2 to a window in EL2's own translation: x1 = number of the [`Access`](vmsa::instance::Access), x2 =
+    /// VA, x3 = what a store stores. Returns besides x0: x1 = value, x2 = ESR_EL2 or 0, x3 = FAR_EL2, x4 = ELR_EL2, x5 = 1 if an
+    /// exclusive did not store.
+    pub const LAB_ACCESS: u32 = 0xc600_0008;
+    /// Drop, on this PE, what EL2's TLB holds of the window's address x1: last-level entries only, or all if x2 is not 0.
+    pub const LAB_DROP: u32 = 0xc600_0009;
+    /// Make loads at EL2 from x1 pages besides the window.
+    pub const LAB_PRESS: u32 = 0xc600_000a;
     /// A bit in x5 of [`LAB_STEPS`].
     pub const LAB_BACK: u64 = 1 << 32;
 

@@ -1132,7 +1132,8 @@ pub fn tlbi<T: Lookaside>(
     for (pe, mmu) in mmus.iter_mut().enumerate() {
         choices.on(pe);
         let deaf = pe == last && mmu.profile.has(Defect::BroadcastMissesPe)
-            || issued.scope == Scope::Outer && mmu.profile.has(Defect::OuterIsLocal);
+            || issued.scope == Scope::Outer && mmu.profile.has(Defect::OuterIsLocal)
+            || issued.is_el2() && mmu.profile.has(Defect::El2IsLocal);
         if pe != issuer && (issued.scope == Scope::NonShareable || deaf) {
             continue;
         }

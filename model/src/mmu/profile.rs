@@ -304,6 +304,10 @@ defects! {
     VmallKeepsTables = "vmall-keeps-tables" on "ideal-l2-quiet",
     /// A TLBI by VA leaves cached Table descriptors although it is not a last-level form.
     VaKeepsTables = "va-keeps-tables" on "ideal-l2-quiet",
+    /// ALLE2 leaves cached Table descriptors.
+    Alle2KeepsTables = "alle2-keeps-tables" on "ideal-l2-quiet",
+    /// TLBIs of EL2's own translation reach no PE but their issuer.
+    El2IsLocal = "el2-is-local" on "ideal-l2-quiet",
     /// IPAS2E1 leaves stage 2 Table descriptors.
     IpaKeepsTables = "ipa-keeps-tables" on "ideal-l2-quiet",
     /// VMALLE1 leaves combined entries.

@@ -856,6 +856,22 @@ fn shows(defect: Defect, world: &mut World) -> bool {
             let tlbi = if defect == Defect::VaKeepsTables { vae1is(WINDOW) } else { VMALLE1IS };
             stale(world, &[Step::Store(slot, 0), ISH, tlbi, ISH], &[WINDOW])
         }
+        Defect::Alle2KeepsTables | Defect::El2IsLocal => {
+            page(world);
+            let Context { ttbr0_el1, mair_el1, .. } = world.context;
+            let of_el2 = Context { ttbr0_el2: ttbr0_el1 & !(0xffff << 48), mair_el2: mair_el1, ..world.context };
+            world.context = Context { sctlr_el2: 1, tcr_el2: 16 | 5 << 16 | 1 << 23 | 1 << 31, ..of_el2 };
+            world.sync();
+            let slot = world.slot(Level::L2, WINDOW);
+            let load = |world: &mut World| {
+                let request = Request { va: WINDOW, kind: Kind::Load, el: 2, privileged: true, pan: false };
+                world.mmus[1].translate(request, &world.context, &mut world.memory, &mut world.choices).is_ok()
+            };
+            assert!((0..4).all(|_| load(world)), "mapped");
+            // ALLE2IS.
+            world.run(&[Step::Store(slot, 0), ISH, Step::Tlbi(4, 3, 0, 0), ISH], &[]);
+            (0..4).any(|_| load(world))
+        }
         Defect::IpaKeepsTables => stage2_break(world, Level::L2),
         Defect::CombinedKept => stage2_break(world, Level::L3),
         Defect::IpaKeepsBlocks => stage2_break(world, Level::L1),

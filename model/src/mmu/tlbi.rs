@@ -280,7 +280,7 @@ impl Issued {
         match self.target {
             Target::El3 => false,
             Target::All1 => el1,
-            Target::All2 => !el1,
+            Target::All2 => !el1 && !(profile.has(Defect::Alle2KeepsTables) && entry.is_table()),
             Target::VmallS12 => mine && !self.vmall_keeps(entry, profile),
             Target::Vmall => mine && !stage2 && !self.vmall_keeps(entry, profile),
             Target::Asid(_) if profile.has(Defect::AsideIgnored) => false,
@@ -312,6 +312,11 @@ impl Issued {
     fn vmall_keeps(&self, entry: &Entry, profile: &Profile) -> bool {
         profile.has(Defect::VmallKeepsTables) && entry.is_table()
             || profile.has(Defect::CombinedKept) && entry.kind == Kind::Combined && entry.two.is_some()
+    }
+
+    /// Whether it is for EL2's own translation.
+    pub(super) const fn is_el2(&self) -> bool {
+        matches!(self.target, Target::All2 | Target::Va { regime: Regime::El2, .. })
     }
 
     /// Whether it goes by address.

@@ -51,6 +51,7 @@ pub struct Args {
 
 /// A sequence with a mistake.
 struct Mutant {
+    regime: Regime,
     method: Method,
     /// Of one of the changes that are made by it.
     change: Change,
@@ -109,7 +110,7 @@ fn mutants(cases: &[Case]) -> Vec<Mutant> {
                 cases.filter(|(_, profiles)| !profiles.is_empty()).collect()
             };
             let change = cases[0].change;
-            Mutant { method, change, original, mistake, sequence, wrong: on(false), harmless: on(true) }
+            Mutant { regime, method, change, original, mistake, sequence, wrong: on(false), harmless: on(true) }
         };
         mutant::of(&original).filter(|(_, steps)| steps.is_for(regime)).map(of_one).collect::<Vec<_>>()
     };
@@ -270,11 +271,17 @@ fn report(
 ) -> Result<Exit, Error> {
     let mut header = None;
     let (mut wrong, mut missed, mut harmless, mut unexplained) = (0, 0, 0, 0);
-    for (i, Mutant { method, change, original, mistake, sequence, wrong: cases, .. }) in mutants.iter().enumerate() {
-        if header.replace((method, change)) != Some((method, change)) {
+    for (i, Mutant { regime, method, change, original, mistake, sequence, wrong: cases, .. }) in
+        mutants.iter().enumerate()
+    {
+        if header.replace((regime, method, change)) != Some((regime, method, change)) {
             let family = change.family();
-            let stage2 = if original.is_for(Regime::El1) { "" } else { " of stage 2" };
-            writeln!(out, "\n{method} of a {family}{stage2}: {original}")?;
+            let whose = match regime {
+                Regime::El1 => "",
+                Regime::S2 => " of stage 2",
+                Regime::El2 => " at EL2",
+            };
+            writeln!(out, "\n{method} of a {family}{whose}: {original}")?;
         }
         write!(out, "  {:<10} {mistake}: ", sequence.to_string())?;
         match (cases.is_empty(), caught.get(&i), why_harmless(*change, *method, mistake)) {

@@ -68,7 +68,7 @@ pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> 
         let case = judge(finished).case;
         *sum.counts.entry(case.verdict.name()).or_default() += 1;
         if !case.id.starts_with("selftest.") {
-            sum.conflicts += case.conflicts.el1 + case.conflicts.el2_for_el1;
+            sum.conflicts += case.conflicts.el1 + case.conflicts.el2_for_el1 + case.conflicts.el2;
         }
         let line = || {
             format!(

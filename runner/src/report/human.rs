@@ -109,7 +109,7 @@ fn details(file: &ResultFile, text: &mut String) {
     if let Some(mean_ns) = breaks.total_ns.checked_div(breaks.count) {
         let Breaks { count, longest_ns, retried, .. } = breaks;
         lines += &format!(
-            "  stage 2 was broken {count} times, for {mean_ns} ns in the mean and {longest_ns} ns at most; {retried} accesses \
+            "  hv broke windows {count} times, for {mean_ns} ns in the mean and {longest_ns} ns at most; {retried} accesses \
              met a break, waited for its end and were tried again\n"
         );
     }

@@ -159,7 +159,10 @@ const fn why_harmless(change: Change, method: Method, mistake: &Mistake) -> Opti
         Mistake::LeftOut { step: Step::Isb, .. } | Mistake::Swapped { second: Step::Isb, .. } => {
             Some("old and new descriptor translate alike: what was translated before the change goes to the same place")
         }
-        Mistake::Replaced { by: Step::Tlbi(Tlbi::Vaale1is), .. } => {
+        Mistake::Replaced { step: Step::Tlbi(Tlbi::Alle2is), by: Step::Tlbi(Tlbi::Vae2is), .. } => {
+            Some("one leaf changes: what was made of it are entries of its addresses")
+        }
+        Mistake::Replaced { by: Step::Tlbi(Tlbi::Vaale1is | Tlbi::Vale2is), .. } => {
             Some("no table stood there: what was cached of it are entries of the last level")
         }
         // Behind the make of such a merge.

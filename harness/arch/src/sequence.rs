@@ -227,7 +227,7 @@ impl<'a> Live<'a> {
                 }
             }
             Step::Tlbi(Tlbi::Ipas2e1isAll) => {
-                for page in 0..self.ptes.len() as u64 * self.size >> 12 {
+                for page in 0..(self.ptes.len() as u64 * self.size) >> 12 {
                     tlbi::ipas2e1is(self.base + (page << 12));
                 }
             }

@@ -129,7 +129,7 @@ pub(crate) struct Window {
     marking: Option<Marking>,
     /// TTBR1_EL1 with either ASID.
     ttbr1: [u64; 2],
-    /// The first of [`PRESSING_PAGES`] pages, of [`page_size`](Granule::page_size) bytes each, and that size; `None` where
+    /// The first of [`PRESSING_PAGES`] pages, of [`page_size`](vmsa::Granule::page_size) bytes each, and that size; `None` where
     /// stage 1 is off.
     pressing: Option<(u64, u64)>,
     /// What is watched besides the observers' accesses.

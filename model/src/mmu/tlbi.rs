@@ -280,7 +280,7 @@ impl Issued {
         match self.target {
             Target::El3 => false,
             Target::All1 => el1,
-            Target::All2 => !el1 && !(profile.has(Defect::Alle2KeepsTables) && entry.is_table()),
+            Target::All2 => !(el1 || profile.has(Defect::Alle2KeepsTables) && entry.is_table()),
             Target::VmallS12 => mine && !self.vmall_keeps(entry, profile),
             Target::Vmall => mine && !stage2 && !self.vmall_keeps(entry, profile),
             Target::Asid(_) if profile.has(Defect::AsideIgnored) => false,

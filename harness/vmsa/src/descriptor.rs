@@ -147,7 +147,7 @@ impl Attributes {
 /// S2AP, both bits: read, write.
 const S2AP_READ: u64 = 1 << 6;
 const S2AP_WRITE: u64 = 1 << 7;
-/// XN[1] of stage 2, which without FEAT_XNX is all of XN.
+/// `XN[1]` of stage 2, which without FEAT_XNX is all of XN.
 const S2_XN: u64 = 1 << 54;
 
 impl Attributes {

@@ -40,6 +40,7 @@ pub(crate) struct Stage2 {
     used: usize,
     start: Level,
     ipa_bits: u32,
+    pa_range: u64,
 }
 
 /// The tables ran out, or an address lies beyond what stage 2 can map here.
@@ -47,17 +48,17 @@ pub(crate) struct Stage2 {
 pub(crate) struct OutOfReach;
 
 impl Stage2 {
-    /// Empty tables that reach `end`. The tables may still be cached in a TLB from the instance before: the caller
+    /// Empty tables that reach `end`, for CPUs the least of which has this PARange. The tables may still be cached in a TLB from the instance before: the caller
     /// has no VM running and invalidates before it starts one.
-    pub(crate) fn new(end: u64) -> Result<Self, OutOfReach> {
-        let bits = arch::id::pa_bits();
+    pub(crate) fn new(end: u64, pa_range: u64) -> Result<Self, OutOfReach> {
+        let bits = arch::id::bits(pa_range);
         // A start at level 1 with one table reaches 512 GiB; a start at level 0 is there from 44 bits on.
         let (start, ipa_bits) = match (end <= 1 << bits.min(39), bits) {
             (true, _) => (Level::L1, bits.min(39)),
             (false, 44..) if end <= 1 << bits => (Level::L0, bits),
             _ => return Err(OutOfReach),
         };
-        let mut stage2 = Self { used: 0, start, ipa_bits };
+        let mut stage2 = Self { used: 0, start, ipa_bits, pa_range };
         stage2.table()?;
         Ok(stage2)
     }
@@ -119,7 +120,7 @@ impl Stage2 {
     /// VTCR_EL2 for these tables.
     pub(crate) fn vtcr(&self) -> u64 {
         let sl0 = if self.start == Level::L0 { 2 } else { 1 };
-        VTCR_BASE | u64::from(64 - self.ipa_bits) | sl0 << 6 | arch::id::pa_range() << 16
+        VTCR_BASE | u64::from(64 - self.ipa_bits) | sl0 << 6 | self.pa_range << 16
     }
 
     /// VTTBR_EL2 for these tables and `vmid`.

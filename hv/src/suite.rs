@@ -111,7 +111,13 @@ pub(crate) fn run(boot: &'static Boot) -> ! {
     };
     console::record(&Record::Plan { count: plan.count(), seed: settings.seed, crc: plan.crc() });
 
-    let types = types(online);
+    let mut types = types(online);
+    if let Some(midr) = settings.midr {
+        types.retain(|first| CPUS[*first].midr.load(Ordering::Relaxed) == midr);
+        if types.is_empty() {
+            fail(format_args!("no CPU has the MIDR {midr:#x} that the plan asks for"));
+        }
+    }
     console::line(format_args!("1..{}", plan.count() as usize * types.len()));
     let mut suite = Suite { settings, memory, bundle, online, number: 0, failed: 0 };
     for first in types {
@@ -247,6 +253,12 @@ impl Suite {
         let cpus = &cpus[..needs.most_cpus.min(cpus.len())];
         let lacks = |feature: &Feature| cpus.iter().find(|n| !feature.is_in(&CPUS[**n].registers())).copied();
         let lacking = entry.instance.features().find_map(|feature| Some(vm::NotRun::Lacks(feature, lacks(&feature)?)));
+        // What holds for a translation that several CPUs share is what the least of them allows, and the payload is told no
+        // more, whichever of them its vCPUs are on.
+        let level = |n: &usize| BbmLevel::from_mmfr2(CPUS[*n].registers().mmfr2);
+        let least = cpus.iter().map(level).min().unwrap_or(BbmLevel::L0);
+        let differ = cpus.iter().any(|n| level(n) != least);
+        let cap = needs.cap.map(|cap| cap.min(least)).or(differ.then_some(least));
         conflict::TAKEN.lock().answer_for(&entry.instance);
         let outcome = match self.bundle.payload(payload) {
             _ if let Some(lacking) = lacking => Err(lacking),
@@ -261,21 +273,19 @@ impl Suite {
                     budget_ms: self.settings.budget_ms.get(),
                     timeout_ms: self.settings.timeout_ms.get(),
                     cpus,
+                    cap,
                     serial: self.number,
                 },
                 &self.memory,
             ),
         };
         let conflicts = conflict::TAKEN.lock().drain();
-        // What holds for a translation that several CPUs share is what the least of them allows.
-        let of_cpu = |n: &usize| BbmLevel::from_mmfr2(CPUS[*n].registers().mmfr2);
-        let bbm = cpus.iter().map(of_cpu).min().unwrap_or(BbmLevel::L0);
         let mut finished = Finished {
             seq,
             id,
             cpu: first as u8,
             end: End::Skipped,
-            bbm: needs.cap.map_or(bbm, |cap| cap.min(bbm)).number(),
+            bbm: cap.unwrap_or(least).number(),
             report: Report::default(),
             el2_conflicts: conflicts.entries().clone(),
             registers: None,

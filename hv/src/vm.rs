@@ -135,6 +135,8 @@ pub(crate) struct Spec<'a> {
     pub(crate) timeout_ms: u64,
     /// Physical CPUs of the vCPUs, vCPU 0's first.
     pub(crate) cpus: &'a [usize],
+    /// BBM level to present, if it is another than what each of them has.
+    pub(crate) cap: Option<BbmLevel>,
     /// A number that differs from the previous instance's.
     pub(crate) serial: u32,
 }
@@ -270,7 +272,10 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
         None
     } else {
         let pages = needs.stage2 == Stage2Mode::Pages;
-        let built = Stage2::new(private.end.max(frames.end)).and_then(|mut stage2| {
+        // The CPUs share VTCR_EL2, so it says what the least of them can do.
+        let ranges = spec.cpus.iter().map(|cpu| arch::id::pa_range_of(CPUS[*cpu].registers().mmfr0));
+        let pa_range = ranges.min().unwrap_or_default();
+        let built = Stage2::new(private.end.max(frames.end), pa_range).and_then(|mut stage2| {
             let [constant, variable] = private.split(header.writable);
             stage2.map(constant, pages, false)?;
             stage2.map(variable, pages, true)?;
@@ -311,7 +316,7 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
     arch::cache::invalidate_instructions();
 
     VM.hcr.store(
-        HCR | if stage2.is_some() { HCR_VM } else { 0 } | if needs.cap.is_some() { HCR_TID3 } else { 0 },
+        HCR | if stage2.is_some() { HCR_VM } else { 0 } | if spec.cap.is_some() { HCR_TID3 } else { 0 },
         Ordering::Relaxed,
     );
     // VMID 0 is left to nobody. It is set even with stage 2 off, since it tags the entries all the same (R_TLJCY).
@@ -321,7 +326,7 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
     VM.vttbr.store(vttbr, Ordering::Relaxed);
     VM.private_start.store(private.start, Ordering::Relaxed);
     VM.private_end.store(private.end, Ordering::Relaxed);
-    VM.cap.store(needs.cap.map_or(u8::MAX, BbmLevel::number), Ordering::Relaxed);
+    VM.cap.store(spec.cap.map_or(u8::MAX, BbmLevel::number), Ordering::Relaxed);
     VM.contain.store(needs.contain, Ordering::Relaxed);
     VM.contained.store(0, Ordering::Relaxed);
     VM.count.store(cpus, Ordering::Relaxed);

@@ -26,11 +26,18 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let bundle = fs::read(next("BUNDLE")?)?;
     let bootargs = next("BOOTARGS")?;
     let profile = next("PROFILE").unwrap_or_else(|_| "benign".into());
-    let profile = Profile::named(&profile).ok_or_else(|| format!("there is no profile {profile}"))?;
+    let profiles = [Profile::named(&profile).ok_or_else(|| format!("there is no profile {profile}"))?];
     let seed = next("SEED").map_or(Ok(1), |seed| seed.parse())?;
     let cpus = next("CPUS").map_or(Ok(2), |cpus| cpus.parse())?;
-    let config =
-        Config { cpus, memory: Config::MEMORY, profile, seed, image: &image, bundle: &bundle, bootargs: &bootargs };
+    let config = Config {
+        cpus,
+        memory: Config::MEMORY,
+        profiles: &profiles,
+        seed,
+        image: &image,
+        bundle: &bundle,
+        bootargs: &bootargs,
+    };
     let mut machine = Machine::new(&config)?;
     let start = Instant::now();
     let mut out = io::stdout().lock();

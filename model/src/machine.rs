@@ -47,8 +47,8 @@ pub struct Config<'a> {
     pub cpus: usize,
     /// Bytes of RAM. What is not touched costs nothing.
     pub memory: u64,
-    /// The CPU.
-    pub profile: mmu::Profile,
+    /// The CPUs, of which there is at least one: the PEs have them in turn.
+    pub profiles: &'a [mmu::Profile],
     /// Decides every choice.
     pub seed: u64,
     /// An arm64 Image.
@@ -70,6 +70,14 @@ pub enum Error {
     /// Too few or too many PEs.
     #[error("a machine has 1 to {MAX_CPUS} CPUs, not {0}")]
     Cpus(usize),
+    /// There is no CPU, or one that no PE would have.
+    #[error("a machine of {cpus} CPUs has at least one type and at most {cpus} types of them, not {types}")]
+    Types {
+        /// PEs.
+        cpus: usize,
+        /// Profiles.
+        types: usize,
+    },
     /// The Image has no header, or a wrong one.
     #[error("the Image is no arm64 Image: it lacks the magic at offset 0x38")]
     Image,
@@ -355,9 +363,12 @@ impl Machine {
     /// # Errors
     /// See [`Error`].
     pub fn new(config: &Config<'_>) -> Result<Self, Error> {
-        let &Config { cpus, memory, profile, seed, image, bundle, bootargs } = config;
+        let &Config { cpus, memory, profiles, seed, image, bundle, bootargs } = config;
         if !(1..=MAX_CPUS).contains(&cpus) {
             return Err(Error::Cpus(cpus));
+        }
+        if !(1..=cpus).contains(&profiles.len()) {
+            return Err(Error::Types { cpus, types: profiles.len() });
         }
         if image.get(IMAGE_MAGIC..IMAGE_MAGIC + 4) != Some(b"ARM\x64") {
             return Err(Error::Image);
@@ -374,12 +385,13 @@ impl Machine {
             let needed = (bundle_at + bundle.len() as u64).saturating_sub(RAM_BASE);
             ram.load(at, bytes).ok_or(Error::Memory { memory, needed })?;
         }
-        let mut pes: Vec<_> = (0..cpus).map(|number| Pe::new(number, &profile)).collect();
+        let profiles = || profiles.iter().copied().cycle().take(cpus);
+        let mut pes: Vec<_> = profiles().enumerate().map(|(number, profile)| Pe::new(number, &profile)).collect();
         pes[0].start(entry, dtb_at);
         let mut power = vec![Power::Off; cpus];
         power[0] = Power::On;
-        let lagging_walks = profile.early_walk != crate::choice::Odds::NEVER;
-        let mut mmus = vec![mmu::Mmu::new(profile); cpus];
+        let lagging_walks = profiles().any(|profile| profile.early_walk != crate::choice::Odds::NEVER);
+        let mut mmus: Vec<_> = profiles().map(mmu::Mmu::new).collect();
         let mut choices = Choices::new(seed);
         for (pe, mmu) in pes.iter().zip(&mut mmus) {
             mmu.context_sync(&pe.context, &mut choices);

@@ -4,6 +4,8 @@
 //! by semihosting, with the value of x0 as its status: a syndrome, mostly.
 #![allow(clippy::unwrap_used)]
 
+use std::slice;
+
 use model::{
     a64::SysReg,
     machine::{Config, End, Error, Machine, RAM_BASE, State, Storm},
@@ -150,8 +152,8 @@ fn image(code: &[u32], handlers: &[(u64, Vec<u32>)]) -> Vec<u8> {
 }
 
 fn config<'a>(cpus: usize, profile: &str, seed: u64, image: &'a [u8]) -> Config<'a> {
-    let profile = Profile::named(profile).unwrap();
-    Config { cpus, memory: 64 << 20, profile, seed, image, bundle: b"", bootargs: "" }
+    let profiles = Profile::ALL.iter().find(|known| known.name == profile).map(slice::from_ref).unwrap();
+    Config { cpus, memory: 64 << 20, profiles, seed, image, bundle: b"", bootargs: "" }
 }
 
 /// Runs a program on one PE.
@@ -401,6 +403,8 @@ fn what_cannot_be_a_machine_is_refused() {
     let base = config(1, "benign", 0, &good);
     assert_eq!(error(Config { cpus: 0, ..base }), Some(Error::Cpus(0)));
     assert_eq!(error(Config { cpus: 9, ..base }), Some(Error::Cpus(9)));
+    assert_eq!(error(Config { profiles: &[], ..base }), Some(Error::Types { cpus: 1, types: 0 }));
+    assert_eq!(error(Config { profiles: &Profile::ALL[..2], ..base }), Some(Error::Types { cpus: 1, types: 2 }));
     assert_eq!(error(Config { image: b"\x7fELF", ..base }), Some(Error::Image));
     assert_eq!(error(Config { bootargs: "a\0b", ..base }), Some(Error::Bootargs));
     assert!(matches!(error(Config { memory: 4 << 20, ..base }), Some(Error::Memory { .. })));

@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = Config {
         cpus: 2,
         memory: Config::MEMORY,
-        profile,
+        profiles: &[profile],
         seed: 1,
         image: guest::IMAGE,
         bundle: &bundle,

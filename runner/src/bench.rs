@@ -243,7 +243,7 @@ impl Figures {
         drive(target, plan, &AtomicBool::new(false), &mut |event| {
             match event {
                 Event::Started(_) => drop(first_start.get_or_insert_with(|| begin.elapsed())),
-                Event::Finished(finished) if finished.end != End::Skipped => {
+                Event::Finished(finished, _) if finished.end != End::Skipped => {
                     first_setup.get_or_insert(finished.setup_ns);
                     executed += 1;
                     setup_ns += finished.setup_ns;

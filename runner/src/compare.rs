@@ -202,12 +202,8 @@ impl Comparison {
     }
 }
 
-fn name(file: &ResultFile) -> String {
-    format!("{}/{}", file.platform.kind, file.cpu.name)
-}
-
 fn by_name(files: &[Loaded]) -> BTreeMap<String, &ResultFile> {
-    files.iter().map(|loaded| (name(&loaded.file), &loaded.file)).collect()
+    files.iter().map(|loaded| (loaded.file.name(), &loaded.file)).collect()
 }
 
 fn push(differences: &mut Vec<Difference>, cpu: &str, change: Change) {
@@ -215,10 +211,10 @@ fn push(differences: &mut Vec<Difference>, cpu: &str, change: Change) {
 }
 
 fn compare(base: &ResultFile, new: &ResultFile, differences: &mut Vec<Difference>) {
-    let cpu = name(new);
+    let cpu = new.name();
     let mut push = |change| push(differences, &cpu, change);
 
-    let evidence = |file: &ResultFile| format!("{} ({})", file.platform.evidence, name(file));
+    let evidence = |file: &ResultFile| format!("{} ({})", file.platform.evidence, file.name());
     if base.platform.evidence != new.platform.evidence || base.platform.kind != new.platform.kind {
         push(Change::Evidence { base: evidence(base), new: evidence(new) });
     }

@@ -1,5 +1,8 @@
 //! Whether a run could see: the controls that it is given, and what they say of it.
 //!
+//! There are three kinds: nothing changes, and nothing may be seen; a TLBI is left out; and a form of TLBI under test
+//! misses, by its operand or by its scope.
+//!
 //! A run of a few instances may have no controls among them; then [`missing`] adds some. [`worthless`] says afterwards
 //! whether the results count. No architecture makes a TLB keep anything, so one control that shows nothing proves
 //! nothing; a run in which none of them showed anything cannot have seen a missing TLBI either.
@@ -19,7 +22,7 @@ use crate::{
     stats,
 };
 
-/// Controls that leave out a TLBI and are added to a run, at most.
+/// Controls that leave out a TLBI, or have one that misses, and are added to a run, at most.
 const MOST: usize = 6;
 
 /// A control that shows in fewer rounds than this share is none. So at 95 % none of them could have shown if it was not
@@ -38,7 +41,7 @@ fn must_show(instance: &Instance) -> Option<&Case> {
 
 /// The controls that `selected` lacks on the platform `kind`: the selftests in which nothing may be seen, and for each
 /// granule and family, as far as `MOST` goes, the nearest instance of the catalogue that must show a missing TLBI and
-/// can do so there. None, if there is nothing but selftests.
+/// can do so there; and for each granule in which forms of TLBI are tested one that misses. None, if there is nothing but selftests.
 #[must_use]
 pub fn missing(kind: &str, selected: &[Instance]) -> Vec<Instance> {
     let mut sorts: Vec<Sort> = vec![];
@@ -89,6 +92,28 @@ pub fn missing(kind: &str, selected: &[Instance]) -> Vec<Instance> {
         let nearest = candidates.iter().filter(of_granule).min_by_key(distance);
         added.extend(nearest.filter(|nearest| !selected.contains(nearest) && !added.contains(nearest)).copied());
     }
+    for granule in Granule::ALL.into_iter().take(most - added.len()) {
+        let case = |instance: &Instance| match instance {
+            Instance::Case(case) if case.granule == granule && case.change.form().is_some() => Some(*case),
+            _ => None,
+        };
+        let misses = |instance: &Instance| {
+            case(instance).filter(|case| verdict::misses(case) && known::cannot_show(kind, instance).is_none())
+        };
+        let tested: Vec<Case> = selected.iter().filter_map(case).collect();
+        if tested.is_empty() || selected.iter().any(|instance| misses(instance).is_some()) {
+            continue;
+        }
+        // The operand is what can be wrong most easily; of those the same kind of form, else any.
+        let distance = |control: &Case| {
+            let aim = |case: &Case| case.change.form().map(|form| form.aim.hits());
+            let same = tested.iter().any(|case| case.change.family() == control.change.family());
+            (!same, aim(control))
+        };
+        let all = cases::all().filter(|instance| known::defect(kind, instance).is_none());
+        let nearest = all.filter_map(|instance| misses(&instance)).min_by_key(distance);
+        added.extend(nearest.map(Instance::Case));
+    }
     added
 }
 
@@ -103,6 +128,9 @@ struct Tally {
     rounds: u64,
     /// Those that did.
     shown: u64,
+    /// Those whose TLBI misses: how many there are, their rounds, and how many showed it. One that removes more than it
+    /// names shows nothing, so that these say something of the forms of TLBI alone.
+    misses: [u64; 3],
 }
 
 impl Tally {
@@ -112,9 +140,14 @@ impl Tally {
         for control in &file.controls {
             let Some(case) = file.cases.iter().filter(done).find(|case| case.id == control.id) else { continue };
             let Ok(instance) = case.id.parse::<Instance>() else { continue };
+            let can = known::cannot_show(&file.platform.kind, &instance).is_none();
             match verdict::control(&instance) {
                 Some(Control::MustNotShow) if !control.held => tally.lies.push(case.id.clone()),
-                Some(Control::MustShow(..)) if known::cannot_show(&file.platform.kind, &instance).is_none() => {
+                Some(Control::MustShow(..)) if can && is_miss(&instance) => {
+                    let [tried, rounds, shown] = &mut tally.misses;
+                    (*tried, *rounds, *shown) = (*tried + 1, *rounds + case.rounds, *shown + u64::from(control.held));
+                }
+                Some(Control::MustShow(..)) if can => {
                     tally.tried += 1;
                     tally.rounds += case.rounds;
                     tally.shown += u64::from(control.held);
@@ -155,6 +188,22 @@ pub fn statement(file: &ResultFile) -> Option<String> {
     file.worthless.as_ref().map(|why| format!("THE RESULTS OF THIS RUN ARE WORTHLESS: {why}"))
 }
 
+fn is_miss(instance: &Instance) -> bool {
+    matches!(instance, Instance::Case(case) if verdict::misses(case))
+}
+
+/// What there is to say of the forms of TLBI, if none that misses showed it in rounds enough.
+#[must_use]
+pub fn imprecise(file: &ResultFile) -> Option<String> {
+    let [tried, rounds, shown] = Tally::of(file).misses;
+    (tried > 0 && shown == 0 && stats::never(rounds) <= SHOWN).then(|| {
+        format!(
+            "none of the {tried} controls whose TLBI misses showed it, in {rounds} rounds: TLBIs remove more than they name \
+             here, and a form that misses would not be seen"
+        )
+    })
+}
+
 /// What there is to say of controls that showed nothing in so few rounds that it may have been bad luck.
 #[must_use]
 pub fn unproven(file: &ResultFile) -> Option<String> {
@@ -187,7 +236,13 @@ mod tests {
         assert!(added("model", &["selftest.storm"]).is_empty());
         // Its family has none: the nearest of the granule.
         let form = added("model", &["el1.tlbi-range.4k-l3-rvaae1is.bbm.load-remote"]);
-        assert_eq!(form[2..], [control]);
+        let miss = "el1.tlbi-range.4k-l3-rvae1is-page.bbm.load-remote";
+        assert_eq!(form[2..], [control, miss]);
+        // On QEMU a form by page, ASID or level misses nothing, but a local one does.
+        let form = "el1.tlbi.4k-l3-vae1is.bbm.load-remote";
+        assert_eq!(added("qemu", &[form])[2..], [control, "el1.tlbi.4k-l3-vmalle1.bbm.load-remote"]);
+        assert_eq!(added("model", &[form])[2..], [control, "el1.tlbi.4k-l3-vae1is-page.bbm.load-remote"]);
+        assert_eq!(added("model", &[form, miss])[2..], [control]);
         // On QEMU one that shows there.
         let denied = "el1.protect.4k-l3-ro-rw.bbm.store-local";
         for kind in ["qemu", "model"] {
@@ -246,6 +301,16 @@ mod tests {
         let denied = "el1.protect.4k-l3-ro-rw.direct-notlbi.store-local";
         assert_eq!(worthless(&run("qemu", 64, &[(denied, false)])), None);
         assert!(worthless(&run("board", 64, &[(denied, false)])).is_some());
+        // One that misses says something of the forms alone.
+        let miss = "el1.tlbi.4k-l3-vae1is-page.bbm.load-remote";
+        let run_of = |held| run("board", 64, &[(local, true), (miss, held)]);
+        assert_eq!((imprecise(&run_of(true)), worthless(&run_of(true))), (None, None));
+        assert!(
+            imprecise(&run_of(false)).is_some_and(|text| text.contains("none of the 1 controls whose TLBI misses"))
+        );
+        assert_eq!(worthless(&run_of(false)), None);
+        assert_eq!(worthless(&run("board", 64, &[(miss, false)])), None);
+        assert_eq!(imprecise(&run("board", 16, &[(miss, false)])), None, "it may be bad luck");
         let mut skipped = run("board", 64, &[(local, false)]);
         skipped.cases[0].end = End::Skipped;
         assert_eq!(worthless(&skipped), None);

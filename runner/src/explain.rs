@@ -20,6 +20,8 @@ use vmsa::{
     verdict::{self, Allowance, Control, Situation},
 };
 
+use crate::errata::{self, Class};
+
 /// Two descriptors as they stand in memory, and what must be known besides them.
 #[derive(Clone, Copy, Debug, clap::Args)]
 #[group(id = "pair", multiple = true, conflicts_with = "id")]
@@ -324,6 +326,9 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
         Watch::Landing => writeln!(out, "watched     whether a store lands at the old frame behind the last DSB")?,
         Watch::Progress => writeln!(out, "watched     whether accesses go on in front of each TLBI")?,
         Watch::Surroundings => writeln!(out, "watched     whether a store lands anywhere else in the VM's memory")?,
+    }
+    if let Some(Class { name, what, known }) = errata::class(change.family()) {
+        writeln!(out, "errata      class {name}: {what} ({known})")?;
     }
     writeln!(out, "stage 2     {stage2}")?;
     if let Some(cap) = case.cap {

@@ -64,11 +64,29 @@ pub fn judge(finished: &Finished) -> Entry {
 const KEPT_CONFLICTS: usize = 64;
 
 /// Adds what a later pass, with `seed`, saw of an instance to what the passes before it saw, and judges the sum.
+///
+/// On a machine with several types of CPU another pass may have had other CPUs, and so another BBM level. What the lower
+/// level allows, the higher may not: if either fails by its own level, that stands alone, and otherwise the sum counts
+/// by the lower.
 #[must_use]
 pub fn add(earlier: Entry, later: Entry, seed: Hex) -> Entry {
+    let passes = earlier.case.passes + later.case.passes;
+    if earlier.case.bbm != later.case.bbm {
+        let alone = |entry: Entry| Entry { case: CaseResult { passes, ..entry.case }, ..entry };
+        match (earlier.case.verdict, later.case.verdict) {
+            (Class::Fail, _) => return alone(earlier),
+            (_, Class::Fail) => {
+                let mut later = alone(later);
+                later.case.outcomes.iter_mut().for_each(|outcome| outcome.first.seed = Some(seed));
+                return later;
+            }
+            _ => {}
+        }
+    }
     let Entry { mut case, mut conflicts, .. } = earlier;
     let new = later.case;
-    case.passes += new.passes;
+    case.passes = passes;
+    case.bbm = case.bbm.min(new.bbm);
     for (sum, more) in [
         (&mut case.rounds, new.rounds),
         (&mut case.overlap, new.overlap),
@@ -177,6 +195,10 @@ fn apply_rules(case: &mut CaseResult) -> Option<ControlResult> {
         case.reason.clone_from(note);
     }
 
+    // What the machine cannot run says nothing, neither that it holds nor that it does not.
+    if case.end == End::Skipped {
+        return None;
+    }
     let expected = match verdict::control(&instance)? {
         Control::MustShow(phase, kind) => format!("must show {kind} {phase} the change"),
         Control::MustNotShow => "must show nothing".to_owned(),
@@ -368,6 +390,20 @@ mod tests {
         assert_eq!((of(Kind::Torn).count, of(Kind::Torn).first.seed), (100, Some(Hex(0x2b))));
         assert_eq!(case.verdict, Class::Fail, "{}", case.reason);
 
+        // Other CPUs, other levels: the sum is the lower's, but for what fails by the higher.
+        let level = |bbm, kind| {
+            let mut run = Finished { bbm, ..finished(DIRECT) };
+            run.report.outcomes.push(seen(Phase::During, kind));
+            judge(&run)
+        };
+        let sum = add(level(2, Kind::Same), level(1, Kind::Neither), Hex(7)).case;
+        assert_eq!((sum.bbm, sum.passes, sum.verdict == Class::Fail), (BbmLevel::L1, 2, false), "{}", sum.reason);
+        for (first, second, seed) in [(2, 1, None), (1, 2, Some(Hex(7)))] {
+            let sum = add(level(first, Kind::Neither), level(second, Kind::Neither), Hex(7)).case;
+            assert_eq!((sum.bbm, sum.passes, sum.verdict), (BbmLevel::L2, 2, Class::Fail), "{}", sum.reason);
+            assert!(sum.outcomes.iter().all(|outcome| outcome.first.seed == seed));
+        }
+
         // A pass that hung is not made good by one that did not.
         let mut hung = finished(DIRECT);
         hung.end = End::Watchdog;
@@ -397,6 +433,8 @@ mod tests {
         assert_eq!(held(&quiet), Some(true));
         quiet.report.outcomes.push(seen(Phase::After, Kind::Exception));
         assert_eq!(held(&quiet), Some(false));
+        let ended = |end| held(&Finished { end, ..finished("el1.remap.4k-l3-rw.direct-notlbi.load-local") });
+        assert_eq!((ended(End::Skipped), ended(End::Done)), (None, Some(false)));
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod compare;
 pub mod controls;
 pub mod cpu_names;
 pub mod doctor;
+pub mod errata;
 pub mod explain;
 pub mod guest;
 pub mod judge;

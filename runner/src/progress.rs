@@ -56,6 +56,11 @@ pub struct Bar {
 }
 
 impl Bar {
+    /// So many instances will end.
+    pub fn expect(&mut self, instances: usize) {
+        self.bar.set_length(instances as u64);
+    }
+
     /// An instance is about to start.
     pub fn started(&mut self, id: &str) {
         self.bar.set_message(if self.bad > 0 { format!("{} bad; {id}", self.bad) } else { id.to_owned() });

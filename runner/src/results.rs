@@ -3,6 +3,9 @@
 //! A result file is one JSON object at `DIR/<platform>/<cpu>.json`, with one line per case, so that a version
 //! control system shows which case changed. It stores what was seen, not only what was concluded: the judge can go over
 //! old outcomes again when a rule is corrected ([`crate::judge::rejudge`]).
+//!
+//! A machine with several types of CPU has a file for each of them, `DIR/<platform>/<cpu>@<machine>.json`, beside which
+//! the same CPU's own results stay what they are. Each of these files says what the machine is made of ([`System`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -15,7 +18,8 @@ use std::{
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use vmsa::{
-    geometry::BbmLevel,
+    feature::{Feature, IdRegisters},
+    geometry::{BbmLevel, Granule},
     outcome::{End, Kind, Phase},
     verdict::Class,
 };
@@ -150,7 +154,7 @@ pub struct Platform {
 /// The CPU that showed them.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Cpu {
-    /// The platform's name for it (QEMU's `-cpu`); also the file's name.
+    /// The platform's name for it (QEMU's `-cpu`); also the file's name, or its beginning.
     pub name: String,
     /// MIDR_EL1.
     pub midr: Hex,
@@ -163,6 +167,68 @@ pub struct Cpu {
     pub bbm: BbmLevel,
     /// ID registers by their names.
     pub registers: BTreeMap<String, Hex>,
+}
+
+/// A machine with several types of CPU, and what software may rely on that runs on all of them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct System {
+    /// The platform's name for the machine.
+    pub name: String,
+    /// The least BBM level of its CPUs: tables that any of them may use are to be changed as that level asks.
+    #[serde(with = "bbm")]
+    pub bbm: BbmLevel,
+    /// The granules that stage 1 of all CPUs has: `4k`, `16k`, `64k`.
+    pub granules: Vec<String>,
+    /// Its types of CPU, in order of their first CPUs.
+    pub cpus: Vec<Member>,
+}
+
+/// A type of CPU of a [`System`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Member {
+    /// [`Cpu::name`].
+    pub name: String,
+    /// [`Cpu::midr`].
+    pub midr: Hex,
+    /// How many there are.
+    pub count: usize,
+    /// [`Cpu::bbm`].
+    #[serde(with = "bbm")]
+    pub bbm: BbmLevel,
+    /// The granules that its stage 1 has.
+    pub granules: Vec<String>,
+}
+
+impl System {
+    /// What the machine called `name` comes to, if it has several types of CPU.
+    #[must_use]
+    pub fn of(name: &str, types: &[Cpu]) -> Option<Self> {
+        let bbm = types.iter().map(|cpu| cpu.bbm).min().filter(|_| types.len() > 1)?;
+        let all = |granule: &Granule| types.iter().all(|cpu| cpu.granules().any(|own| own == *granule));
+        let names = |granules: &mut dyn Iterator<Item = Granule>| granules.map(|granule| granule.to_string()).collect();
+        let member = |cpu: &Cpu| Member {
+            name: cpu.name.clone(),
+            midr: cpu.midr,
+            count: cpu.mpidrs.len(),
+            bbm: cpu.bbm,
+            granules: names(&mut cpu.granules()),
+        };
+        Some(Self {
+            name: name.to_owned(),
+            bbm,
+            granules: names(&mut Granule::ALL.into_iter().filter(all)),
+            cpus: types.iter().map(member).collect(),
+        })
+    }
+}
+
+impl Cpu {
+    /// The granules of its stage 1.
+    fn granules(&self) -> impl Iterator<Item = Granule> {
+        let mmfr0 = self.registers.get("ID_AA64MMFR0_EL1").map_or(0, |value| value.0);
+        let registers = IdRegisters { mmfr0, ..IdRegisters::default() };
+        Granule::ALL.into_iter().filter(move |granule| Feature::Granule(*granule).is_in(&registers))
+    }
 }
 
 /// A BBM level is its number.
@@ -387,6 +453,10 @@ pub struct ResultFile {
     pub platform: Platform,
     /// On which CPU.
     pub cpu: Cpu,
+    /// The machine, if it has other types of CPU as well: then these are the instances whose first vCPU was on `cpu`, and
+    /// the others' may have been on any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<System>,
     /// How.
     pub run: Run,
     /// Why the results are worth nothing, if their [controls](crate::controls) say so.
@@ -479,7 +549,7 @@ impl Error {
 
 /// A name as a file name: what could leave the directory, or trouble a shell, becomes `-`.
 fn file_name(name: &str) -> String {
-    let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+') { c } else { '-' };
+    let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | '@') { c } else { '-' };
     let name: String = name.chars().map(safe).collect();
     if name.starts_with('.') || name.is_empty() { format!("-{name}") } else { name }
 }
@@ -489,13 +559,25 @@ impl ResultFile {
     #[must_use]
     pub fn new(tool: Tool, platform: Platform, cpu: Cpu, run: Run) -> Self {
         let (cases, conflicts, controls) = (vec![], vec![], vec![]);
-        Self { schema: SCHEMA, tool, platform, cpu, run, worthless: None, cases, conflicts, controls }
+        Self { schema: SCHEMA, tool, platform, cpu, machine: None, run, worthless: None, cases, conflicts, controls }
+    }
+
+    /// The CPU's name, with its machine's behind an `@` if that has several types.
+    #[must_use]
+    pub fn cpu_name(&self) -> String {
+        self.machine.as_ref().map_or_else(|| self.cpu.name.clone(), |machine| of_machine(&self.cpu.name, &machine.name))
+    }
+
+    /// Platform and [CPU](Self::cpu_name): what every report calls it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.platform.kind, self.cpu_name())
     }
 
     /// Where the file stands below the results directory `dir`: `<platform>/<cpu>.json`.
     #[must_use]
     pub fn path(&self, dir: &Path) -> PathBuf {
-        path(dir, &self.platform.kind, &self.cpu.name)
+        path(dir, &self.platform.kind, &self.cpu_name())
     }
 
     /// How many cases have this verdict.
@@ -507,11 +589,12 @@ impl ResultFile {
     /// The command that makes the pass again in which `outcome` of `case` was first seen.
     #[must_use]
     pub fn replay(&self, case: &CaseResult, outcome: &Outcome) -> String {
-        let Self { platform, cpu, run, .. } = self;
+        let Self { platform, cpu, machine, run, .. } = self;
         let seed = outcome.first.seed.unwrap_or(run.seed);
+        let machine = machine.as_ref().map_or(&cpu.name, |machine| &machine.name);
         format!(
             "shatter run {} --on {} --cpu {} --seed {seed} --rounds {}",
-            case.id, platform.kind, cpu.name, run.rounds
+            case.id, platform.kind, machine, run.rounds
         )
     }
 
@@ -645,6 +728,34 @@ impl ResultFile {
 #[must_use]
 pub fn path(dir: &Path, platform: &str, cpu: &str) -> PathBuf {
     dir.join(file_name(platform)).join(format!("{}.json", file_name(cpu)))
+}
+
+/// The name of `cpu` as one of several types of `machine`. No CPU's own name has an `@`, so that nothing of a machine
+/// stands in the place of a CPU's own results.
+fn of_machine(cpu: &str, machine: &str) -> String {
+    format!("{cpu}@{machine}")
+}
+
+/// The result files that a run on `machine` left below `dir`: the one of its only type of CPU, or those of its types.
+///
+/// # Errors
+/// Those of [`ResultFile::load`].
+pub fn of_run(dir: &Path, platform: &str, machine: &str) -> Result<Vec<ResultFile>, Error> {
+    let own = path(dir, platform, machine);
+    let parent = own.parent().unwrap_or(dir);
+    let mut paths = BTreeSet::new();
+    if parent.is_dir() {
+        find(parent, &mut paths)?;
+    }
+    let end = of_machine("", &file_name(machine));
+    let is_of_it =
+        |path: &PathBuf| *path == own || path.file_stem().is_some_and(|name| name.to_string_lossy().ends_with(&end));
+    // A journal that stopped before its head is no result, and one that is being made is not of an earlier run.
+    let load = |path: &PathBuf| match ResultFile::load(path) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+        loaded => Some(loaded),
+    };
+    paths.iter().filter(|path| is_of_it(path)).filter_map(load).collect()
 }
 
 /// A result file and where it stands.
@@ -785,6 +896,58 @@ pub(crate) mod tests {
             prop_assert_eq!(path.components().count(), 3);
             prop_assert!(path.components().all(|part| matches!(part, std::path::Component::Normal(_))));
         }
+    }
+
+    fn cpu(name: &str, midr: u64, bbm: BbmLevel, granules: u64) -> Cpu {
+        let registers = BTreeMap::from([("ID_AA64MMFR0_EL1".to_owned(), Hex(granules))]);
+        Cpu { name: name.to_owned(), midr: Hex(midr), revidr: Hex(0), mpidrs: vec![Hex(0), Hex(1)], bbm, registers }
+    }
+
+    /// A level 2 CPU with all granules, and a level 1 CPU without 16K.
+    pub(crate) fn two_types() -> Vec<Cpu> {
+        vec![cpu("big", 1, BbmLevel::L2, 1 << 20), cpu("little", 2, BbmLevel::L1, 0)]
+    }
+
+    #[test]
+    fn a_system_is_as_safe_as_its_least_cpu() {
+        let types = two_types();
+        assert_eq!(System::of("big", &types[..1]), None);
+        let system = System::of("big+little", &types).expect("two types");
+        assert_eq!((system.bbm, &system.granules[..]), (BbmLevel::L1, &["4k".to_owned(), "64k".to_owned()][..]));
+        let members: Vec<_> =
+            system.cpus.iter().map(|cpu| (&*cpu.name, cpu.bbm, cpu.count, cpu.granules.len())).collect();
+        assert_eq!(members, [("big", BbmLevel::L2, 2, 3), ("little", BbmLevel::L1, 2, 2)]);
+    }
+
+    #[test]
+    fn a_machines_results_stand_beside_its_cpus_own() {
+        let dir = tempfile::tempdir().expect("there is room for temporary files");
+        let plain = fixture("base/board/altra.json");
+        let of = |cpu: Cpu, machine| ResultFile { cpu, machine, ..plain.clone() };
+        let system = System::of("big+little", &two_types());
+        let files = [
+            of(two_types().remove(0), None),
+            of(two_types().remove(0), system.clone()),
+            of(two_types().remove(1), system.clone()),
+            of(two_types().remove(1), None),
+        ];
+        for file in &files {
+            file.save(&file.path(dir.path())).expect("there is room");
+        }
+        let names: Vec<_> = load_all(dir.path()).expect("all whole").into_iter().map(|l| l.file.cpu_name()).collect();
+        assert_eq!(names, ["big", "big@big+little", "little", "little@big+little"]);
+        assert_eq!(of_run(dir.path(), "board", "big+little").expect("two"), files[1..3]);
+        assert_eq!(of_run(dir.path(), "board", "big").expect("one"), files[..1]);
+        assert_eq!(of_run(dir.path(), "board", "other").expect("none"), []);
+        assert_eq!(of_run(dir.path(), "nowhere", "big").expect("none"), []);
+        // What repeats an outcome asks for the machine.
+        let case = &files[1].cases[0];
+        assert!(files[1].replay(case, &case.outcomes[0]).contains(" --cpu big+little "));
+        // The machine is part of what a run goes on with.
+        let mut other = files[1].clone();
+        other.machine = other.machine.map(|system| System { cpus: vec![system.cpus[0].clone(); 2], ..system });
+        let error = Writer::resume(dir.path(), other).expect_err("another machine").to_string();
+        assert!(error.contains("its machine was 2 × 0x1, 2 × 0x2 and is now"), "{error}");
     }
 
     #[test]

@@ -1,19 +1,19 @@
 //! `shatter run`: instances on CPUs, and what came of them.
 //!
-//! Each CPU has a machine, a result file and a worker of its own; `--jobs` workers share the CPUs. A result is stored
+//! Each CPU has a machine, a result file and a worker of its own; `--jobs` workers share the CPUs, and what is over makes
+//! passes of a timed run side by side. A machine with several types of CPU has a result file for each of them. A result is stored
 //! when its instance ends, so whatever ends a run (Ctrl-C, a killed emulator, a full disk) costs at most the instance
 //! that was running, and `--resume` goes on from there.
 
 use std::{
     borrow::Cow,
-    cell::Cell,
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     fs, io,
     num::{NonZeroU64, NonZeroUsize},
     path::{Path, PathBuf},
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -35,7 +35,7 @@ use crate::{
     },
     progress::Progress,
     report::{self, RunFormat},
-    results::{self, CaseResult, Hex, ResultFile, Run, Tool, Writer},
+    results::{self, CaseResult, Cpu, Entry, Hex, ResultFile, Run, System, Tool, Writer},
     target::{Event, Failure, Target, drive_until},
     trace,
     until::Wanted,
@@ -100,15 +100,15 @@ impl Platform {
         }
     }
 
-    /// Whether it has this CPU.
-    fn check(&self, cpu: &str) -> Result<(), Error> {
+    /// Whether it has this CPU, in a machine of so many.
+    fn check(&self, cpu: &str, cpus: u8) -> Result<(), Error> {
         match self {
             Self::Qemu(qemu) if !qemu.cpus().iter().any(|known| known == cpu) => {
                 let (name, platform) = (cpu.to_owned(), self.describe());
                 Err(Error::UnknownCpu { name, platform, known: self.cpus() })
             }
             Self::Qemu(_) => Ok(()),
-            Self::Model(_) => Ok(model::cpu(cpu).map(|_| ())?),
+            Self::Model(_) => Ok(ModelTarget::new(cpu, cpus, 0).map(|_| ())?),
         }
     }
 
@@ -138,7 +138,8 @@ pub struct Args {
     #[arg(long, value_enum)]
     pub on: Option<On>,
     /// CPUs to run on, separated by commas; `all` stands for every AArch64 CPU with EL2 that the platform has; the
-    /// model also knows PROFILE+DEFECT, a CPU with a mistake [default: max on QEMU, ideal-l2-abort on the model]
+    /// model also knows PROFILE+DEFECT, a CPU with a mistake, and PROFILE+PROFILE, a machine with CPUs of both types
+    /// [default: max on QEMU, ideal-l2-abort on the model]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub cpu: Vec<String>,
     /// Rounds of each instance
@@ -160,7 +161,7 @@ pub struct Args {
     /// Add no controls to a selection that lacks them. Otherwise at most 8 show whether the run can see at all
     #[arg(long)]
     pub no_controls: bool,
-    /// CPUs to run at the same time [default: half the cores of this computer]
+    /// Machines to run at the same time, of several CPUs or, with --time, of several passes [default: half the cores of this computer]
     #[arg(long, value_name = "J")]
     pub jobs: Option<NonZeroUsize>,
     /// Go on with a run that was interrupted: run only what the result files do not have yet
@@ -327,7 +328,7 @@ pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
     if args.trace && platform.on() != On::Model {
         return Err(Error::TraceOffModel);
     }
-    let cpus = choose_cpus(&platform, &args.cpus())?;
+    let cpus = choose_cpus(&platform, &args.cpus(), args.hardware.hardware().cpus)?;
     // Before anything boots: a run whose results cannot be kept is not worth its time.
     let writable = || {
         let dir = args.out.join(platform.kind());
@@ -346,11 +347,9 @@ pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
     let mut exit = Exit::Clean;
     let mut failed = false;
     let mut files = vec![];
-    for (cpu, CpuRun { file, failure }) in cpus.iter().zip(results) {
-        if let Some(file) = file {
-            exit = exit.max(verdict(&file));
-            files.push(file);
-        }
+    for (cpu, CpuRun { files: of_cpu, failure }) in cpus.iter().zip(results) {
+        exit = of_cpu.iter().map(verdict).fold(exit, Exit::max);
+        files.extend(of_cpu);
         if let Some(failure) = failure {
             run.progress.line(format_args!("{cpu}: {failure}"));
             exit = exit.max(match failure {
@@ -403,13 +402,13 @@ fn read_image(path: &Path) -> Result<Vec<u8>, Error> {
     }
 }
 
-fn choose_cpus(platform: &Platform, names: &[String]) -> Result<Vec<String>, Error> {
+fn choose_cpus(platform: &Platform, names: &[String], cpus: u8) -> Result<Vec<String>, Error> {
     let known = platform.cpus();
     let mut chosen: Vec<String> = vec![];
     for name in names {
         let new = if name == "all" { &known[..] } else { std::slice::from_ref(name) };
         for name in new {
-            platform.check(name)?;
+            platform.check(name, cpus)?;
             if !chosen.contains(name) {
                 chosen.push(name.clone());
             }
@@ -490,10 +489,34 @@ impl Args {
     }
 }
 
-/// What a CPU's worker leaves.
+/// What a CPU's worker leaves: a file for each type of CPU, which is one but on machines of several.
+#[derive(Default)]
 struct CpuRun {
-    file: Option<ResultFile>,
+    files: Vec<ResultFile>,
     failure: Option<Failure>,
+}
+
+/// Instances for one boot, and the only type of CPU that they are for, by its MIDR, if there is one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Part {
+    midr: Option<u64>,
+    instances: Vec<Instance>,
+}
+
+/// What is left to run where `left` says what each type of CPU in `files` has left; those of `all` where there is none.
+fn parts(files: &[ResultFile], all: &[Instance], left: impl Fn(&ResultFile) -> Vec<Instance>) -> Vec<Part> {
+    let part = |midr, instances| Part { midr, instances };
+    let Some(first) = files.first() else { return vec![part(None, all.to_vec())] };
+    let midrs: Vec<Hex> = match &first.machine {
+        Some(machine) => machine.cpus.iter().map(|cpu| cpu.midr).collect(),
+        None => vec![first.cpu.midr],
+    };
+    let of = |midr: &Hex| files.iter().find(|file| file.cpu.midr == *midr).map_or_else(|| all.to_vec(), &left);
+    let parts: Vec<Part> = midrs.iter().map(|midr| part(Some(midr.0), of(midr))).collect();
+    if parts.iter().all(|other| other.instances == parts[0].instances) {
+        return vec![part(None, parts[0].instances.clone())].into_iter().filter(|p| !p.instances.is_empty()).collect();
+    }
+    parts.into_iter().filter(|part| !part.instances.is_empty()).collect()
 }
 
 /// What the workers share.
@@ -508,175 +531,275 @@ struct Job<'a> {
     stop: Arc<AtomicBool>,
 }
 
-impl Job<'_> {
-    /// Runs all CPUs, several at a time, and returns their results in the same order.
-    fn all(&self, cpus: &[String]) -> Vec<CpuRun> {
-        let jobs = self.args.jobs.map_or(parallel::cores() / 2, usize::from).clamp(1, cpus.len());
-        parallel::map(jobs, cpus, |cpu| self.cpu(cpu))
+/// The result files of one machine while it runs, by type of CPU.
+///
+/// Passes that run side by side report as they come; what is kept of an instance is always the sum of its first so many
+/// passes, in their order, so that a run is the same whatever the passes' speeds.
+#[derive(Default)]
+struct Records {
+    writers: Vec<Writer>,
+    /// By MIDR and instance, and by pass: what came before the pass in front of it did.
+    waiting: BTreeMap<(Hex, String), BTreeMap<u64, Entry>>,
+    /// Whether any sum has what the run looks for.
+    found: bool,
+}
+
+impl Records {
+    fn files(&self) -> Vec<ResultFile> {
+        self.writers.iter().map(|writer| writer.file().clone()).collect()
     }
 
-    fn cpu(&self, cpu: &str) -> CpuRun {
-        let start = Instant::now();
-        let marks = Marks::default();
-        let (earlier, instances) = match self.left(cpu) {
-            Ok(left) => left,
-            Err(error) => return CpuRun { file: None, failure: Some(error.into()) },
-        };
-        if instances.is_empty() && self.args.limit().is_none() {
-            return CpuRun { file: earlier, failure: None };
-        }
-        let mut writer = None;
-        let failure = self.passes(cpu, earlier.as_ref(), instances, &mut writer, &marks).err();
-        let Some(mut writer) = writer else { return CpuRun { file: earlier, failure } };
-        let elapsed = start.elapsed();
-        writer.run_mut().duration_ms += u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        let path = writer.path().to_owned();
-        let collected = writer.file().clone();
-        let (file, failure) = match writer.finish() {
-            Ok(file) => (file, failure),
-            Err(error) => (collected, failure.or(Some(error.into()))),
-        };
-        let counts: Vec<String> = Class::ALL
-            .into_iter()
-            .filter_map(|class| Some((file.count(class), class)).filter(|(count, _)| *count > 0))
-            .map(|(count, class)| format!("{count} {class}"))
-            .collect();
-        self.progress.line(format_args!(
-            "{cpu}: {} in {:.1} s → {}",
-            counts.join(", "),
-            elapsed.as_secs_f64(),
-            path.display()
-        ));
-        CpuRun { file: Some(file), failure }
+    fn of(&mut self, midr: Hex) -> Option<&mut Writer> {
+        self.writers.iter_mut().find(|writer| writer.file().cpu.midr == midr)
     }
 
-    /// What an earlier run left, if it is to be resumed, and the instances that it does not have.
-    fn left(&self, cpu: &str) -> Result<(Option<ResultFile>, Vec<Instance>), results::Error> {
-        let earlier = match ResultFile::load(&results::path(&self.args.out, self.platform.kind(), cpu)) {
-            _ if !self.args.resume => return Ok((None, self.instances.clone())),
-            Err(results::Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Ok((None, self.instances.clone()));
+    /// The machine of pass `pass` booted, with these types of CPU.
+    fn booted(&mut self, job: &Job<'_>, target: &dyn Target, types: &[Cpu], pass: u64) -> Result<(), results::Error> {
+        if self.writers.is_empty() {
+            let open = if job.args.resume { Writer::resume } else { Writer::create };
+            for cpu in types {
+                self.writers.push(open(&job.args.out, job.head(target, cpu, types))?);
             }
-            earlier => earlier?,
-        };
-        // A file of another kind of run is refused with the reason when the writer opens it.
-        let same = earlier.tool.image == self.image_hash
-            && earlier.run.seed == Hex(self.args.seed)
-            && earlier.run.rounds == self.args.rounds.get();
-        if !same {
-            return Ok((None, self.instances.clone()));
         }
-        let done: HashSet<&str> = earlier.cases.iter().map(|case| case.id.as_str()).collect();
-        let left: Vec<_> = self.instances.iter().copied().filter(|i| !done.contains(&*i.to_string())).collect();
-        let skipped = self.instances.len() - left.len();
-        self.progress.line(format_args!("{cpu}: {skipped} instances have results already, {} are left", left.len()));
-        Ok((Some(earlier), left))
+        for cpu in types {
+            // A CPU that did not come up in the first boot would change what the files are of.
+            let Some(writer) = self.of(cpu.midr) else {
+                let (path, what) = (self.writers[0].path().to_owned(), "machine");
+                let then = format!("without {}", cpu.midr);
+                return Err(results::Error::Different { path, what, then, now: format!("with {}", cpu.midr) });
+            };
+            writer.run_mut().passes = writer.run_mut().passes.max(pass + 1);
+        }
+        Ok(())
     }
 
-    /// Makes what is left of the first pass, `instances`, and further ones while there is time.
-    fn passes(
-        &self,
-        cpu: &str,
-        earlier: Option<&ResultFile>,
-        instances: Vec<Instance>,
-        writer: &mut Option<Writer>,
-        marks: &Marks,
-    ) -> Result<(), Failure> {
-        let drive = |pass, instances, end: &dyn Fn(Option<&CaseResult>) -> bool, writer: &mut Option<Writer>| {
-            let seed = self.args.seed.wrapping_add(pass);
-            let target = self.platform.target(cpu, seed, self.args, marks).expect("chosen from what there is");
-            self.drive(&*target, pass, instances, end, writer, marks)
-        };
-        if !instances.is_empty() {
-            drive(0, instances, &|_| false, writer)?;
-        }
-        let Some(limit) = self.args.limit() else { return Ok(()) };
-        let spent = Duration::from_millis(earlier.map_or(0, |file| file.run.duration_ms));
-        let end = Instant::now() + limit.saturating_sub(spent);
-        let found = Cell::new(false);
-        // What a control shows is no find.
-        let wanted = |case: &CaseResult| {
-            !self.added_controls.contains(&case.id) && self.args.until_seen.is_some_and(|wanted| wanted.seen(case) > 0)
-        };
-        let over = |case: Option<&CaseResult>| {
-            found.set(found.get() || case.is_some_and(wanted));
-            found.get() || Instant::now() >= end
-        };
-        for pass in 1.. {
-            let cases = writer.as_ref().map(Writer::file).or(earlier).map_or(&[][..], |file| &file.cases);
-            found.set(cases.iter().any(wanted));
-            if over(None) {
+    /// Keeps what pass `pass` saw of an instance, and what waited for it. `kept` hears every new sum.
+    fn add(
+        &mut self,
+        (pass, midr): (u64, Hex),
+        entry: Entry,
+        job: &Job<'_>,
+        mut kept: impl FnMut(&CaseResult),
+    ) -> Result<(), results::Error> {
+        let key = (midr, entry.case.id.clone());
+        let waiting = self.waiting.entry(key.clone()).or_default();
+        waiting.insert(pass, entry);
+        while let Some(writer) = self.writers.iter_mut().find(|writer| writer.file().cpu.midr == midr) {
+            let earlier = writer.file().entry(&key.1).filter(|_| pass > 0);
+            let next = earlier.as_ref().map_or(0, |earlier| earlier.case.passes);
+            let Some(mut entry) = waiting.remove(&next) else { break };
+            if let Some(earlier) = earlier {
+                entry = judge::add(earlier, entry, Hex(job.args.seed.wrapping_add(next)));
+            }
+            judge::bound(&mut entry.case, writer.file().platform.evidence);
+            self.found |= job.wants(&entry.case);
+            kept(&entry.case);
+            writer.add(entry)?;
+            if pass == 0 {
                 break;
-            }
-            // What was skipped once is skipped always; what a resumed run has of this pass already stays.
-            let done: HashSet<&str> = cases
-                .iter()
-                .filter(|case| case.passes > pass || case.verdict == Class::Skip)
-                .map(|case| case.id.as_str())
-                .collect();
-            let left: Vec<_> = self.instances.iter().copied().filter(|i| !done.contains(&*i.to_string())).collect();
-            if left.is_empty() && cases.iter().all(|case| case.passes <= pass) {
-                break;
-            }
-            if !left.is_empty() {
-                match drive(pass, left, &over, writer) {
-                    Err(Failure::Stopped) if !self.stop.load(Ordering::Relaxed) => break,
-                    result => result?,
-                }
             }
         }
         Ok(())
     }
 
-    /// Makes the pass numbered `pass` on `target`, until `end` says so, who sees every instance's sum of all passes.
+    /// Writes the last snapshots; what was collected, and what kept one from being written.
+    fn finish(self, elapsed: Duration) -> (Vec<ResultFile>, Vec<PathBuf>, Option<results::Error>) {
+        let (mut files, mut paths, mut failure) = (vec![], vec![], None);
+        for mut writer in self.writers {
+            writer.run_mut().duration_ms += u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+            paths.push(writer.path().to_owned());
+            let collected = writer.file().clone();
+            files.push(writer.finish().unwrap_or_else(|error| {
+                failure.get_or_insert(error);
+                collected
+            }));
+        }
+        (files, paths, failure)
+    }
+}
+
+impl Job<'_> {
+    /// How many machines run at the same time.
+    fn jobs(&self) -> usize {
+        self.args.jobs.map_or(parallel::cores() / 2, usize::from).max(1)
+    }
+
+    /// Runs all CPUs, several at a time, and returns their results in the same order.
+    fn all(&self, cpus: &[String]) -> Vec<CpuRun> {
+        parallel::map(self.jobs().min(cpus.len()), cpus, |cpu| self.cpu(cpu, self.jobs() / cpus.len()))
+    }
+
+    /// Runs one CPU, or machine of several types, whose later passes are `side_by_side` at a time.
+    fn cpu(&self, cpu: &str, side_by_side: usize) -> CpuRun {
+        let start = Instant::now();
+        let marks = Marks::default();
+        let (earlier, left) = match self.left(cpu) {
+            Ok(left) => left,
+            Err(error) => return CpuRun { failure: Some(error.into()), ..CpuRun::default() },
+        };
+        if left.is_empty() && self.args.limit().is_none() {
+            return CpuRun { files: earlier, failure: None };
+        }
+        let records = Mutex::new(Records::default());
+        let failure = self.passes(cpu, &earlier, left, side_by_side, &records, &marks).err();
+        let records = records.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if records.writers.is_empty() {
+            return CpuRun { files: earlier, failure };
+        }
+        let elapsed = start.elapsed();
+        let (files, paths, unwritten) = records.finish(elapsed);
+        for (file, path) in files.iter().zip(paths) {
+            let counts: Vec<String> = Class::ALL
+                .into_iter()
+                .filter_map(|class| Some((file.count(class), class)).filter(|(count, _)| *count > 0))
+                .map(|(count, class)| format!("{count} {class}"))
+                .collect();
+            self.progress.line(format_args!(
+                "{}: {} in {:.1} s → {}",
+                file.cpu_name(),
+                counts.join(", "),
+                elapsed.as_secs_f64(),
+                path.display()
+            ));
+        }
+        CpuRun { files, failure: failure.or(unwritten.map(Failure::from)) }
+    }
+
+    /// What an earlier run left, if it is to be resumed, and the instances that it does not have.
+    fn left(&self, cpu: &str) -> Result<(Vec<ResultFile>, Vec<Part>), results::Error> {
+        let everything = || parts(&[], &self.instances, |_| vec![]);
+        if !self.args.resume {
+            return Ok((vec![], everything()));
+        }
+        let earlier = results::of_run(&self.args.out, self.platform.kind(), cpu)?;
+        // A file of another kind of run is refused with the reason when the writer opens it.
+        let same = |file: &ResultFile| {
+            file.tool.image == self.image_hash
+                && file.run.seed == Hex(self.args.seed)
+                && file.run.rounds == self.args.rounds.get()
+        };
+        if !earlier.iter().all(same) {
+            return Ok((vec![], everything()));
+        }
+        let left = parts(&earlier, &self.instances, |file| {
+            let done: HashSet<&str> = file.cases.iter().map(|case| case.id.as_str()).collect();
+            let left: Vec<_> = self.instances.iter().copied().filter(|i| !done.contains(&*i.to_string())).collect();
+            let (name, skipped) = (file.cpu_name(), self.instances.len() - left.len());
+            self.progress
+                .line(format_args!("{name}: {skipped} instances have results already, {} are left", left.len()));
+            left
+        });
+        Ok((earlier, left))
+    }
+
+    /// Whether `case` has what `--until-seen` looks for. What a control shows is no find.
+    fn wants(&self, case: &CaseResult) -> bool {
+        !self.added_controls.contains(&case.id) && self.args.until_seen.is_some_and(|wanted| wanted.seen(case) > 0)
+    }
+
+    /// Makes what is left of the first pass, `first`, and further ones while there is time, `side_by_side` at a time.
+    fn passes(
+        &self,
+        cpu: &str,
+        earlier: &[ResultFile],
+        first: Vec<Part>,
+        side_by_side: usize,
+        records: &Mutex<Records>,
+        marks: &Marks,
+    ) -> Result<(), Failure> {
+        let drive = |pass, part, over: &(dyn Fn() -> bool + Sync)| {
+            let seed = self.args.seed.wrapping_add(pass);
+            let target = self.platform.target(cpu, seed, self.args, marks).expect("chosen from what there is");
+            self.drive(&*target, pass, part, over, records, marks)
+        };
+        for part in first {
+            drive(0, part, &|| false)?;
+        }
+        let Some(limit) = self.args.limit() else { return Ok(()) };
+        let spent = Duration::from_millis(earlier.iter().map(|file| file.run.duration_ms).max().unwrap_or(0));
+        let end = Instant::now() + limit.saturating_sub(spent);
+        let files = match locked(records).files() {
+            files if files.is_empty() => earlier.to_vec(),
+            files => files,
+        };
+        locked(records).found = files.iter().flat_map(|file| &file.cases).any(|case| self.wants(case));
+        let failed = AtomicBool::new(false);
+        let over = || failed.load(Ordering::Relaxed) || locked(records).found || Instant::now() >= end;
+        // What was skipped once is skipped always; what a resumed run has of a pass already stays.
+        let left = |pass| {
+            parts(&files, &self.instances, |file| {
+                let done = |case: &&CaseResult| case.passes > pass || case.verdict == Class::Skip;
+                let done: HashSet<&str> = file.cases.iter().filter(done).map(|case| case.id.as_str()).collect();
+                self.instances.iter().copied().filter(|i| !done.contains(&*i.to_string())).collect()
+            })
+        };
+        let most = files.iter().flat_map(|file| &file.cases).map(|case| case.passes).max().unwrap_or(0);
+        let next = AtomicU64::new(1);
+        let worker = || -> Result<(), Failure> {
+            while !over() {
+                let pass = next.fetch_add(1, Ordering::Relaxed);
+                let left = left(pass);
+                if left.is_empty() && pass >= most {
+                    break;
+                }
+                for part in left {
+                    match drive(pass, part, &over) {
+                        Err(Failure::Stopped) if !self.stop.load(Ordering::Relaxed) => return Ok(()),
+                        Err(failure) => {
+                            failed.store(true, Ordering::Relaxed);
+                            return Err(failure);
+                        }
+                        Ok(()) => {}
+                    }
+                }
+            }
+            Ok(())
+        };
+        let workers: Vec<usize> = (0..side_by_side.max(1)).collect();
+        parallel::map(workers.len(), &workers, |_| worker()).into_iter().collect()
+    }
+
+    /// Makes the pass numbered `pass` of `part` on `target`, until it is `over`.
     fn drive(
         &self,
         target: &dyn Target,
         pass: u64,
-        instances: Vec<Instance>,
-        end: &dyn Fn(Option<&CaseResult>) -> bool,
-        writer: &mut Option<Writer>,
+        part: Part,
+        over: &dyn Fn() -> bool,
+        records: &Mutex<Records>,
         marks: &Marks,
     ) -> Result<(), Failure> {
         let args = self.args;
         let seed = args.seed.wrapping_add(pass);
+        let Part { midr, instances } = part;
         let mut bar = self.progress.cpu(target.cpu(), instances.len());
-        let plan = Plan { settings: settings(seed, args.rounds, args.timeout_ms), instances };
-        let evidence = target.platform().evidence;
-        let over = Cell::new(false);
-        let stop = || self.stop.load(Ordering::Relaxed) || over.get() || end(None);
+        let settings = Settings { midr, ..settings(seed, args.rounds, args.timeout_ms) };
+        let plan = Plan { settings, instances };
+        let stop = || self.stop.load(Ordering::Relaxed) || over();
+        let mut types: Vec<Cpu> = vec![];
         drive_until(target, &plan, &stop, &mut |event| {
             match event {
-                Event::Booted(cpu) if writer.is_none() => {
-                    let open = if args.resume { Writer::resume } else { Writer::create };
-                    let opened = writer.insert(open(&args.out, self.head(target, cpu))?);
-                    opened.run_mut().passes = opened.run_mut().passes.max(pass + 1);
+                Event::Booted(booted) => {
+                    types = booted.to_vec();
+                    let ways = if midr.is_some() { 1 } else { types.len() };
+                    bar.expect(plan.instances.len() * ways);
+                    locked(records).booted(self, target, booted, pass)?;
                 }
                 Event::Started(id) => bar.started(id),
-                Event::Finished(finished) => {
-                    let mut entry = judge(finished);
-                    let earlier = writer.as_ref().filter(|_| pass > 0).and_then(|w| w.file().entry(&entry.case.id));
-                    if let Some(earlier) = earlier {
-                        entry = judge::add(earlier, entry, Hex(seed));
-                    }
-                    judge::bound(&mut entry.case, evidence);
-                    over.set(end(Some(&entry.case)));
+                Event::Finished(finished, cpu) => {
+                    let (entry, midr) = (judge(finished), types[cpu].midr);
                     bar.finished(entry.case.verdict);
-                    if args.trace {
-                        self.trace(target.cpu(), &entry.case, marks);
-                    }
-                    if let Some(writer) = writer {
-                        writer.add(entry)?;
-                    }
+                    let mut records = locked(records);
+                    let name = records.of(midr).map(|writer| writer.file().cpu_name()).unwrap_or_default();
+                    records.add((pass, midr), entry, self, |case| {
+                        if args.trace {
+                            self.trace(&name, case, marks);
+                        }
+                    })?;
                 }
                 Event::Lost => {
-                    if let Some(writer) = writer {
+                    if let Some(writer) = locked(records).writers.first_mut() {
                         writer.run_mut().lost_lines += 1;
-                    }
-                }
-                Event::Booted(_) => {
-                    if let Some(writer) = writer {
-                        writer.run_mut().passes = writer.run_mut().passes.max(pass + 1);
                     }
                 }
                 Event::Log(_) | Event::Text(_) => {}
@@ -707,7 +830,7 @@ impl Job<'_> {
     }
 
     /// A result file without cases.
-    fn head(&self, target: &dyn Target, cpu: &results::Cpu) -> ResultFile {
+    fn head(&self, target: &dyn Target, cpu: &Cpu, types: &[Cpu]) -> ResultFile {
         let tool = Tool {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             git: guest::REVISION.to_owned(),
@@ -724,8 +847,13 @@ impl Job<'_> {
             duration_ms: 0,
             lost_lines: 0,
         };
-        ResultFile::new(tool, target.platform(), cpu.clone(), run)
+        let machine = System::of(target.cpu(), types);
+        ResultFile { machine, ..ResultFile::new(tool, target.platform(), cpu.clone(), run) }
     }
+}
+
+fn locked(records: &Mutex<Records>) -> MutexGuard<'_, Records> {
+    records.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A plan's settings; a payload is given three quarters of the watchdog's time to make its rounds.
@@ -733,4 +861,80 @@ impl Job<'_> {
 pub fn settings(seed: u64, rounds: NonZeroU64, timeout_ms: NonZeroU64) -> Settings {
     let budget_ms = NonZeroU64::new(timeout_ms.get() / 4 * 3).unwrap_or(NonZeroU64::MIN);
     Settings { seed, rounds, timeout_ms, budget_ms, ..Settings::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::slice;
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::results::tests::{fixture, two_types};
+
+    fn instances() -> Vec<Instance> {
+        ["selftest.quiet", "selftest.clean", "selftest.storm"].map(|id| id.parse().expect("an id")).to_vec()
+    }
+
+    #[test]
+    fn types_of_cpu_that_lack_the_same_share_a_boot() {
+        let all = instances();
+        let whole = Part { midr: None, instances: all.clone() };
+        assert_eq!(parts(&[], &all, |_| vec![]), slice::from_ref(&whole));
+        let types = two_types();
+        let of = |cpu: &Cpu| ResultFile {
+            cpu: cpu.clone(),
+            machine: System::of("both", &types),
+            ..fixture("base/board/altra.json")
+        };
+        let files: Vec<ResultFile> = types.iter().map(of).collect();
+        assert_eq!(parts(&files, &all, |_| all.clone()), [whole]);
+        assert_eq!(parts(&files, &all, |_| vec![]), []);
+        let of_big = |file: &ResultFile| if file.cpu.name == "big" { all[1..].to_vec() } else { vec![] };
+        let big = Part { midr: Some(1), instances: all[1..].to_vec() };
+        assert_eq!(parts(&files, &all, of_big), slice::from_ref(&big));
+        // Of the other there is no file any more: all of it is left.
+        let little = Part { midr: Some(2), instances: all.clone() };
+        assert_eq!(parts(&files[..1], &all, of_big), [big, little]);
+    }
+
+    #[test]
+    fn passes_that_overtake_each_other_are_added_up_in_their_order() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let id = "selftest.quiet";
+        let (plain, args) = (fixture("base/board/altra.json"), Alone::parse_from(["run"]));
+        let platform = Platform::Model(Cow::Borrowed(&[]));
+        let job = Job {
+            args: &args.args,
+            platform: &platform,
+            image_hash: String::new(),
+            instances: instances(),
+            added_controls: vec![],
+            progress: Progress::new(),
+            stop: Arc::default(),
+        };
+        let entry = |rounds| {
+            let case = CaseResult { id: id.to_owned(), rounds, ..plain.cases[0].clone() };
+            Entry { case, conflicts: vec![], control: None }
+        };
+        let midr = plain.cpu.midr;
+        let head = ResultFile::new(plain.tool.clone(), plain.platform.clone(), plain.cpu.clone(), plain.run.clone());
+        let mut records = Records::default();
+        records.writers.push(Writer::create(dir.path(), head).expect("there is room"));
+        let mut sums = vec![];
+        for (pass, rounds) in [(0, 1), (2, 100), (3, 1000), (1, 10), (5, 9)] {
+            let keep = |case: &CaseResult| sums.push((case.passes, case.rounds));
+            records.add((pass, midr), entry(rounds), &job, keep).expect("there is room");
+        }
+        // What has no predecessor is of no use.
+        assert_eq!(sums, [(1, 1), (2, 11), (3, 111), (4, 1111)]);
+        let case = &records.files()[0].cases[0];
+        assert_eq!((case.passes, case.rounds), (4, 1111));
+    }
+
+    #[derive(Debug, clap::Parser)]
+    struct Alone {
+        #[command(flatten)]
+        args: Args,
+    }
 }

@@ -9,6 +9,10 @@
 //! within the instance's time and some grace. The machine is then ended from outside, the instance that had started
 //! is counted as hung, and the machine boots again with the others. The same holds where the machine goes down in the
 //! middle of an instance, except by somebody's hand: then the run ends, and what was collected stays.
+//!
+//! # When a machine has several types of CPU
+//! The hypervisor runs every instance on every type of them, a type being a MIDR. So each of them has a list of its own
+//! of what is left; where the lists differ, a boot is for one type only.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -19,11 +23,12 @@ use std::{
 use vmsa::{BbmLevel, Instance, outcome::End};
 use wire::{
     frame::{self, Reader},
+    plan::Settings,
     record::{self, Finished, Id, Record, Text},
 };
 
 use crate::{
-    guest,
+    cpu_names, guest,
     plan::Plan,
     results::{self, Hex},
 };
@@ -48,8 +53,13 @@ const FRUITLESS_BOOTS: u32 = 2;
 
 /// A machine that can be booted, any number of times.
 pub trait Target: Sync {
-    /// The platform's name for its CPU, as in the result file.
+    /// The platform's name for its CPU, or for the machine if that has several types of them.
     fn cpu(&self) -> &str;
+
+    /// Of a machine with several types of CPU, the name of the one with this MIDR_EL1.
+    fn cpu_with(&self, midr: u64) -> String {
+        cpu_names::describe(midr)
+    }
 
     /// What the result file says of the platform.
     fn platform(&self) -> results::Platform;
@@ -143,12 +153,14 @@ pub enum Failure {
 /// What happens while a plan is carried through.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
-    /// The machine booted and read its plan. Comes once for each boot, before anything of an instance.
-    Booted(&'a results::Cpu),
+    /// The machine booted and read its plan: its types of CPU, in order of their first CPUs. Comes once for each boot,
+    /// before anything of an instance.
+    Booted(&'a [results::Cpu]),
     /// An instance is about to start.
     Started(&'a Id),
-    /// An instance ended. Comes once for each instance.
-    Finished(&'a Finished),
+    /// An instance ended whose first vCPU was on this type of CPU, a place in the list of [`Booted`](Self::Booted). Comes
+    /// once for each instance and type.
+    Finished(&'a Finished, usize),
     /// A line from the hypervisor or a payload.
     Log(&'a str),
     /// A line of the console's text.
@@ -178,15 +190,15 @@ pub fn drive_until(
     stop: &dyn Fn() -> bool,
     sink: &mut Sink<'_>,
 ) -> Result<(), Failure> {
-    let mut todo = plan.instances.clone();
+    let mut todo = Todo { asked: &plan.instances, midr: plan.settings.midr, left: vec![], strangers: false, done: 0 };
     let mut fruitless = 0;
-    while !todo.is_empty() {
-        let before = todo.len();
+    while let Some(part) = todo.next(plan) {
+        let before = todo.done;
         let mut boot = Boot::new(target, &mut todo, sink);
-        let over = boot.run(plan, stop)?;
+        let over = boot.run(&part, stop)?;
         let how = match over {
             Over::Bye => "the machine was done, but the records of some instances were lost".to_owned(),
-            Over::Killed(how) if boot.todo.is_empty() => how,
+            Over::Killed(how) if boot.todo.next(plan).is_none() => how,
             Over::Killed(how) => return Err(Failure::Killed { how }),
             Over::Fatal(text) if boot.started.is_none() => {
                 return Err(Failure::Fatal { text });
@@ -199,7 +211,7 @@ pub fn drive_until(
             boot.blame(culprit, &how)?;
         }
         let tail = boot.tail();
-        fruitless = if todo.len() < before { 0 } else { fruitless + 1 };
+        fruitless = if todo.done > before { 0 } else { fruitless + 1 };
         if fruitless == FRUITLESS_BOOTS {
             return Err(Failure::Fruitless { how, tail });
         }
@@ -221,6 +233,54 @@ enum Over {
     Killed(String),
 }
 
+/// What has not finished.
+struct Todo<'a> {
+    asked: &'a [Instance],
+    /// The type of CPU that it is asked for, if not all.
+    midr: Option<u64>,
+    /// By type, of those that have been met.
+    left: Vec<(u64, Vec<Instance>)>,
+    /// Whether an instance was on a CPU of which nothing is known: there may be a type that has not been met.
+    strangers: bool,
+    /// How many have finished.
+    done: u64,
+}
+
+impl Todo<'_> {
+    /// The part of `plan` for the next boot.
+    fn next(&self, plan: &Plan) -> Option<Plan> {
+        let with = |midr, instances| Plan { settings: Settings { midr, ..plan.settings }, instances };
+        if self.left.is_empty() {
+            return Some(with(self.midr, self.asked.to_vec())).filter(|plan| !plan.instances.is_empty());
+        }
+        let Some((midr, left)) = self.left.iter().find(|(_, left)| !left.is_empty()) else {
+            return self.strangers.then(|| with(self.midr, self.asked.to_vec()));
+        };
+        let same = self.left.iter().all(|(_, other)| other == left);
+        Some(with(if same { self.midr } else { Some(*midr) }, left.clone()))
+    }
+
+    /// There are these types of CPU.
+    fn meet(&mut self, types: &[results::Cpu]) {
+        self.strangers = false;
+        for Hex(midr) in types.iter().map(|cpu| cpu.midr).filter(|cpu| self.midr.is_none_or(|midr| midr == cpu.0)) {
+            if !self.left.iter().any(|(known, _)| *known == midr) {
+                self.left.push((midr, self.asked.to_vec()));
+            }
+        }
+    }
+
+    /// An instance finished on a type of CPU; whether it was asked for, and not reported before.
+    fn finish(&mut self, midr: u64, id: &str) -> bool {
+        let left = self.left.iter_mut().find(|(known, _)| *known == midr).map(|(_, left)| left);
+        let position = |left: &Vec<Instance>| left.iter().position(|instance| instance.to_string() == id);
+        let Some((left, at)) = left.and_then(|left| position(left).map(|at| (left, at))) else { return false };
+        left.remove(at);
+        self.done += 1;
+        true
+    }
+}
+
 /// An instance that started and has not finished.
 #[derive(Clone, Copy)]
 struct Started {
@@ -230,26 +290,28 @@ struct Started {
 }
 
 /// One boot.
-struct Boot<'a, 's> {
+struct Boot<'a, 'p, 's> {
     target: &'a dyn Target,
-    /// Instances that have not finished.
-    todo: &'a mut Vec<Instance>,
+    todo: &'a mut Todo<'p>,
     sink: &'a mut Sink<'s>,
     started: Option<Started>,
-    /// The boot CPU's kind.
-    cpu: Option<results::Cpu>,
+    /// The types of CPU, in order of their first ones.
+    types: Vec<results::Cpu>,
+    /// For the index of a CPU the place of its type among them.
+    type_of: BTreeMap<u8, usize>,
     announced: bool,
     tail: VecDeque<String>,
 }
 
-impl<'a, 's> Boot<'a, 's> {
-    fn new(target: &'a dyn Target, todo: &'a mut Vec<Instance>, sink: &'a mut Sink<'s>) -> Self {
-        Self { target, todo, sink, started: None, cpu: None, announced: false, tail: VecDeque::new() }
+impl<'a, 'p, 's> Boot<'a, 'p, 's> {
+    fn new(target: &'a dyn Target, todo: &'a mut Todo<'p>, sink: &'a mut Sink<'s>) -> Self {
+        let (types, type_of) = (vec![], BTreeMap::new());
+        Self { target, todo, sink, started: None, types, type_of, announced: false, tail: VecDeque::new() }
     }
 
     fn run(&mut self, plan: &Plan, stop: &dyn Fn() -> bool) -> Result<Over, Failure> {
-        let text = plan.text(self.todo, self.target.console());
-        let bundle = guest::bundle(&text, self.todo)
+        let text = plan.text(&plan.instances, self.target.console());
+        let bundle = guest::bundle(&text, &plan.instances)
             .map_err(|source| BootError { what: "the machine: its bundle".to_owned(), source })?;
         let mut machine = self.target.boot(&bundle)?;
         let mut reader = Reader::new();
@@ -311,12 +373,17 @@ impl<'a, 's> Boot<'a, 's> {
 
     fn record(&mut self, record: &Record<'_>) -> Result<Option<Over>, results::Error> {
         // What is about instances needs a CPU that they can be told of; only damage can keep its record back.
+        let known = match record {
+            Record::Plan { .. } => !self.types.is_empty(),
+            Record::Start { cpu, .. } | Record::Finished(Finished { cpu, .. }) => self.type_of.contains_key(cpu),
+            _ => true,
+        };
+        if !known {
+            self.todo.strangers = !self.types.is_empty();
+            return Ok(Some(Over::Off("the record of its CPU was lost".to_owned())));
+        }
         if matches!(record, Record::Plan { .. } | Record::Start { .. } | Record::Finished(_)) && !self.announced {
-            let Some(cpu) = &self.cpu else {
-                return Ok(Some(Over::Off("the record of its CPU was lost".to_owned())));
-            };
-            (self.sink)(Event::Booted(cpu))?;
-            self.announced = true;
+            self.announce()?;
         }
         match record {
             Record::Cpu(cpu) => self.cpu(cpu),
@@ -336,17 +403,27 @@ impl<'a, 's> Boot<'a, 's> {
         Ok(None)
     }
 
+    /// Says what booted; no more CPUs will be told of.
+    fn announce(&mut self) -> Result<(), results::Error> {
+        if self.types.len() > 1 {
+            self.types.iter_mut().for_each(|cpu| cpu.name = self.target.cpu_with(cpu.midr.0));
+        }
+        self.todo.meet(&self.types);
+        self.announced = true;
+        (self.sink)(Event::Booted(&self.types))
+    }
+
     fn cpu(&mut self, cpu: &record::Cpu<'_>) {
-        if let Some(first) = &mut self.cpu {
-            if first.midr == Hex(cpu.midr) {
-                first.mpidrs.push(Hex(cpu.mpidr));
-            }
+        let known = self.types.iter().position(|first| first.midr == Hex(cpu.midr));
+        self.type_of.insert(cpu.index, known.unwrap_or(self.types.len()));
+        if let Some(known) = known {
+            self.types[known].mpidrs.push(Hex(cpu.mpidr));
             return;
         }
         let registers: BTreeMap<_, _> =
             cpu.registers.iter().map(|register| (register.name.to_owned(), Hex(register.value))).collect();
         let mmfr2 = registers.get("ID_AA64MMFR2_EL1").map_or(0, |value| value.0);
-        self.cpu = Some(results::Cpu {
+        self.types.push(results::Cpu {
             name: self.target.cpu().to_owned(),
             midr: Hex(cpu.midr),
             revidr: Hex(cpu.revidr),
@@ -358,10 +435,11 @@ impl<'a, 's> Boot<'a, 's> {
 
     /// Hands on a finished instance, unless it was not asked for: a console may repeat a line.
     fn finished(&mut self, finished: &Finished) -> Result<(), results::Error> {
-        let position = self.todo.iter().position(|instance| instance.to_string() == finished.id.as_str());
-        let Some(position) = position else { return Ok(()) };
-        self.todo.remove(position);
-        (self.sink)(Event::Finished(finished))
+        let number = self.type_of[&finished.cpu];
+        match self.todo.finish(self.types[number].midr.0, &finished.id) {
+            true => (self.sink)(Event::Finished(finished, number)),
+            false => Ok(()),
+        }
     }
 
     /// Counts an instance as hung that took the machine with it.
@@ -372,8 +450,12 @@ impl<'a, 's> Boot<'a, 's> {
                 break;
             }
         }
-        let bbm = self.cpu.as_ref().map_or(BbmLevel::L0, |cpu| cpu.bbm);
-        let cap = culprit.id.parse().ok().and_then(|instance: Instance| instance.needs().cap);
+        let needs = culprit.id.parse().ok().map(|instance: Instance| instance.needs());
+        let cap = needs.and_then(|needs| needs.cap);
+        // Which CPUs the other vCPUs were on is not known: what is sure is what holds on all of them.
+        let all = self.types.iter().map(|cpu| cpu.bbm).min();
+        let own = self.types[self.type_of[&culprit.cpu]].bbm;
+        let bbm = all.filter(|_| needs.is_none_or(|needs| needs.most_cpus > 1)).unwrap_or(own);
         self.finished(&Finished {
             seq: culprit.seq,
             id: culprit.id,
@@ -398,8 +480,6 @@ impl<'a, 's> Boot<'a, 's> {
 #[cfg(test)]
 mod tests {
     use std::{cell::RefCell, sync::Mutex};
-
-    use wire::plan::Settings;
 
     use super::*;
 
@@ -449,8 +529,11 @@ mod tests {
         fn boot(&self, bundle: &[u8]) -> Result<Box<dyn Machine>, BootError> {
             // The plan stands in the archive as it is.
             let text = String::from_utf8_lossy(bundle);
-            let asked: Vec<String> =
-                text.lines().filter_map(|line| line.strip_prefix("run ")).map(str::to_owned).collect();
+            let asked: Vec<String> = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("run ").or(line.strip_prefix("midr")))
+                .map(str::to_owned)
+                .collect();
             let mut boots = self.boots.lock().expect("nobody panicked");
             let steps = (self.script)(boots.len(), &asked);
             boots.push(asked);
@@ -482,20 +565,31 @@ mod tests {
     }
 
     fn hello() -> Step {
-        let registers = [record::Register { name: "ID_AA64MMFR2_EL1", value: 2 << 52 }];
-        let cpu = record::Cpu { index: 0, mpidr: 0, midr: 7, revidr: 0, registers: registers.into_iter().collect() };
-        say(&Record::Cpu(cpu))
+        cpu(0, 7, 2)
+    }
+
+    fn cpu(index: u8, midr: u64, bbm: u64) -> Step {
+        let registers = [record::Register { name: "ID_AA64MMFR2_EL1", value: bbm << 52 }].into_iter().collect();
+        say(&Record::Cpu(record::Cpu { index, mpidr: index.into(), midr, revidr: 0, registers }))
     }
 
     fn start(seq: u32, id: &str) -> Step {
-        say(&Record::Start { seq, id: Id::from(id).expect("short"), cpu: 0 })
+        start_on(0, seq, id)
+    }
+
+    fn start_on(cpu: u8, seq: u32, id: &str) -> Step {
+        say(&Record::Start { seq, id: Id::from(id).expect("short"), cpu })
     }
 
     fn finished(seq: u32, id: &str) -> Step {
+        finished_on(0, seq, id)
+    }
+
+    fn finished_on(cpu: u8, seq: u32, id: &str) -> Step {
         say(&Record::Finished(Finished {
             seq,
             id: Id::from(id).expect("short"),
-            cpu: 0,
+            cpu,
             end: End::Done,
             bbm: 2,
             report: record::Report { rounds: 1, ..Default::default() },
@@ -515,10 +609,15 @@ mod tests {
         let settings =
             Settings { timeout_ms: const { std::num::NonZeroU64::new(1).expect("not 0") }, ..Default::default() };
         let plan = Plan { settings, instances: IDS.iter().map(|id| id.parse().expect("an id")).collect() };
-        let ends = RefCell::new(vec![]);
+        let (ends, mut types) = (RefCell::new(vec![]), vec![]);
         let result = drive(target, &plan, &AtomicBool::new(false), &mut |event| {
-            if let Event::Finished(finished) = event {
-                ends.borrow_mut().push(format!("{} {} {}", finished.id, finished.end, finished.bbm));
+            match event {
+                Event::Booted(booted) => types = booted.iter().map(|cpu| cpu.midr).collect(),
+                Event::Finished(finished, cpu) => {
+                    let on = if types.len() > 1 { format!(" on {}", types[cpu]) } else { String::new() };
+                    ends.borrow_mut().push(format!("{} {} {}{on}", finished.id, finished.end, finished.bbm));
+                }
+                _ => {}
             }
             Ok(())
         });
@@ -572,6 +671,72 @@ mod tests {
             ends,
             [format!("{} watchdog 2", IDS[0]), format!("{} done 2", IDS[1]), format!("{} done 2", IDS[2])]
         );
+    }
+
+    /// Two CPUs of two types, of BBM levels 2 and 1, announced by their records.
+    fn two() -> Vec<Step> {
+        vec![cpu(0, 7, 2), cpu(1, 8, 1), say(&Record::Plan { count: 3, seed: 0, crc: 0 })]
+    }
+
+    #[test]
+    fn every_type_of_cpu_has_its_own_results() {
+        let fake = Fake::new(|_, asked| {
+            let of = |cpu| (0..).zip(asked).map(move |(i, id)| finished_on(cpu, i, id));
+            two().into_iter().chain(of(0)).chain(of(1)).chain([say(&Record::Bye { finished: 6 })]).collect()
+        });
+        let (result, ends) = run(&fake);
+        result.expect("all went well");
+        let of = |midr: &str| IDS.map(|id| format!("{id} done 2 on {midr}"));
+        assert_eq!(ends, [of("0x7"), of("0x8")].concat());
+        assert_eq!(fake.boots().len(), 1);
+    }
+
+    #[test]
+    fn an_instance_that_hangs_one_type_of_cpu_is_blamed_there_and_runs_on_the_other() {
+        let fake = Fake::new(|boot, asked| {
+            let steps: Vec<Step> = match boot {
+                0 => vec![start(0, &asked[0]), finished(0, &asked[0]), start(1, &asked[1])],
+                // Only what the first type has left, then what the second has.
+                1 => vec![finished(0, &asked[1])],
+                2 => vec![finished_on(1, 0, &asked[1]), finished_on(1, 1, &asked[2]), start_on(1, 2, &asked[3])],
+                _ => unreachable!("nothing is left"),
+            };
+            two().into_iter().chain(steps).collect()
+        });
+        let (result, ends) = run(&fake);
+        result.expect("all instances have an end on both");
+        let on = |n: usize, end: &str, midr: &str| format!("{} {end} on {midr}", IDS[n]);
+        // The first two are for one CPU, and count by its level; the third runs on two, and counts by the least.
+        assert_eq!(
+            ends,
+            [
+                on(0, "done 2", "0x7"),
+                on(1, "watchdog 2", "0x7"),
+                on(2, "done 2", "0x7"),
+                on(0, "done 2", "0x8"),
+                on(1, "done 2", "0x8"),
+                on(2, "watchdog 1", "0x8")
+            ]
+        );
+        assert_eq!(fake.boots(), [&IDS[..], &[" 0x7", IDS[2]], &[" 0x8", IDS[0], IDS[1], IDS[2]]]);
+    }
+
+    #[test]
+    fn a_result_of_a_cpu_whose_record_was_lost_is_fetched_again() {
+        let fake = Fake::new(|boot, asked| {
+            let mut steps = two();
+            if boot == 0 {
+                steps.remove(1);
+            }
+            for cpu in 0..2 {
+                steps.extend((0..).zip(asked).map(|(i, id)| finished_on(cpu, i, id)));
+            }
+            steps
+        });
+        let (result, ends) = run(&fake);
+        result.expect("the second boot knows both");
+        assert_eq!(ends.len(), 6);
+        assert_eq!(fake.boots().len(), 2);
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub(crate) fn try_all<S: Default + Send>(
         let plan = Plan { settings: settings(trial.seed, rounds, TIMEOUT_MS), instances: trial.instances.clone() };
         let mut seen = S::default();
         let run = drive(&ModelTarget::of(trial.profile, smp, trial.seed), &plan, &stop, &mut |event| {
-            if let Event::Finished(finished) = event {
+            if let Event::Finished(finished, _) = event {
                 see(trial, finished, &mut seen);
             }
             Ok(())

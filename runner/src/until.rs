@@ -76,7 +76,7 @@ impl Wanted {
             for case in file.asked().filter(|case| case.verdict != Class::Skip) {
                 let seen = self.seen(case) > 0;
                 any |= seen;
-                text += &format!("{self} {}/{} {}: {}\n", file.platform.kind, file.cpu.name, case.id, self.rate(case));
+                text += &format!("{self} {} {}: {}\n", file.name(), case.id, self.rate(case));
                 let is_it = |o: &&_| self.matches(o);
                 if let Some(outcome) = case.outcomes.iter().find(is_it) {
                     text += &format!("  {}\n", file.replay(case, outcome));

@@ -73,7 +73,7 @@ impl Boot {
         let instances = self.selected.lock().expect("nobody panics with it").clone();
         let plan = Plan { settings: settings(SEED, ROUNDS, TIMEOUT_MS), instances };
         let run = drive(&*target, &plan, &AtomicBool::new(false), &mut |event| {
-            if let Event::Finished(finished) = event {
+            if let Event::Finished(finished, _) = event {
                 results.insert(finished.id.to_string(), judge(finished).case);
             }
             Ok(())

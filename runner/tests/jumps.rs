@@ -48,7 +48,7 @@ fn run_all(payload: &str, ids: &[&str], edit: impl Fn(&mut [u8])) -> Vec<Finishe
     let config = Config {
         cpus: 2,
         memory: Config::MEMORY,
-        profile: Profile::named("benign").expect("a profile"),
+        profiles: &[Profile::named("benign").expect("a profile")],
         seed: 1,
         image: guest::IMAGE,
         bundle: &bundle,

@@ -5,6 +5,7 @@ mod common;
 mod harness;
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::PermissionsExt as _,
     path::Path,
@@ -351,6 +352,126 @@ fn a_run_of_one_instance_has_controls() {
     assert_eq!((&alone["run"]["planned"], &alone["run"]["added_controls"]), (&1.into(), &Value::Null));
 }
 
+/// What `shatter table --format FORMAT` says of the results in `out`.
+fn table(out: &Path, format: &str) -> String {
+    let out = out.to_str().expect("a path in UTF-8");
+    let output = shatter(&["table", "--format", format, out]).output().expect("shatter starts");
+    assert_code(&output, 0);
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn a_machine_of_two_types_of_cpu_has_results_for_each_and_for_both() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let machine = "ideal-l0-no-16k+ideal-l2-abort";
+    let [little, big] = ["ideal-l0-no-16k", "ideal-l2-abort"].map(|cpu| (cpu, format!("{cpu}@{machine}")));
+    let local = "el1.split.4k-l2.direct.load-local";
+    let remote = "el1.split.4k-l2.direct.load-remote";
+    // `selftest.clean` is the very CPU's, the third asks for what one of the two lacks.
+    let asked = ["selftest.clean", local, remote, "el1.split.16k-l2.direct.load-remote"];
+    let arguments = [&["--on", "model", "--smp", "2", "--rounds", "16", "--seed", "3", "--no-controls"], &asked[..]];
+    let arguments = arguments.concat();
+    let on = |cpu: &str, more: &[&str]| {
+        let output = run(dir.path(), &[&arguments[..], &["--cpu", cpu], more].concat());
+        assert_code(&output, 0);
+        output
+    };
+    on(big.0, &[]);
+    let alone = result_of(dir.path(), "model", big.0);
+    assert_eq!(alone["machine"], Value::Null);
+    let output = on(machine, &[]);
+    assert_eq!(result_of(dir.path(), "model", big.0), alone, "the CPU's own results stay");
+
+    let system = "system: safe BBM level 0, the lowest of ideal-l0-no-16k 0, ideal-l2-abort 2; granules common to all: \
+                  4k, 64k; ideal-l0-no-16k lacks 16k";
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(text.matches(system).count(), 1, "{text}");
+    for (cpu, file) in [&little, &big] {
+        assert!(text.contains(&format!("model/{file} ")), "{text}");
+        let result = result_of(dir.path(), "model", file);
+        assert_eq!(&result["cpu"]["name"], cpu);
+        assert_eq!(result["cpu"]["mpidrs"].as_array().map(Vec::len), Some(1));
+        assert_eq!(
+            (&result["machine"]["bbm"], &result["machine"]["granules"]),
+            (&0.into(), &serde_json::json!(["4k", "64k"]))
+        );
+        let members = result["machine"]["cpus"].as_array().expect("members");
+        assert_eq!(members.iter().map(|cpu| &cpu["name"]).collect::<Vec<_>>(), [little.0, big.0]);
+        assert_eq!(result["cases"].as_array().map(Vec::len), Some(asked.len()));
+        // What is on one CPU counts by its level, and what is on both by the lower.
+        let own = if *cpu == big.0 { (2, "pass") } else { (0, "observed") };
+        assert_eq!((&case(&result, local)["bbm"], &case(&result, local)["verdict"]), (&own.0.into(), &own.1.into()));
+        assert_eq!((&case(&result, remote)["bbm"], &case(&result, remote)["verdict"]), (&0.into(), &"observed".into()));
+        let lacking = case(&result, asked[3]);
+        assert_eq!(lacking["verdict"], "skip");
+        let reason = lacking["reason"].as_str().expect("a reason");
+        assert_eq!(reason, "ID_AA64MMFR0_EL1.TGran16 says that CPU 0 lacks the 16K granule");
+    }
+    for format in ["human", "md", "html"] {
+        let text = table(dir.path(), format);
+        let rows = [&little.1, &big.1].map(|file| format!("model/{file}"));
+        assert!(
+            text.contains(&format!("model/{machine}: {system}")) && rows.iter().all(|row| text.contains(row)),
+            "{text}"
+        );
+    }
+    let of_machine = dir.path().join("model");
+    let of_machine = of_machine.to_str().expect("a path in UTF-8");
+    let same = shatter(&["compare", of_machine, of_machine]).output().expect("shatter starts");
+    assert_code(&same, 0);
+    let fewer = tempfile::tempdir().expect("a directory");
+    fs::create_dir(fewer.path().join("model")).expect("there is room");
+    for name in [big.0, &big.1] {
+        let name = format!("model/{name}.json");
+        fs::copy(dir.path().join(&name), fewer.path().join(&name)).expect("there is room");
+    }
+    let less = shatter(&["compare", of_machine, fewer.path().to_str().expect("a path in UTF-8")]).output();
+    let less = less.expect("shatter starts");
+    assert_code(&less, 1);
+    assert!(String::from_utf8_lossy(&less.stdout).contains(&format!("model/{}\n!", little.1)));
+
+    // What one type of CPU has lost is run again, on that type alone.
+    let path = dir.path().join(format!("model/{}.json", little.1));
+    let mut lost = result_of(dir.path(), "model", &little.1);
+    let before = lost["cases"].as_array_mut().expect("cases").pop().expect("the last");
+    fs::write(&path, lost.to_string()).expect("there is room");
+    let whole = result_of(dir.path(), "model", &big.1);
+    let said = complaint(&on(machine, &["--resume"]));
+    assert!(said.contains(&format!("{}: 4 instances have results already, 0 are left", big.1)), "{said}");
+    assert!(said.contains(&format!("{}: 3 instances have results already, 1 are left", little.1)), "{said}");
+    assert_eq!(result_of(dir.path(), "model", &big.1)["cases"], whole["cases"]);
+    let again = result_of(dir.path(), "model", &little.1);
+    assert_eq!(case(&again, before["id"].as_str().expect("an id"))["verdict"], before["verdict"]);
+
+    // More types than CPUs there cannot be.
+    let output = run(dir.path(), &["--on", "model", "--smp", "1", "--cpu", machine, "selftest.clean"]);
+    assert_code(&output, 2);
+    assert!(complaint(&output).contains("--smp"), "{}", complaint(&output));
+}
+
+fn a_run_whose_controls_cannot_show_is_worthless() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let id = "el1.remap.4k-l3-rw.bbm.load-local";
+    let on = |cpu: &str, rounds: &str, code| {
+        let output = run(dir.path(), &["--on", "model", "--cpu", cpu, "--rounds", rounds, id]);
+        assert_code(&output, code);
+        (result_of(dir.path(), "model", cpu), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let control = "el1.remap.4k-l3-rw.direct-notlbi.load-local";
+    let (result, text) = on("forgetful", "64", 1);
+    // What was asked for passes, and counts for nothing.
+    assert_eq!(case(&result, id)["verdict"], "pass");
+    let why = result["worthless"].as_str().expect("the reason");
+    assert!(why.starts_with("none of the 1 controls that leave out a TLBI showed it, in 64 rounds"), "{why}");
+    let statement = format!("model/forgetful: THE RESULTS OF THIS RUN ARE WORTHLESS: {why}");
+    assert!(text.contains(&statement) && text.contains(&format!("the first: {control} must show old after")), "{text}");
+    assert!(table(dir.path(), "human").contains(&statement));
+    // In a few rounds it may be bad luck, which is said, and is no failure.
+    let (result, text) = on("forgetful", "16", 0);
+    assert_eq!(result["worthless"], Value::Null);
+    assert!(text.contains("no control showed a missing TLBI, in 16 rounds"), "{text}");
+    assert_eq!(on("benign", "64", 0).0["worthless"], Value::Null);
+}
+
 fn time_adds_passes_and_resume_adds_time() {
     let dir = tempfile::tempdir().expect("a directory");
     let id = "el1.split.4k-l2.bbm.load-remote";
@@ -370,6 +491,28 @@ fn time_adds_passes_and_resume_adds_time() {
     let more = format!("{}ms", spent + 1500);
     let (more, both) = with(&["--time", &more, "--resume"]);
     assert!(more > passes && both >= spent + 1500, "{more} passes in {both} ms");
+}
+
+fn passes_side_by_side_see_what_they_see_one_by_one() {
+    let id = "el1.remap.4k-l3-rw.direct.load-remote";
+    let counts = |arguments: &[&str]| -> (u64, BTreeMap<String, u64>) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let usual = ["--on", "model", "--rounds", "4", "--no-controls", id];
+        assert_code(&run(dir.path(), &[&usual[..], arguments].concat()), 0);
+        let result = result_of(dir.path(), "model", "ideal-l2-abort");
+        let outcomes = case(&result, id)["outcomes"].as_array().expect("outcomes").clone();
+        let count = |o: &Value| (format!("{} {}", o["phase"], o["kind"]), o["count"].as_u64().expect("a number"));
+        (case(&result, id)["passes"].as_u64().unwrap_or(1), outcomes.iter().map(count).collect())
+    };
+    let (passes, sum) = counts(&["--seed", "7", "--time", "500ms", "--jobs", "3"]);
+    assert!(passes > 1, "{passes}");
+    let mut alone: BTreeMap<String, u64> = BTreeMap::new();
+    for pass in 0..passes {
+        for (outcome, count) in counts(&["--seed", &(7 + pass).to_string()]).1 {
+            *alone.entry(outcome).or_default() += count;
+        }
+    }
+    assert_eq!(sum, alone, "{passes} passes");
 }
 
 fn until_seen_ends_when_it_was_seen_and_says_how_rare_it_is_otherwise() {
@@ -398,7 +541,10 @@ fn main() -> ExitCode {
             an_image_that_is_not_ours_ends_in_a_report_with_registers,
             an_image_of_ones_own_runs_on_the_model,
             a_run_of_one_instance_has_controls,
+            a_machine_of_two_types_of_cpu_has_results_for_each_and_for_both,
+            a_run_whose_controls_cannot_show_is_worthless,
             time_adds_passes_and_resume_adds_time,
+            passes_side_by_side_see_what_they_see_one_by_one,
             until_seen_ends_when_it_was_seen_and_says_how_rare_it_is_otherwise,
             a_qemu_that_is_too_old_is_told_from_one_that_is_missing
         ],

@@ -8,6 +8,7 @@
 //! budget-ms 2000
 //! console semihosting
 //! at-end off
+//! midr 0x410fd034                 only on CPUs of this type; without it on every type there is
 //! run el1.split.4k-l2.bbm.load-remote
 //! run el1.split.4k-l2.direct.load-remote rounds=1000
 //! end 2                          how many run lines there are, so that a plan cut short is noticed
@@ -74,6 +75,8 @@ pub struct Settings {
     pub console: Console,
     /// What to do at the end.
     pub at_end: AtEnd,
+    /// MIDR_EL1 of the type of CPU that instances run on, if not on every type that the machine has.
+    pub midr: Option<u64>,
 }
 
 impl Default for Settings {
@@ -85,6 +88,7 @@ impl Default for Settings {
             budget_ms: const { NonZeroU64::new(2_000).expect("not 0") },
             console: Console::default(),
             at_end: AtEnd::default(),
+            midr: None,
         }
     }
 }
@@ -104,6 +108,8 @@ pub struct Overrides<'a> {
     pub console: Option<Console>,
     /// [`Settings::at_end`].
     pub at_end: Option<AtEnd>,
+    /// [`Settings::midr`].
+    pub midr: Option<u64>,
     /// Ids separated by commas, checked. Only a command line has it.
     pub run: Option<&'a str>,
 }
@@ -145,6 +151,7 @@ impl<'a> Overrides<'a> {
                 once(&mut self.console, key, Console::parse(value).ok_or_else(|| What::value("console", value))?)
             }
             "at-end" => once(&mut self.at_end, key, AtEnd::parse(value).ok_or_else(|| What::value("at-end", value))?),
+            "midr" => once(&mut self.midr, key, number(value)?),
             _ => Err(What::UnknownKey(key.into())),
         }
     }
@@ -159,6 +166,7 @@ impl<'a> Overrides<'a> {
             budget_ms: self.budget_ms.unwrap_or(settings.budget_ms),
             console: self.console.unwrap_or(settings.console),
             at_end: self.at_end.unwrap_or(settings.at_end),
+            midr: self.midr.or(settings.midr),
         }
     }
 }
@@ -268,9 +276,12 @@ impl<'a> Plan<'a> {
 /// # Errors
 /// Only those of `to`.
 pub fn write(to: &mut impl fmt::Write, settings: &Settings, entries: impl IntoIterator<Item = Entry>) -> fmt::Result {
-    let Settings { seed, rounds, timeout_ms, budget_ms, console, at_end } = settings;
+    let Settings { seed, rounds, timeout_ms, budget_ms, console, at_end, midr } = settings;
     writeln!(to, "shatter-plan {VERSION}\nseed {seed:#x}\nrounds {rounds}\ntimeout-ms {timeout_ms}")?;
     writeln!(to, "budget-ms {budget_ms}\nconsole {console}\nat-end {at_end}")?;
+    if let Some(midr) = midr {
+        writeln!(to, "midr {midr:#x}")?;
+    }
     let mut count = 0_u32;
     for entry in entries {
         write!(to, "run {}", entry.instance)?;

@@ -40,7 +40,8 @@ impl Lab {
     fn new(profile: mmu::Profile, seed: u64) -> Self {
         let mut image = vec![0; 64];
         image[IMAGE_MAGIC..][..4].copy_from_slice(b"ARM\x64");
-        let config = Config { cpus: 2, memory: 64 << 20, profile, seed, image: &image, bundle: &[], bootargs: "" };
+        let config =
+            Config { cpus: 2, memory: 64 << 20, profiles: &[profile], seed, image: &image, bundle: &[], bootargs: "" };
         let mut machine = Machine::new(&config).expect("a machine");
         machine.shared.runnable = 3;
         let levels = [Level::L0, Level::L1, Level::L2, Level::L3].map(|level| (level, Self::table(level)));

@@ -52,6 +52,9 @@ pub struct Profile {
     pub midr: u64,
     /// ID_AA64MMFR2_EL1.BBM.
     pub bbm: BbmLevel,
+    /// The granule of 16K at both stages. What software does with it on a CPU that lacks it is the software's mistake;
+    /// this one translates all the same.
+    pub k16: bool,
     /// Addresses of 52 bits, with FEAT_LPA2, FEAT_LPA and FEAT_LVA; else of 48.
     pub lpa2: bool,
     /// Blocks with nT=1.
@@ -60,7 +63,7 @@ pub struct Profile {
     pub size: Answers,
     /// Entries that differ in something that needs break-before-make.
     pub other: Answers,
-    /// Entries of one PE.
+    /// Entries of one PE. With none every access walks, which the architecture lets a CPU do.
     pub capacity: usize,
     /// At a step: one entry is given up.
     pub evict: Odds,
@@ -98,6 +101,7 @@ impl Profile {
         name: "benign",
         midr: 0x001f_b000,
         bbm: BbmLevel::L2,
+        k16: true,
         lpa2: false,
         nt: Nt::Walk,
         size: Answers::EITHER,
@@ -196,10 +200,17 @@ impl Profile {
         },
     ];
 
+    /// Profiles for one purpose each, which are no part of [`ALL`](Self::ALL): a CPU whose TLB keeps nothing, on which no
+    /// control can show a TLBI that is missing; and one that lacks a granule, for machines of several types of CPU.
+    pub const SPECIAL: [Self; 2] = [
+        Self { name: "forgetful", midr: 0x001f_b070, capacity: 0, ..Self::BENIGN },
+        Self { name: "ideal-l0-no-16k", midr: 0x001f_b080, k16: false, ..Self::ALL[1] },
+    ];
+
     /// The profile of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|profile| profile.name == name)
+        Self::ALL.into_iter().chain(Self::SPECIAL).find(|profile| profile.name == name)
     }
 
     /// The same CPU with one mistake.
@@ -214,12 +225,15 @@ impl Profile {
         if self.lpa2 { 52 } else { 48 }
     }
 
-    /// ID_AA64MMFR0_EL1: granules and PARange as `base` has them, or with 52 bits.
+    /// ID_AA64MMFR0_EL1: granules and PARange as `base` has them, or with 52 bits, or without 16K.
     pub(crate) const fn mmfr0(&self, base: u64) -> u64 {
         // TGran4_2, TGran16_2, TGran4, TGran16 with LPA2; TGran64 and TGran64_2 have no such value.
         const FIELDS: u64 = 0xf << 40 | 0xf << 32 | 0xf << 28 | 0xf << 20 | 0xf;
         const LPA2: u64 = 3 << 40 | 3 << 32 | 1 << 28 | 2 << 20 | 6;
-        if self.lpa2 { base & !FIELDS | LPA2 } else { base }
+        /// TGran16_2 of a CPU without the granule at stage 2; TGran16 is 0 then.
+        const NO_K16_2: u64 = 1 << 32;
+        let base = if self.lpa2 { base & !FIELDS | LPA2 } else { base };
+        if self.k16 { base } else { base & !(0xf << 32 | 0xf << 20) | NO_K16_2 }
     }
 
     /// Whether it makes this mistake.
@@ -421,20 +435,29 @@ mod tests {
 
     #[test]
     fn names_and_midrs_tell_profiles_and_defects_apart() {
-        let names: BTreeSet<_> = Profile::ALL.iter().map(|profile| profile.name).collect();
-        let midrs: BTreeSet<_> = Profile::ALL.iter().map(|profile| profile.midr).collect();
-        assert_eq!((names.len(), midrs.len()), (Profile::ALL.len(), Profile::ALL.len()));
-        for profile in Profile::ALL {
+        let all: Vec<_> = Profile::ALL.into_iter().chain(Profile::SPECIAL).collect();
+        let names: BTreeSet<_> = all.iter().map(|profile| profile.name).collect();
+        let midrs: BTreeSet<_> = all.iter().map(|profile| profile.midr).collect();
+        assert_eq!((names.len(), midrs.len()), (all.len(), all.len()));
+        for profile in all {
             assert_eq!(Profile::named(profile.name), Some(profile));
             assert_eq!(profile.midr >> 24, 0, "an implementer of our own");
             assert_eq!(profile.nt == Nt::Ignored, profile.bbm == BbmLevel::L0);
             let mmfr0 = profile.mmfr0(0x0222_0010_1025);
             let lpa2 = (profile.physical_bits(), mmfr0 & 0xf, mmfr0 >> 28 & 0xf, mmfr0 >> 20 & 0xf, mmfr0 >> 32);
-            assert_eq!(lpa2, if profile.lpa2 { (52, 6, 1, 2, 0x323) } else { (48, 5, 0, 1, 0x222) });
+            assert_eq!(
+                lpa2,
+                match (profile.lpa2, profile.k16) {
+                    (true, _) => (52, 6, 1, 2, 0x323),
+                    (false, true) => (48, 5, 0, 1, 0x222),
+                    (false, false) => (48, 5, 0, 0, 0x221),
+                }
+            );
         }
         for defect in Defect::ALL {
             assert_eq!(Defect::named(defect.name()), Some(*defect));
             assert!(Profile::named(defect.profile()).is_some());
+            assert!(!names.contains(defect.name()), "a word of a machine's name is the one or the other");
         }
         assert!(Defect::ALL.len() >= 50);
     }

@@ -302,7 +302,7 @@ pub trait Lookaside: Clone + fmt::Debug {
     /// An entry for `input` that is gone but for accesses that were translated before.
     fn lingering(&self, tags: &Tags, input: u64) -> Option<Entry>;
 
-    /// Keeps `entry`, in the place of another one if it must. True if what a lookup gives may have changed for an
+    /// Keeps `entry`, in the place of another one if it must, unless there is no room for any. True if what a lookup gives may have changed for an
     /// address that some entry matched already.
     fn insert(&mut self, entry: Entry) -> bool;
 
@@ -418,6 +418,9 @@ impl Lookaside for Tlb {
                 return false;
             }
             disturbs |= other.rivals(&entry);
+        }
+        if self.capacity == 0 {
+            return false;
         }
         if self.entries.len() < self.capacity {
             self.entries.push(entry);

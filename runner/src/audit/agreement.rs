@@ -292,8 +292,8 @@ fn run(target: &dyn Target, boot: &Boot) -> Result<(Cpu, Vec<CaseResult>), Failu
     let (mut cpu, mut cases) = (None, vec![]);
     drive(target, &plan, &AtomicBool::new(false), &mut |event| {
         match event {
-            Event::Booted(booted) => cpu = Some(booted.clone()),
-            Event::Finished(finished) => cases.push(judge(finished).case),
+            Event::Booted(booted) => cpu = booted.first().cloned(),
+            Event::Finished(finished, _) => cases.push(judge(finished).case),
             _ => {}
         }
         Ok(())

@@ -114,7 +114,7 @@ fn search(profile: Profile, instances: &[Instance], args: &Args) -> Cell {
         let stop = AtomicBool::new(false);
         let mut found = None;
         let run = drive(&ModelTarget::of(profile, args.smp, seed), &plan, &stop, &mut |event| {
-            if let (Event::Finished(finished), None) = (event, &found) {
+            if let (Event::Finished(finished, _), None) = (event, &found) {
                 let case = judge(finished).case;
                 if let Some(how) = died(finished) {
                     cell.errors.push(format!("seed {seed}: {}: {how}", case.id));

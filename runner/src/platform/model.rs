@@ -1,7 +1,8 @@
 //! The machine of crate `model`, in this process: the same Image and bundle, on CPUs that the architecture allows.
 //!
-//! Its CPUs are profiles: what their TLBs keep, what a walker sees and what several matching entries do. All choices
-//! come from the plan's seed, so that a run can be had again exactly.
+//! Its CPUs are profiles: what their TLBs keep, what a walker sees and what several matching entries do. A machine may
+//! have several kinds of them, as big.LITTLE has. All choices come from the plan's seed, so that a run can be had again
+//! exactly.
 
 use std::{
     borrow::Cow,
@@ -23,7 +24,7 @@ use model::{
 use wire::abi::Part;
 
 use crate::{
-    guest,
+    cpu_names, guest,
     results::{self, Evidence},
     target::{BootError, Heard, Machine, Off, Patience, Target},
 };
@@ -49,40 +50,89 @@ fn defects() -> Vec<&'static str> {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Unknown {
     /// No profile has this name.
-    #[error("the model has no profile `{name}`; it has {}, each also with a defect: PROFILE+DEFECT", profiles().join(", "))]
+    #[error(
+        "the model has no profile `{name}`; it has {}, {}, each also with a defect: PROFILE+DEFECT, and with others in \
+         one machine: PROFILE+PROFILE",
+        profiles().join(", "), Profile::SPECIAL.map(|profile| profile.name).join(", ")
+    )]
     Profile {
         /// What was asked for.
         name: String,
     },
-    /// No defect has this name.
-    #[error("the model has no defect `{name}`; it has {}", defects().join(", "))]
+    /// A profile stands in a machine's name twice, perhaps with a defect.
+    #[error("`{name}` has the profile {profile} twice; the hypervisor tells CPUs apart by MIDR_EL1")]
+    Twice {
+        /// The machine.
+        name: String,
+        /// The profile.
+        profile: &'static str,
+    },
+    /// A machine has more types of CPU than CPUs.
+    #[error("`{name}` has {types} types of CPU and the machine {cpus} CPUs; ask for more by --smp")]
+    Types {
+        /// The machine.
+        name: String,
+        /// Its types.
+        types: usize,
+        /// CPUs.
+        cpus: u8,
+    },
+    /// A CPU has one mistake at most.
+    #[error("`{name}` gives {profile} more than one defect, and a CPU has one at most")]
+    Defects {
+        /// The machine.
+        name: String,
+        /// The profile.
+        profile: &'static str,
+    },
+    /// No defect, nor a profile, has this name.
+    #[error(
+        "the model has no defect `{name}`; it has {}, and the profiles {}, {}",
+        defects().join(", "), profiles().join(", "), Profile::SPECIAL.map(|profile| profile.name).join(", ")
+    )]
     Defect {
         /// What was asked for.
         name: String,
     },
 }
 
-/// The CPU called `name`: a profile, or `PROFILE+DEFECT` for that profile with one mistake put in.
+/// The CPUs of the machine called `name`: a profile, `PROFILE+DEFECT` for that profile with one mistake put in, or
+/// several of these with `+` between them for a machine of several types of CPU, which its PEs have in turn.
 ///
 /// # Errors
-/// If there is no such profile or defect.
-pub fn cpu(name: &str) -> Result<Profile, Unknown> {
-    let (profile, defect) = match name.split_once('+') {
-        Some((profile, defect)) => (profile, Some(defect)),
-        None => (name, None),
-    };
-    let sound = Profile::named(profile).ok_or_else(|| Unknown::Profile { name: profile.to_owned() })?;
-    let Some(defect) = defect else { return Ok(sound) };
-    let defect = Defect::named(defect).ok_or_else(|| Unknown::Defect { name: defect.to_owned() })?;
-    Ok(sound.with(defect))
+/// If there is no such profile or defect, or a profile stands there twice.
+pub fn machine(name: &str) -> Result<Vec<Profile>, Unknown> {
+    let mut cpus: Vec<Profile> = vec![];
+    for word in name.split('+') {
+        match (Profile::named(word), cpus.last_mut()) {
+            (Some(profile), _) => {
+                if cpus.iter().any(|cpu| cpu.midr == profile.midr) {
+                    return Err(Unknown::Twice { name: name.to_owned(), profile: profile.name });
+                }
+                cpus.push(profile);
+            }
+            (None, Some(cpu)) if cpu.defect.is_none() => {
+                let defect = Defect::named(word).ok_or_else(|| Unknown::Defect { name: word.to_owned() })?;
+                *cpu = cpu.with(defect);
+            }
+            (None, Some(cpu)) => return Err(Unknown::Defects { name: name.to_owned(), profile: cpu.name }),
+            (None, None) => return Err(Unknown::Profile { name: word.to_owned() }),
+        }
+    }
+    Ok(cpus)
+}
+
+/// The name of a CPU: the profile's, with its defect.
+fn name_of(profile: &Profile) -> String {
+    profile.defect.map_or(profile.name.to_owned(), |defect| format!("{}+{defect}", profile.name))
 }
 
 /// A model machine that can be started.
 #[derive(Clone, Debug)]
 pub struct ModelTarget {
-    /// As on the command line, the defect included.
+    /// As on the command line, defects included.
     name: String,
-    profile: Profile,
+    profiles: Vec<Profile>,
     cpus: u8,
     seed: u64,
     image: Cow<'static, [u8]>,
@@ -98,20 +148,27 @@ pub struct ModelTarget {
 type Parts = [[AtomicU64; Part::ALL.len()]; 2];
 
 impl ModelTarget {
-    /// A machine of `cpus` PEs of the [`cpu`] called `name`, whose choices come from `seed`.
+    /// A [`machine`] of `cpus` PEs, whose choices come from `seed`.
     ///
     /// # Errors
-    /// If there is no such CPU.
+    /// If there is no such machine, or it needs more PEs.
     pub fn new(name: &str, cpus: u8, seed: u64) -> Result<Self, Unknown> {
-        Ok(Self::of(cpu(name)?, cpus, seed))
+        let (profiles, name) = (machine(name)?, name.to_owned());
+        if profiles.len() > usize::from(cpus) {
+            return Err(Unknown::Types { name, types: profiles.len(), cpus });
+        }
+        Ok(Self::made_of(name, profiles, cpus, seed))
     }
 
     /// A machine of `cpus` PEs of `profile`, whose choices come from `seed`.
     #[must_use]
     pub fn of(profile: Profile, cpus: u8, seed: u64) -> Self {
-        let name = profile.defect.map_or(profile.name.to_owned(), |defect| format!("{}+{defect}", profile.name));
+        Self::made_of(name_of(&profile), vec![profile], cpus, seed)
+    }
+
+    fn made_of(name: String, profiles: Vec<Profile>, cpus: u8, seed: u64) -> Self {
         let image = Cow::Borrowed(guest::IMAGE);
-        Self { name, profile, cpus, seed, image, marks: None, instructions: Arc::default(), parts: Arc::default() }
+        Self { name, profiles, cpus, seed, image, marks: None, instructions: Arc::default(), parts: Arc::default() }
     }
 
     /// The same with another Image than ours.
@@ -145,14 +202,22 @@ impl Target for ModelTarget {
         &self.name
     }
 
+    fn cpu_with(&self, midr: u64) -> String {
+        let known = self.profiles.iter().find(|profile| profile.midr == midr);
+        known.map_or_else(|| cpu_names::describe(midr), name_of)
+    }
+
     fn platform(&self) -> results::Platform {
-        let Self { name, profile, cpus, seed, .. } = self;
+        let Self { name, profiles, cpus, seed, .. } = self;
         results::Platform {
             kind: KIND.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             command_line: format!("model {name} with {cpus} PEs, seed {seed:#x}"),
             // Nobody must take it for a sound CPU.
-            evidence: if profile.defect.is_some() { Evidence::Defective } else { Evidence::Model },
+            evidence: match profiles.iter().any(|profile| profile.defect.is_some()) {
+                true => Evidence::Defective,
+                false => Evidence::Model,
+            },
         }
     }
 
@@ -175,7 +240,7 @@ impl Target for ModelTarget {
         let config = Config {
             cpus: usize::from(self.cpus),
             memory: Config::MEMORY,
-            profile: self.profile,
+            profiles: &self.profiles,
             seed: self.seed,
             image: &self.image,
             bundle,
@@ -266,15 +331,15 @@ mod tests {
 
     #[test]
     fn a_defect_is_part_of_the_name_and_of_what_the_results_are_worth() {
-        for profile in Profile::ALL {
-            assert_eq!(cpu(profile.name), Ok(profile));
+        for profile in Profile::ALL.into_iter().chain(Profile::SPECIAL) {
+            assert_eq!(machine(profile.name), Ok(vec![profile]));
             let target = ModelTarget::new(profile.name, 2, 1).expect("a profile's own name");
             assert_eq!(target.platform().evidence, Evidence::Model);
         }
         for defect in Defect::ALL {
             let name = format!("ideal-l2-quiet+{defect}");
             let target = ModelTarget::new(&name, 2, 1).expect("a defect's own name");
-            assert_eq!((target.cpu(), target.profile.defect), (&*name, Some(*defect)));
+            assert_eq!((target.cpu(), target.profiles[0].defect), (&*name, Some(*defect)));
             assert_eq!(target.platform().evidence, Evidence::Defective);
             assert!(target.platform().command_line.contains(&name));
         }
@@ -282,15 +347,31 @@ mod tests {
 
     #[test]
     fn unknown_names_are_answered_by_those_there_are() {
-        let complaint = |name| cpu(name).expect_err("no CPU").to_string();
+        let complaint = |name| machine(name).expect_err("no machine").to_string();
         for name in ["ideal", "", "+early-dsb", "all"] {
             let complaint = complaint(name);
             assert!(Profile::ALL.iter().all(|profile| complaint.contains(profile.name)), "{complaint}");
         }
-        for name in ["ideal-l3+", "ideal-l3+late-dsb", "ideal-l3+early-dsb+torn"] {
+        for name in ["ideal-l3+", "ideal-l3+late-dsb", "ideal-l3+early-dsb+ideal-l0+no"] {
             let complaint = complaint(name);
             assert!(Defect::ALL.iter().all(|defect| complaint.contains(defect.name())), "{complaint}");
         }
+    }
+
+    #[test]
+    fn a_machine_may_have_several_types_of_cpu() {
+        let name = "ideal-l0+ideal-l2-quiet+early-dsb+forgetful";
+        let target = ModelTarget::new(name, 4, 1).expect("profiles and a defect");
+        let [little, big, other] = &target.profiles[..] else { panic!("{:?}", target.profiles) };
+        assert_eq!((target.cpu(), little.defect, other.defect), (name, None, None));
+        assert_eq!(target.cpu_with(little.midr), "ideal-l0");
+        assert_eq!(target.cpu_with(big.midr), "ideal-l2-quiet+early-dsb");
+        assert_eq!(target.platform().evidence, Evidence::Defective);
+
+        let complaint = |name, cpus| ModelTarget::new(name, cpus, 1).expect_err("no machine").to_string();
+        assert!(complaint(name, 2).contains("3 types of CPU and the machine 2 CPUs"));
+        assert!(complaint("ideal-l0+ideal-l0", 2).contains("ideal-l0 twice"));
+        assert!(complaint("ideal-l0+torn+early-dsb", 2).contains("one at most"));
     }
 
     /// The tables of docs/model.md, section by section.
@@ -302,9 +383,8 @@ mod tests {
             let section = rest.split("\n## ").next().unwrap_or_default();
             section.lines().filter(|line| line.starts_with("| `")).collect::<Vec<_>>()
         };
-        let profiles: Vec<String> = Profile::ALL
-            .iter()
-            .map(|profile| {
+        let rows = |profiles: &[Profile]| -> Vec<String> {
+            let row = |profile: &Profile| {
                 let nt = match profile.nt {
                     Nt::Ignored => "nT is ignored",
                     Nt::Fault => "Translation fault",
@@ -320,9 +400,11 @@ mod tests {
                 let (size, other) = (answers(profile.size), answers(profile.other));
                 let other = if profile.bbm != BbmLevel::L2 && size == other { "the same" } else { other };
                 format!("| `{}` | {} | {nt} | {size} | {other} |", profile.name, profile.bbm)
-            })
-            .collect();
-        assert_eq!(section("\n## Profiles\n"), profiles);
+            };
+            profiles.iter().map(row).collect()
+        };
+        assert_eq!(section("\n## Profiles\n"), rows(&Profile::ALL));
+        assert_eq!(section("\n## Special profiles\n"), rows(&Profile::SPECIAL));
         let defects: Vec<String> = Defect::ALL
             .iter()
             .map(|defect| format!("| `{defect}` | `{}` | {} |", defect.profile(), defect.mistake()))

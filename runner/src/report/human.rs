@@ -1,4 +1,4 @@
-//! Results on a terminal: a row a CPU, and below it everything that is wrong.
+//! Results on a terminal: a row a CPU, a line for each machine of several types, and below it everything that is wrong.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -9,11 +9,12 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Lin
 use vmsa::{stress::Pattern, verdict::Class};
 
 use crate::{
-    controls::unproven,
+    controls::{imprecise, unproven},
     cpu_names,
     known::{self, Note},
     report::{
-        CLASSES, Conflicts, controls, count, histogram, honesty, mark, remedies::Remedies, weak_evidence, worthless,
+        CLASSES, Conflicts, controls, count, histogram, honesty, mark, remedies::Remedies, systems, weak_evidence,
+        worthless,
     },
     results::{CaseResult, ControlResult, Evidence, Hex, ResultFile},
 };
@@ -33,6 +34,9 @@ pub fn table(files: &[ResultFile]) -> String {
         table.add_row(row(file));
     }
     let mut text = format!("{table}\n");
+    for line in systems(files) {
+        text += &format!("{line}\n");
+    }
     for (name, statement) in worthless(files) {
         text += &format!("{name}: {statement}\n");
     }
@@ -50,7 +54,7 @@ pub fn table(files: &[ResultFile]) -> String {
 fn row(file: &ResultFile) -> Vec<Cell> {
     let evidence = file.platform.evidence;
     let mut row = vec![
-        Cell::new(format!("{}/{} {}", file.platform.kind, file.cpu.name, mark(evidence)).trim_end()),
+        Cell::new(format!("{} {}", file.name(), mark(evidence)).trim_end()),
         Cell::new(format!("{} {}", file.cpu.midr, cpu_names::describe(file.cpu.midr.0))),
         Cell::new(file.cpu.bbm).set_alignment(CellAlignment::Right),
     ];
@@ -104,7 +108,7 @@ fn details(file: &ResultFile, text: &mut String) {
     if !remedies.is_empty() {
         lines += &format!("  conflict aborts, by what was tried first: the access then went through: {remedies}\n");
     }
-    if let Some(statement) = unproven(file) {
+    for statement in [unproven(file), imprecise(file)].into_iter().flatten() {
         lines += &format!("  {statement}\n");
     }
     let done = file.cases.len() as u64;
@@ -115,7 +119,7 @@ fn details(file: &ResultFile, text: &mut String) {
         lines += &format!("  {} console lines were lost\n", file.run.lost_lines);
     }
     if !lines.is_empty() {
-        *text += &format!("\n{}/{}\n{lines}", file.platform.kind, file.cpu.name);
+        *text += &format!("\n{}\n{lines}", file.name());
     }
 }
 

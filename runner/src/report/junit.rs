@@ -23,7 +23,7 @@ pub fn write(files: &[ResultFile], out: &mut dyn io::Write) -> io::Result<()> {
 }
 
 fn suite(file: &ResultFile) -> TestSuite {
-    let name = format!("{}.{}", file.platform.kind, file.cpu.name);
+    let name = format!("{}.{}", file.platform.kind, file.cpu_name());
     let mut suite = TestSuite::new(name.as_str());
     suite.set_timestamp(file.run.start);
     suite.set_time(Duration::from_millis(file.run.duration_ms));

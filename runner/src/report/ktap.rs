@@ -42,7 +42,7 @@ pub fn write(files: &[ResultFile], out: &mut dyn io::Write) -> io::Result<()> {
         } else {
             "ok"
         };
-        writeln!(out, "{worst} {} {}.{}", i + 1, file.platform.kind, file.cpu.name)?;
+        writeln!(out, "{worst} {} {}.{}", i + 1, file.platform.kind, file.cpu_name())?;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use vmsa::{
 
 use crate::{
     cpu_names,
-    report::{CLASSES, Conflicts, controls, count, honesty, mark, weak_evidence, worthless},
+    report::{CLASSES, Conflicts, controls, count, honesty, mark, systems, weak_evidence, worthless},
     results::ResultFile,
 };
 
@@ -27,6 +27,7 @@ struct Page {
     families: Vec<FamilyTable>,
     bad: Vec<Bad>,
     notes: Vec<Note>,
+    systems: Vec<String>,
     worthless: Vec<Worthless>,
 }
 
@@ -119,6 +120,7 @@ fn page(files: &[ResultFile]) -> Page {
         cpus: files.iter().map(cpu).collect(),
         families: Family::ALL.iter().filter_map(|family| table(*family, files)).collect(),
         bad: files.iter().flat_map(bad).collect(),
+        systems: systems(files),
         worthless: worthless(files).into_iter().map(|(cpu, text)| Worthless { cpu, text }).collect(),
         notes: weak_evidence(files)
             .into_iter()
@@ -127,15 +129,11 @@ fn page(files: &[ResultFile]) -> Page {
     }
 }
 
-fn name(file: &ResultFile) -> String {
-    format!("{}/{}", file.platform.kind, file.cpu.name)
-}
-
 fn cpu(file: &ResultFile) -> Cpu {
     let evidence = file.platform.evidence;
     let (held, all) = controls(file);
     Cpu {
-        name: name(file),
+        name: file.name(),
         midr: file.cpu.midr.to_string(),
         described: cpu_names::describe(file.cpu.midr.0),
         bbm: file.cpu.bbm.number(),
@@ -172,7 +170,7 @@ fn table(family: Family, files: &[ResultFile]) -> Option<FamilyTable> {
         return None;
     }
     let row = |(file, cells): (&ResultFile, &Cells)| Row {
-        name: name(file),
+        name: file.name(),
         cells: columns.iter().map(|method| cell(cells.get(method), mark(file.platform.evidence))).collect(),
     };
     Some(FamilyTable {
@@ -190,7 +188,7 @@ fn cell(counts: Option<&BTreeMap<Class, usize>>, mark: &str) -> String {
 
 fn bad(file: &ResultFile) -> impl Iterator<Item = Bad> {
     file.cases.iter().filter(|case| matches!(case.verdict, Class::Fail | Class::Error)).map(|case| Bad {
-        cpu: name(file),
+        cpu: file.name(),
         id: case.id.clone(),
         verdict: case.verdict.name(),
         reason: case.reason.clone(),

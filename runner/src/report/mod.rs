@@ -4,7 +4,7 @@
 //! What the evidence is worth is part of every report that is meant for people: an emulator's pass carries a mark
 //! and the statement behind it ([`honesty`]).
 
-use std::io;
+use std::{collections::BTreeSet, io};
 
 use serde::Serialize;
 use vmsa::{outcome::Phase, verdict::Class};
@@ -12,7 +12,7 @@ use vmsa::{outcome::Phase, verdict::Class};
 use crate::{
     controls::statement,
     judge::conflict_possible,
-    results::{CaseResult, Evidence, ResultFile},
+    results::{CaseResult, Evidence, ResultFile, System},
     stats::Rate,
 };
 
@@ -146,8 +146,35 @@ impl Conflicts {
 
 /// The files among `files` whose controls failed, by name, with the statement on that.
 fn worthless(files: &[ResultFile]) -> Vec<(String, String)> {
-    let name = |file: &ResultFile| format!("{}/{}", file.platform.kind, file.cpu.name);
-    files.iter().filter_map(|file| Some((name(file), statement(file)?))).collect()
+    files.iter().filter_map(|file| Some((file.name(), statement(file)?))).collect()
+}
+
+/// What software may rely on that runs on all CPUs of a machine, in a line for each of those among `files` that have
+/// several types of CPU.
+fn systems(files: &[ResultFile]) -> Vec<String> {
+    let mut lines: Vec<String> = vec![];
+    for file in files {
+        let Some(System { name, bbm, granules, cpus }) = &file.machine else { continue };
+        let levels: Vec<String> = cpus.iter().map(|cpu| format!("{} {}", cpu.name, cpu.bbm)).collect();
+        let mut line = format!(
+            "{}/{name}: system: safe BBM level {bbm}, the lowest of {}; granules common to all: {}",
+            file.platform.kind,
+            levels.join(", "),
+            if granules.is_empty() { "none".to_owned() } else { granules.join(", ") }
+        );
+        for cpu in cpus {
+            let others = cpus.iter().flat_map(|other| &other.granules);
+            let lacks: BTreeSet<&str> =
+                others.filter(|granule| !cpu.granules.contains(granule)).map(String::as_str).collect();
+            if !lacks.is_empty() {
+                line += &format!("; {} lacks {}", cpu.name, lacks.into_iter().collect::<Vec<_>>().join(", "));
+            }
+        }
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    lines
 }
 
 /// A number of cases with this verdict; a pass carries the mark of its evidence.
@@ -188,7 +215,7 @@ fn csv(files: &[ResultFile], out: &mut dyn io::Write) -> io::Result<()> {
     struct Line<'a> {
         platform: &'a str,
         evidence: Evidence,
-        cpu: &'a str,
+        cpu: String,
         midr: String,
         bbm: u8,
         id: &'a str,
@@ -207,7 +234,7 @@ fn csv(files: &[ResultFile], out: &mut dyn io::Write) -> io::Result<()> {
             writer.serialize(Line {
                 platform: &file.platform.kind,
                 evidence: file.platform.evidence,
-                cpu: &file.cpu.name,
+                cpu: file.cpu_name(),
                 midr: file.cpu.midr.to_string(),
                 bbm: case.bbm.number(),
                 id: &case.id,
@@ -232,7 +259,10 @@ const CLASSES: [Class; 5] = [Class::Pass, Class::Fail, Class::Observed, Class::S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::tests::fixture;
+    use crate::results::{
+        Cpu,
+        tests::{fixture, two_types},
+    };
 
     fn report(write: impl Fn(&[ResultFile], &mut dyn io::Write) -> io::Result<()>) -> String {
         let files = [fixture("new/board/altra.json"), fixture("new/qemu/neoverse-n2.json")];
@@ -248,6 +278,27 @@ mod tests {
         let json = report(|files, out| run(files, RunFormat::Json, out));
         let files: Vec<ResultFile> = serde_json::from_str(&json).expect("what was written can be read");
         assert_eq!(files, [fixture("new/board/altra.json"), fixture("new/qemu/neoverse-n2.json")]);
+    }
+
+    #[test]
+    fn a_machine_of_several_types_has_a_row_for_each_and_a_line_for_all() {
+        let types = two_types();
+        let of = |cpu: &Cpu| ResultFile {
+            cpu: cpu.clone(),
+            machine: System::of("big+little", &types),
+            ..fixture("new/board/altra.json")
+        };
+        let files: Vec<ResultFile> = types.iter().map(of).collect();
+        let line = "board/big+little: system: safe BBM level 1, the lowest of big 2, little 1; granules common to all: \
+                    4k, 64k; little lacks 16k";
+        for format in [TableFormat::Human, TableFormat::Md, TableFormat::Html] {
+            let mut out = vec![];
+            table(&files, format, &mut out).expect("a vector takes everything");
+            let text = String::from_utf8(out).expect("reports are UTF-8");
+            assert_eq!(text.matches(line).count(), 1, "{text}");
+            assert!(text.contains("board/big@big+little") && text.contains("board/little@big+little"), "{text}");
+        }
+        assert_eq!(systems(&[fixture("new/board/altra.json")]), Vec::<String>::new());
     }
 
     #[test]

@@ -89,6 +89,7 @@ impl Writer {
         for (what, then, now) in [
             ("image", &earlier.tool.image, &file.tool.image),
             ("platform version", &earlier.platform.version, &file.platform.version),
+            ("machine", &of_machine(&earlier), &of_machine(&file)),
             ("MIDR", &earlier.cpu.midr.to_string(), &file.cpu.midr.to_string()),
             ("seed", &earlier.run.seed.to_string(), &file.run.seed.to_string()),
             ("number of rounds", &earlier.run.rounds.to_string(), &file.run.rounds.to_string()),
@@ -156,6 +157,13 @@ impl Writer {
         (self.snapshot, self.snapshot_cost) = (Instant::now(), start.elapsed());
         Ok(())
     }
+}
+
+/// The types of CPU beside a file's own.
+fn of_machine(file: &ResultFile) -> String {
+    let cpus = file.machine.iter().flat_map(|machine| &machine.cpus);
+    let cpus: Vec<String> = cpus.map(|cpu| format!("{} × {}", cpu.count, cpu.midr)).collect();
+    if cpus.is_empty() { "one type of CPU".to_owned() } else { cpus.join(", ") }
 }
 
 /// `value` as one line of JSON, written in one piece so that a reader never meets half of it with an end.

@@ -19,14 +19,16 @@ fn positive() -> impl Strategy<Value = NonZeroU64> {
 }
 
 fn settings() -> impl Strategy<Value = Settings> {
-    (any::<u64>(), [positive(), positive(), positive()], select(Console::ALL), select(AtEnd::ALL)).prop_map(
-        |(seed, [rounds, timeout_ms, budget_ms], console, at_end)| Settings {
+    let words = (select(Console::ALL), select(AtEnd::ALL), option::of(any::<u64>()));
+    (any::<u64>(), [positive(), positive(), positive()], words).prop_map(
+        |(seed, [rounds, timeout_ms, budget_ms], (console, at_end, midr))| Settings {
             seed,
             rounds,
             timeout_ms,
             budget_ms,
             console,
             at_end,
+            midr,
         },
     )
 }
@@ -111,10 +113,12 @@ proptest! {
 
     #[test]
     fn a_command_line_overrides(settings in settings(), own in settings(), noise in "[a-z=. ]{0,20}") {
-        let Settings { seed, rounds, timeout_ms, budget_ms, console, at_end } = settings;
+        let Settings { seed, rounds, timeout_ms, budget_ms, console, at_end, midr } = settings;
+        let midr = midr.map_or_else(String::new, |midr| format!("shatter.midr={midr}"));
+        let own = Settings { midr: None, ..own };
         let bootargs = format!(
             "{noise} shatter.seed={seed} shatter.rounds={rounds} shatter.timeout-ms={timeout_ms:#x} quiet \
-             shatter.budget-ms={budget_ms} shatter.console={console} shatter.at-end={at_end} root=/dev/vda"
+             shatter.budget-ms={budget_ms} shatter.console={console} shatter.at-end={at_end} {midr} root=/dev/vda"
         );
         let overrides = Overrides::from_bootargs(&bootargs).unwrap();
         prop_assert_eq!(overrides.apply(own), settings);

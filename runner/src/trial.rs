@@ -50,6 +50,18 @@ pub(crate) fn try_all<S: Default + Send>(
     smp: u8,
     see: impl Fn(&Trial, &Finished, &mut S) + Sync,
 ) -> Vec<(Trial, S, Option<Failure>)> {
+    try_each(what, trials, rounds, smp, see, |_, _| ())
+}
+
+/// As [`try_all`]; `through` is told of each trial that was carried through as soon as it is.
+pub(crate) fn try_each<S: Default + Send>(
+    what: &str,
+    trials: Vec<Trial>,
+    rounds: NonZeroU64,
+    smp: u8,
+    see: impl Fn(&Trial, &Finished, &mut S) + Sync,
+    through: impl Fn(&Trial, &S) + Sync,
+) -> Vec<(Trial, S, Option<Failure>)> {
     let stop = AtomicBool::new(false);
     let results = on_all_cores(what, &trials, |trial| {
         let plan = Plan { settings: settings(trial.seed, rounds, TIMEOUT_MS), instances: trial.instances.clone() };
@@ -60,6 +72,9 @@ pub(crate) fn try_all<S: Default + Send>(
             }
             Ok(())
         });
+        if run.is_ok() {
+            through(trial, &seen);
+        }
         (seen, run.err())
     });
     trials.into_iter().zip(results).map(|(trial, (seen, failure))| (trial, seen, failure)).collect()

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod defects;
+mod kept;
 mod mutants;
 mod profiles;
 
@@ -74,6 +75,9 @@ pub enum Error {
     /// Single instructions could not be compared.
     #[error(transparent)]
     Instructions(#[from] differential::Error),
+    /// What was seen before cannot be added to, or what was seen now not be kept.
+    #[error(transparent)]
+    Kept(#[from] kept::Error),
     /// A plan was not carried through.
     #[error(transparent)]
     Failure(#[from] Failure),
@@ -89,7 +93,12 @@ impl Error {
         match self {
             Self::Nothing(_) | Self::NoMutants | Self::OnlySkips => Exit::NothingSelected,
             Self::Defect(_) | Self::UnknownCpu { .. } | Self::Level { .. } => Exit::Usage,
-            Self::Qemu { .. } | Self::Instructions(_) | Self::Failure(_) | Self::Report(_) => Exit::Platform,
+            Self::Kept(kept::Error::Another { .. } | kept::Error::Damaged { .. }) => Exit::Usage,
+            Self::Kept(kept::Error::Io { .. })
+            | Self::Qemu { .. }
+            | Self::Instructions(_)
+            | Self::Failure(_)
+            | Self::Report(_) => Exit::Platform,
         }
     }
 }

@@ -116,7 +116,7 @@ fn every_tlbi_removes_what_it_says_and_no_more_is_taken_for_it() {
                     if old == new || !broken && transition.needs(BbmLevel::L3).need.is_bbm() {
                         continue;
                     }
-                    let undefined_here = tlbi.asm().contains("e2is");
+                    let undefined_here = tlbi.is_el2();
                     let given = gives(&sequence, &transition, transition.block(), BbmLevel::L3);
                     let what = || format!("{} for {old:?} to {new:?}, {sequence}", tlbi.asm());
                     assert_eq!(given.is_ok(), removed && !undefined_here, "{}: {given:?}", what());

@@ -136,6 +136,9 @@ fn build(map: &mut Builder, machine: &Machine, image: Range) -> Result<(), crate
     if let Some(uart) = machine.uart {
         map.map(Range::of(uart.base, 0x1000), Use::Device)?;
     }
+    for smmu in &machine.smmus {
+        map.map(Range::of(*smmu, 0x1000), Use::Device)?;
+    }
     match &machine.gic {
         GicInfo::None => {}
         GicInfo::V2 { distributor, cpu_interface } => {

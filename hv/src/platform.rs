@@ -16,6 +16,9 @@ pub(crate) const MAX_CPUS: usize = 8;
 /// Most ranges of memory that firmware may keep for itself.
 pub(crate) const MAX_RESERVED: usize = 96;
 
+/// Most SMMUs that are looked at.
+pub(crate) const MAX_SMMUS: usize = 4;
+
 /// A range of physical addresses, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Range {
@@ -120,6 +123,8 @@ pub(crate) struct Machine {
     /// CPUs in the DTB beyond [`MAX_CPUS`].
     pub(crate) cpus_left_out: u32,
     pub(crate) gic: GicInfo,
+    /// Registers of each SMMUv3.
+    pub(crate) smmus: ArrayVec<u64, MAX_SMMUS>,
     /// INTID of the EL2 physical timer.
     pub(crate) timer: u32,
     pub(crate) bootargs: &'static str,
@@ -182,16 +187,23 @@ impl Bus<'_> {
 
     /// The first node below this bus whose `compatible` has one of `names`, with its ranges.
     fn find(&self, names: &[&str]) -> Option<(FdtNode<'static>, ArrayVec<Range, 8>)> {
-        for child in self.node.children() {
+        let mut first = None;
+        self.each(names, &mut |node, reg| {
+            first = Some((node, reg));
+            false
+        });
+        first
+    }
+
+    /// Shows `see` every such node with its ranges, until it says that this is enough. Says whether it did not.
+    fn each(&self, names: &[&str], see: &mut dyn FnMut(FdtNode<'static>, ArrayVec<Range, 8>) -> bool) -> bool {
+        self.node.children().all(|child| {
             let usable = !matches!(child.property("status").map(|p| p.value() == b"disabled\0"), Some(true));
-            if usable && names.iter().any(|name| child.is_compatible(name)) {
-                return Some((child, self.reg(child)));
+            match usable && names.iter().any(|name| child.is_compatible(name)) {
+                true => see(child, self.reg(child)),
+                false => (Bus { node: child, parent: Some(self) }).each(names, see),
             }
-            if let Some(found) = (Bus { node: child, parent: Some(self) }).find(names) {
-                return Some(found);
-            }
-        }
-        None
+        })
     }
 
     /// The node at `path` below this bus (components may lack their unit address), with its ranges.
@@ -245,6 +257,13 @@ fn find_gic(root: &Bus<'_>) -> GicInfo {
         return GicInfo::V2 { distributor: distributor.start, cpu_interface: cpu.start };
     }
     GicInfo::None
+}
+
+/// Where the registers of SMMUs are, as many as hv has room for.
+fn find_smmus(root: &Bus<'_>) -> ArrayVec<u64, MAX_SMMUS> {
+    let mut smmus = ArrayVec::new();
+    root.each(&["arm,smmu-v3"], &mut |_, reg| reg.first().is_none_or(|range| smmus.try_push(range.start).is_ok()));
+    smmus
 }
 
 /// INTID of the EL2 physical timer: the fourth interrupt of the timer's node, usually PPI 10.
@@ -307,6 +326,7 @@ pub(crate) fn discover(dtb: u64, image: Range) -> Result<Machine, Error> {
         cpus: ArrayVec::new(),
         cpus_left_out: 0,
         gic: find_gic(&root),
+        smmus: find_smmus(&root),
         timer: find_timer(&root),
         bootargs: "",
         initrd: None,

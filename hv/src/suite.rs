@@ -6,6 +6,7 @@ use core::{
 };
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, ID_AA64MMFR2_EL1, MIDR_EL1, MPIDR_EL1, Readable};
+use arch::probe;
 use arrayvec::{ArrayString, ArrayVec};
 use vmsa::{
     BbmLevel, Instance,
@@ -16,13 +17,15 @@ use vmsa::{
 };
 use wire::{
     plan::{AtEnd, Console, Entry, Overrides, Plan, Settings},
-    record::{Cpu, Finished, Id, MAX_OUTCOMES, Place, Platform, Record, Recovery, Register, Report, Trouble, text},
+    record::{
+        Cpu, Finished, Id, MAX_OUTCOMES, Place, Platform, Record, Recovery, Register, Report, Smmu, Trouble, text,
+    },
 };
 
 use crate::{
     boot::Boot,
     bundle::Bundle,
-    conflict, console, lab,
+    conflict, console, exception, lab,
     memory::Memory,
     platform::{MAX_CPUS, Range},
     power,
@@ -201,10 +204,29 @@ fn machine(boot: &Boot, online: usize) {
         counter_hz: CNTFRQ_EL0.get(),
         entered_at: boot.entered_at,
     }));
+    for smmu in machine.smmus.iter().filter_map(|base| read_smmu(*base)) {
+        console::record(&Record::Smmu(smmu));
+    }
     // Each CPU reads its own; see [`smp::describe`].
     for index in 0..online {
         smp::describe(index);
     }
+}
+
+/// The ID registers of the SMMU at `base`, if they can be read: some firmware keeps an SMMU to itself.
+fn read_smmu(base: u64) -> Option<Smmu> {
+    const IDR0: u64 = 0x0;
+    const IDR3: u64 = 0xc;
+    let read = |offset| {
+        // SAFETY: the registers of an SMMU that the DTB names, mapped as Device memory; to read an ID register does nothing.
+        let (probed, _) = exception::probing(smp::own_index(), || unsafe { probe::load32(base + offset) });
+        (probed.esr == 0).then_some(probed.value as u32)
+    };
+    let smmu = read(IDR0).zip(read(IDR3)).map(|(idr0, idr3)| Smmu { base, idr0, idr3 });
+    if smmu.is_none() {
+        console::log(format_args!("the SMMU at {base:#x} does not let its ID registers be read"));
+    }
+    smmu
 }
 
 /// The record of the CPU that runs this.

@@ -273,6 +273,7 @@ mod tests {
                 "max,a64fx",
                 "--gic",
                 "2",
+                "--smmu",
                 "--mem",
                 "512M",
                 "--smp",

@@ -183,6 +183,38 @@ pub struct System {
     pub cpus: Vec<Member>,
 }
 
+/// An SMMUv3 of the machine. Tables that it shares with the CPUs are changed as the least of them asks, and written back to
+/// the point of coherency if its walks are not coherent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Smmu {
+    /// Physical address of its registers.
+    pub base: Hex,
+    /// SMMU_IDR3.BBML, which counts as ID_AA64MMFR2_EL1.BBM does (Arm IHI 0070, 6.3.4).
+    #[serde(with = "bbm")]
+    pub bbm: BbmLevel,
+    /// SMMU_IDR0.COHACC: whether its table walks are coherent.
+    pub coherent_walks: bool,
+    /// SMMU_IDR0.
+    pub idr0: Hex,
+    /// SMMU_IDR3.
+    pub idr3: Hex,
+}
+
+impl Smmu {
+    /// What its ID registers say.
+    #[must_use]
+    pub fn of(seen: &wire::record::Smmu) -> Self {
+        let field = (seen.idr3 >> 11 & 3) as u8;
+        Self {
+            base: Hex(seen.base),
+            bbm: BbmLevel::from_number(field).unwrap_or(BbmLevel::L0),
+            coherent_walks: seen.idr0 >> 4 & 1 != 0,
+            idr0: Hex(seen.idr0.into()),
+            idr3: Hex(seen.idr3.into()),
+        }
+    }
+}
+
 /// A type of CPU of a [`System`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Member {
@@ -486,6 +518,9 @@ pub struct ResultFile {
     /// the others' may have been on any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<System>,
+    /// Its SMMUs, as far as hv could read them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub smmus: Vec<Smmu>,
     /// How.
     pub run: Run,
     /// Why the results are worth nothing, if their [controls](crate::controls) say so.
@@ -588,7 +623,19 @@ impl ResultFile {
     #[must_use]
     pub fn new(tool: Tool, platform: Platform, cpu: Cpu, run: Run) -> Self {
         let (cases, conflicts, controls) = (vec![], vec![], vec![]);
-        Self { schema: SCHEMA, tool, platform, cpu, machine: None, run, worthless: None, cases, conflicts, controls }
+        Self {
+            schema: SCHEMA,
+            tool,
+            platform,
+            cpu,
+            machine: None,
+            smmus: vec![],
+            run,
+            worthless: None,
+            cases,
+            conflicts,
+            controls,
+        }
     }
 
     /// The CPU's name, with its machine's behind an `@` if that has several types.

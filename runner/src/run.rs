@@ -35,7 +35,7 @@ use crate::{
     },
     progress::Progress,
     report::{self, RunFormat},
-    results::{self, CaseResult, Cpu, Entry, Hex, ResultFile, Run, System, Tool, Writer},
+    results::{self, CaseResult, Cpu, Entry, Hex, ResultFile, Run, Smmu, System, Tool, Writer},
     target::{Event, Failure, Target, drive_until},
     trace,
     until::Wanted,
@@ -197,6 +197,9 @@ pub struct HardwareArgs {
     /// Version of its interrupt controller, 2 or 3
     #[arg(long, value_name = "VERSION", default_value = "3", value_parser = gic)]
     pub gic: Gic,
+    /// Give it an SMMUv3, whose capabilities the results tell (QEMU)
+    #[arg(long)]
+    pub smmu: bool,
     /// Its RAM; a remap of 1 GiB blocks needs 3G
     #[arg(long, value_name = "SIZE", default_value = "3G", value_parser = memory)]
     pub mem: String,
@@ -210,7 +213,7 @@ impl HardwareArgs {
     #[must_use]
     pub fn hardware(&self) -> Hardware {
         let cpus = self.smp.unwrap_or(if parallel::cores() >= 4 { 4 } else { 2 });
-        Hardware { cpus, gic: self.gic, memory: self.mem.clone(), threads: self.threads }
+        Hardware { cpus, gic: self.gic, smmu: self.smmu, memory: self.mem.clone(), threads: self.threads }
     }
 }
 
@@ -467,6 +470,9 @@ impl Args {
             hardware.memory,
             hardware.threads.name(),
         );
+        if hardware.smmu {
+            command += " --smmu";
+        }
         if let Some(image) = &self.image {
             command += &format!(" --image '{}'", image.display());
         }
@@ -553,12 +559,18 @@ impl Records {
         self.writers.iter_mut().find(|writer| writer.file().cpu.midr == midr)
     }
 
-    /// The machine of pass `pass` booted, with these types of CPU.
-    fn booted(&mut self, job: &Job<'_>, target: &dyn Target, types: &[Cpu], pass: u64) -> Result<(), results::Error> {
+    /// The machine of pass `pass` booted, with these types of CPU and SMMUs.
+    fn booted(
+        &mut self,
+        job: &Job<'_>,
+        target: &dyn Target,
+        (types, smmus): (&[Cpu], &[Smmu]),
+        pass: u64,
+    ) -> Result<(), results::Error> {
         if self.writers.is_empty() {
             let open = if job.args.resume { Writer::resume } else { Writer::create };
             for cpu in types {
-                self.writers.push(open(&job.args.out, job.head(target, cpu, types))?);
+                self.writers.push(open(&job.args.out, job.head(target, cpu, types, smmus))?);
             }
         }
         for cpu in types {
@@ -779,11 +791,11 @@ impl Job<'_> {
         let mut types: Vec<Cpu> = vec![];
         drive_until(target, &plan, &stop, &mut |event| {
             match event {
-                Event::Booted(booted) => {
+                Event::Booted(booted, smmus) => {
                     types = booted.to_vec();
                     let ways = if midr.is_some() { 1 } else { types.len() };
                     bar.expect(plan.instances.len() * ways);
-                    locked(records).booted(self, target, booted, pass)?;
+                    locked(records).booted(self, target, (booted, smmus), pass)?;
                 }
                 Event::Started(id) => bar.started(id),
                 Event::Finished(finished, cpu) => {
@@ -830,7 +842,7 @@ impl Job<'_> {
     }
 
     /// A result file without cases.
-    fn head(&self, target: &dyn Target, cpu: &Cpu, types: &[Cpu]) -> ResultFile {
+    fn head(&self, target: &dyn Target, cpu: &Cpu, types: &[Cpu], smmus: &[Smmu]) -> ResultFile {
         let tool = Tool {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             git: guest::REVISION.to_owned(),
@@ -848,7 +860,7 @@ impl Job<'_> {
             lost_lines: 0,
         };
         let machine = System::of(target.cpu(), types);
-        ResultFile { machine, ..ResultFile::new(tool, target.platform(), cpu.clone(), run) }
+        ResultFile { machine, smmus: smmus.to_vec(), ..ResultFile::new(tool, target.platform(), cpu.clone(), run) }
     }
 }
 

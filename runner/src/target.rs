@@ -153,9 +153,9 @@ pub enum Failure {
 /// What happens while a plan is carried through.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
-    /// The machine booted and read its plan: its types of CPU, in order of their first CPUs. Comes once for each boot,
+    /// The machine booted and read its plan: its types of CPU, in order of their first CPUs, and its SMMUs. Comes once for each boot,
     /// before anything of an instance.
-    Booted(&'a [results::Cpu]),
+    Booted(&'a [results::Cpu], &'a [results::Smmu]),
     /// An instance is about to start.
     Started(&'a Id),
     /// An instance ended whose first vCPU was on this type of CPU, a place in the list of [`Booted`](Self::Booted). Comes
@@ -299,6 +299,7 @@ struct Boot<'a, 'p, 's> {
     types: Vec<results::Cpu>,
     /// For the index of a CPU the place of its type among them.
     type_of: BTreeMap<u8, usize>,
+    smmus: Vec<results::Smmu>,
     announced: bool,
     tail: VecDeque<String>,
 }
@@ -306,7 +307,17 @@ struct Boot<'a, 'p, 's> {
 impl<'a, 'p, 's> Boot<'a, 'p, 's> {
     fn new(target: &'a dyn Target, todo: &'a mut Todo<'p>, sink: &'a mut Sink<'s>) -> Self {
         let (types, type_of) = (vec![], BTreeMap::new());
-        Self { target, todo, sink, started: None, types, type_of, announced: false, tail: VecDeque::new() }
+        Self {
+            target,
+            todo,
+            sink,
+            started: None,
+            types,
+            type_of,
+            smmus: vec![],
+            announced: false,
+            tail: VecDeque::new(),
+        }
     }
 
     fn run(&mut self, plan: &Plan, stop: &dyn Fn() -> bool) -> Result<Over, Failure> {
@@ -387,6 +398,7 @@ impl<'a, 'p, 's> Boot<'a, 'p, 's> {
         }
         match record {
             Record::Cpu(cpu) => self.cpu(cpu),
+            Record::Smmu(smmu) => self.smmus.push(results::Smmu::of(smmu)),
             Record::Start { seq, id, cpu } => {
                 self.started = Some(Started { seq: *seq, id: *id, cpu: *cpu });
                 (self.sink)(Event::Started(id))?;
@@ -410,7 +422,7 @@ impl<'a, 'p, 's> Boot<'a, 'p, 's> {
         }
         self.todo.meet(&self.types);
         self.announced = true;
-        (self.sink)(Event::Booted(&self.types))
+        (self.sink)(Event::Booted(&self.types, &self.smmus))
     }
 
     fn cpu(&mut self, cpu: &record::Cpu<'_>) {
@@ -614,7 +626,7 @@ mod tests {
         let (ends, mut types) = (RefCell::new(vec![]), vec![]);
         let result = drive(target, &plan, &AtomicBool::new(false), &mut |event| {
             match event {
-                Event::Booted(booted) => types = booted.iter().map(|cpu| cpu.midr).collect(),
+                Event::Booted(booted, _) => types = booted.iter().map(|cpu| cpu.midr).collect(),
                 Event::Finished(finished, cpu) => {
                     let on = if types.len() > 1 { format!(" on {}", types[cpu]) } else { String::new() };
                     ends.borrow_mut().push(format!("{} {} {}{on}", finished.id, finished.end, finished.bbm));

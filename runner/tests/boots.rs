@@ -17,7 +17,7 @@ use dtoolkit::{
     fdt::Fdt,
     model::{DeviceTree, DeviceTreeProperty},
 };
-use shatter_runner::{guest, platform::qemu::Qemu};
+use shatter_runner::{guest, platform::qemu::Qemu, results::Smmu};
 use tempfile::TempDir;
 use wire::{
     frame::{Event, Reader},
@@ -116,6 +116,22 @@ fn it_runs_where_the_gic_has_security_extensions() {
         let machine = format!("virt,virtualization=on,secure=on,gic-version={gic}");
         let console = boot(&machine, &TWO, &bundle(""), SOME);
         assert_lines(&console, &["ok 1 selftest.quiet", "ok 2 selftest.hang-masked", "ok 4 selftest.clean"]);
+    }
+}
+
+fn it_tells_what_an_smmu_can_do() {
+    for (machine, there) in [(VIRT.to_owned(), false), (format!("{VIRT},iommu=smmuv3"), true)] {
+        let console = boot(&machine, &TWO, &bundle(""), SOME);
+        assert_lines(&console, &["ok 1 selftest.quiet", "ok 4 selftest.clean"]);
+        let mut found = vec![];
+        Reader::new().push(console.as_bytes(), &mut |event| {
+            if let Event::Record(Record::Smmu(smmu)) = event {
+                found.push(Smmu::of(&smmu));
+            }
+        });
+        assert_eq!(found.len(), usize::from(there), "{console}");
+        // QEMU's is coherent.
+        assert!(found.iter().all(|smmu| smmu.coherent_walks && smmu.base.0 == 0x905_0000), "{found:?}");
     }
 }
 
@@ -234,6 +250,7 @@ fn main() -> ExitCode {
         tests![
             it_runs_on_one_to_eight_cpus_with_gicv2_and_gicv3,
             it_runs_where_the_gic_has_security_extensions,
+            it_tells_what_an_smmu_can_do,
             a_payload_cannot_speak_for_the_hypervisor,
             at_el1_it_explains_and_stops,
             at_el3_it_goes_down_to_el2,

@@ -43,7 +43,7 @@ const SEED: u64 = 0x2a;
 type SharedQemu = Arc<LazyLock<Result<Qemu, Absent>>>;
 
 fn hardware() -> Hardware {
-    Hardware { cpus: 2, gic: Gic::V3, memory: "3G".to_owned(), threads: Threads::default() }
+    Hardware { cpus: 2, gic: Gic::V3, smmu: false, memory: "3G".to_owned(), threads: Threads::default() }
 }
 
 /// The CPUs that are tested where nothing else is asked for.

@@ -19,6 +19,14 @@ probe_load:                                     // x0 = VA
         ret
         .size   probe_load, . - probe_load
 
+        .global probe_load32
+        .type   probe_load32, %function
+probe_load32:                                   // x0 = VA
+        mov     x1, xzr
+        ldr     w0, [x0]
+        ret
+        .size   probe_load32, . - probe_load32
+
         .global probe_store
         .type   probe_store, %function
 probe_store:                                    // x0 = VA, x1 = value

@@ -21,6 +21,7 @@ pub struct Probed {
 // SAFETY: declared as probe.S defines them: AAPCS64 functions, and labels of which only the address is taken.
 unsafe extern "C" {
     fn probe_load(va: u64) -> Probed;
+    fn probe_load32(va: u64) -> Probed;
     fn probe_store(va: u64, value: u64) -> Probed;
     fn probe_user_load(va: u64) -> Probed;
     fn probe_user_store(va: u64, value: u64) -> Probed;
@@ -46,6 +47,16 @@ unsafe extern "C" {
 pub unsafe fn load(va: u64) -> Probed {
     // SAFETY: the caller's.
     unsafe { probe_load(va) }
+}
+
+/// A 32-bit load.
+///
+/// # Safety
+/// As for [`load`].
+#[inline]
+pub unsafe fn load32(va: u64) -> Probed {
+    // SAFETY: the caller's.
+    unsafe { probe_load32(va) }
 }
 
 /// A 64-bit store.

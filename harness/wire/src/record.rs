@@ -452,6 +452,20 @@ pub struct Platform {
     pub entered_at: u8,
 }
 
+/// An SMMUv3: another walker, which may share the CPUs' tables. Its ID registers are as hv read them (Arm IHI 0070, 6.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Smmu {
+    /// Physical address of its registers.
+    #[n(0)]
+    pub base: u64,
+    /// SMMU_IDR0.
+    #[n(1)]
+    pub idr0: u32,
+    /// SMMU_IDR3.
+    #[n(2)]
+    pub idr3: u32,
+}
+
 /// Everything that rides on the console.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 #[cbor(flat)]
@@ -530,11 +544,14 @@ pub enum Record<'a> {
         #[n(0)]
         finished: u32,
     },
+    /// An SMMU.
+    #[n(9)]
+    Smmu(#[n(0)] Smmu),
 }
 
 impl Record<'_> {
     /// How many types of record this version knows; their numbers are the ones below.
-    pub const TYPES: u32 = 9;
+    pub const TYPES: u32 = 10;
 }
 
 /// What an undamaged CBOR item turned out to be.

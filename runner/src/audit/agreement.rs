@@ -172,7 +172,8 @@ struct Boot {
 
 /// Whether all instances come to the same.
 fn catalogue(args: &Args, qemu: &Qemu, instances: &[Instance], out: &mut dyn io::Write) -> Result<bool, Error> {
-    let hardware = Hardware { cpus: args.smp, gic: Gic::V3, memory: "3G".to_owned(), threads: Threads::Single };
+    let hardware =
+        Hardware { cpus: args.smp, gic: Gic::V3, smmu: false, memory: "3G".to_owned(), threads: Threads::Single };
     let boot = |boot: &Boot| match boot.side {
         Side::Model => {
             let target = ModelTarget::new(PROFILE, args.smp, boot.seed).expect("a profile that a test looks up");
@@ -292,7 +293,7 @@ fn run(target: &dyn Target, boot: &Boot) -> Result<(Cpu, Vec<CaseResult>), Failu
     let (mut cpu, mut cases) = (None, vec![]);
     drive(target, &plan, &AtomicBool::new(false), &mut |event| {
         match event {
-            Event::Booted(booted) => cpu = booted.first().cloned(),
+            Event::Booted(booted, _) => cpu = booted.first().cloned(),
             Event::Finished(finished, _) => cases.push(judge(finished).case),
             _ => {}
         }

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod defects;
+mod endurance;
 mod kept;
 mod mutants;
 mod profiles;
@@ -28,6 +29,8 @@ pub enum Audit {
     Defects(defects::Args),
     /// Wrong software: every mistake in an update sequence must be caught on one of the model's profiles
     Mutants(mutants::Args),
+    /// Endurance: thousands of changes that the hypervisor itself makes, in one boot, and every selftest behind them
+    Endurance(endurance::Args),
     /// Agreement with QEMU: the same outcomes of the catalogue, the same effects of single instructions
     Agreement(agreement::Args),
 }
@@ -41,6 +44,9 @@ pub enum Error {
     /// No selected instance changes anything by a defined sequence.
     #[error("nothing of what was selected makes a change by a sequence that could be wrong")]
     NoMutants,
+    /// Nothing of what was selected is hv's to change.
+    #[error("nothing of what was selected is a change that the hypervisor itself makes (regimes s2 and el2)")]
+    NothingOfHv,
     /// The machine could run nothing of what was selected.
     #[error("all that was selected was skipped, so that nothing was tested")]
     OnlySkips,
@@ -91,7 +97,7 @@ impl Error {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Nothing(_) | Self::NoMutants | Self::OnlySkips => Exit::NothingSelected,
+            Self::Nothing(_) | Self::NoMutants | Self::NothingOfHv | Self::OnlySkips => Exit::NothingSelected,
             Self::Defect(_) | Self::UnknownCpu { .. } | Self::Level { .. } => Exit::Usage,
             Self::Kept(kept::Error::Another { .. } | kept::Error::Damaged { .. }) => Exit::Usage,
             Self::Kept(kept::Error::Io { .. })
@@ -112,6 +118,7 @@ pub fn main(audit: &Audit, out: &mut dyn io::Write) -> Result<Exit, Error> {
         Audit::Profiles(args) => profiles::main(args, out),
         Audit::Defects(args) => defects::main(args, out),
         Audit::Mutants(args) => mutants::main(args, out),
+        Audit::Endurance(args) => endurance::main(args, out),
         Audit::Agreement(args) => agreement::main(args, out),
     }
 }

@@ -139,6 +139,8 @@ pub struct Hardware {
     pub cpus: u8,
     /// Interrupt controller.
     pub gic: Gic,
+    /// Whether it has an SMMUv3.
+    pub smmu: bool,
     /// RAM, in QEMU's notation: `3G`.
     pub memory: String,
     /// Host threads.
@@ -229,7 +231,8 @@ impl QemuTarget<'_> {
     /// QEMU's arguments, with these files.
     fn arguments(&self, image: &str, bundle: &str) -> Vec<String> {
         let Self { cpu, hardware, .. } = self;
-        let machine = format!("virt,virtualization=on,gic-version={}", hardware.gic.number());
+        let smmu = if hardware.smmu { ",iommu=smmuv3" } else { "" };
+        let machine = format!("virt,virtualization=on,gic-version={}{smmu}", hardware.gic.number());
         let cpus = hardware.cpus.to_string();
         let accelerator = format!("tcg,thread={}", hardware.threads.name());
         [

@@ -12,7 +12,7 @@ use vmsa::{outcome::Phase, verdict::Class};
 use crate::{
     controls::statement,
     judge::conflict_possible,
-    results::{CaseResult, Evidence, ResultFile, System},
+    results::{CaseResult, Evidence, ResultFile, Smmu, System},
     stats::Rate,
 };
 
@@ -149,11 +149,28 @@ fn worthless(files: &[ResultFile]) -> Vec<(String, String)> {
     files.iter().filter_map(|file| Some((file.name(), statement(file)?))).collect()
 }
 
-/// What software may rely on that runs on all CPUs of a machine, in a line for each of those among `files` that have
-/// several types of CPU.
+/// What software may rely on that runs on all CPUs of a machine, or shares tables with its SMMUs, in a line for each of those
+/// among `files` that have several types of CPU, and for each SMMU.
 fn systems(files: &[ResultFile]) -> Vec<String> {
     let mut lines: Vec<String> = vec![];
     for file in files {
+        let (name, level) = match &file.machine {
+            Some(machine) => (&machine.name, machine.bbm),
+            None => (&file.cpu.name, file.cpu.bbm),
+        };
+        for Smmu { base, bbm, coherent_walks, .. } in &file.smmus {
+            let line = format!(
+                "{}/{name}: SMMU at {base}: BBM level {bbm}, walks are {}coherent; safe for tables that it shares with the \
+                 CPUs: level {}{}",
+                file.platform.kind,
+                if *coherent_walks { "" } else { "not " },
+                level.min(*bbm),
+                if *coherent_walks { "" } else { ", each write cleaned to the point of coherency" }
+            );
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
         let Some(System { name, bbm, granules, cpus }) = &file.machine else { continue };
         let levels: Vec<String> = cpus.iter().map(|cpu| format!("{} {}", cpu.name, cpu.bbm)).collect();
         let mut line = format!(
@@ -258,6 +275,8 @@ const CLASSES: [Class; 5] = [Class::Pass, Class::Fail, Class::Observed, Class::S
 
 #[cfg(test)]
 mod tests {
+    use vmsa::BbmLevel;
+
     use super::*;
     use crate::results::{
         Cpu,
@@ -299,6 +318,28 @@ mod tests {
             assert!(text.contains("board/big@big+little") && text.contains("board/little@big+little"), "{text}");
         }
         assert_eq!(systems(&[fixture("new/board/altra.json")]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_smmu_has_a_line_with_what_is_safe_for_shared_tables() {
+        let smmu = |idr0, idr3| Smmu::of(&wire::record::Smmu { base: 0x905_0000, idr0, idr3 });
+        let mut file = fixture("new/board/altra.json");
+        file.cpu.bbm = BbmLevel::L1;
+        file.smmus = vec![smmu(1 << 4, 2 << 11), smmu(0, 0)];
+        let name = &file.cpu.name;
+        assert_eq!(
+            systems(&[file.clone(), file.clone()]),
+            [
+                format!(
+                    "board/{name}: SMMU at 0x9050000: BBM level 2, walks are coherent; safe for tables that it shares with \
+                     the CPUs: level 1"
+                ),
+                format!(
+                    "board/{name}: SMMU at 0x9050000: BBM level 0, walks are not coherent; safe for tables that it shares \
+                     with the CPUs: level 0, each write cleaned to the point of coherency"
+                ),
+            ]
+        );
     }
 
     #[test]

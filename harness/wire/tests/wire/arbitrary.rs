@@ -185,6 +185,7 @@ pub(crate) fn record() -> impl Strategy<Value = Record<'static>> {
         string().prop_map(|text| Record::Log { text }),
         string().prop_map(|text| Record::Fatal { text }),
         any::<u32>().prop_map(|finished| Record::Bye { finished }),
+        (number(), any::<u32>(), any::<u32>()).prop_map(|(base, idr0, idr3)| Record::Smmu(Smmu { base, idr0, idr3 })),
     ]
 }
 

@@ -10,7 +10,7 @@ use wire::{
     frame::{self, Event, Reader},
     record::{
         Conflict, Cpu, Finished, First, MAX_CONFLICTS, MAX_OUTCOMES, MAX_REGISTERS, MAX_TEXT, Outcome, Place, Platform,
-        Record, Recovery, Register, Registers, Report, Retried, Trouble,
+        Record, Recovery, Register, Registers, Report, Retried, Smmu, Trouble,
     },
 };
 

@@ -26,7 +26,7 @@ use Access::{
     At, Atomic, Dc, Exclusive, Fetch, Load, Misaligned, OtherLoad, OtherStore, Store, Unaligned, UserFetch, UserLoad,
     UserStore, Walk,
 };
-use Method::{Bbm, BbmAf, BbmCas, Direct, DirectCas, DirectNotlbi, Nt, NtCas};
+use Method::{Bbm, BbmAf, BbmAlias, BbmAsm, BbmCas, Direct, DirectCas, DirectNotlbi, Nt, NtCas};
 use Place::{All, Local, Remote};
 
 /// Cases that differ in a few parameters: all combinations of them that exist.
@@ -296,6 +296,9 @@ const STAGE2_PAGES: &[&str] = &["0sUdMd1di"];
 /// Break-before-make of EL2's own stage 1 by all there is, and then with a mistake: a TLBI of this PE only, one of EL1.
 const EL2_PARTS: &[&str] = &["0sRd1di", "0sHd1di", "0sed1di", "0sAd1di"];
 
+/// What hv may have in the block that it splits.
+const OWN: &[What] = &[What::OwnStack, What::OwnCode, What::OwnVectors, What::OwnTable, What::OwnAll];
+
 /// Regime el1 first, then s2 and el2.
 const ROWS: &[Row] = &{
     use What::*;
@@ -556,6 +559,11 @@ const ROWS: &[Row] = &{
         row(&[RetypeWbDevice, RetypeDeviceWb, RetypeDevice], &[L3, L2], &[Bbm, Direct], &[Load, Store]).of_el2(),
         row(&[CacheWbNc, CacheNcWb, CacheWbWt], &[L3], &[Bbm, Direct], &[Load, Store]).of_el2(),
         row(&[AgeSet, AgeClear], &[L3, L2], UPDATE, &[Load, Store]).of_el2(),
+        // The question that all began with: hv splits what it stands on.
+        row(OWN, &[L2], &[BbmAsm, BbmAlias, Nt, Direct], &[Load, Store]).places(OTHERS).of_el2(),
+        row(&[OwnStack, OwnCode, OwnTable], &[L2], BBM, &[Load, Store]).places(OTHERS).of_el2(),
+        // Each round of these takes an emulator a time slice.
+        row(&[OwnVectors, OwnAll], &[L2], BBM, &[Load]).remote().of_el2(),
     ]
 };
 
@@ -697,7 +705,7 @@ mod tests {
             let undefined = match case.method {
                 DirectNotlbi => case.change.what() != What::AgeSet,
                 Direct | DirectCas => needs_bbm,
-                Bbm | BbmAf | Nt | BbmCas | NtCas => false,
+                Bbm | BbmAf | Nt | BbmCas | NtCas | BbmAsm | BbmAlias => false,
             };
             assert_eq!(guarantee(case.method, case.change, granule, BbmLevel::L3).is_err(), undefined, "{id}");
         }
@@ -709,10 +717,10 @@ mod tests {
         for case in cases().filter(|case| case.change.form().is_none()) {
             let (family, what) = (case.change.family(), case.change.what());
             let from = match case.method {
-                Bbm | BbmAf | BbmCas => Some(BbmLevel::L0),
+                Bbm | BbmAf | BbmCas | BbmAsm | BbmAlias => Some(BbmLevel::L0),
                 Nt | NtCas => Some(BbmLevel::L1),
                 Direct | DirectCas => match family {
-                    Family::Split | Family::Merge | Family::Carry => Some(BbmLevel::L2),
+                    Family::Split | Family::Merge | Family::Carry | Family::Own => Some(BbmLevel::L2),
                     Family::Fold | Family::Unfold => Some(BbmLevel::L1),
                     Family::Protect | Family::User | Family::Age | Family::HwAge | Family::Dirty | Family::Exec => {
                         Some(BbmLevel::L0)

@@ -29,6 +29,7 @@ core::arch::global_asm!(
 core::arch::global_asm!(
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../harness/arch/src/gprs.S")),
     include_str!("vectors.S"),
+    include_str!("own.S"),
     OWN_FRAME_SIZE = const crate::exception::OWN_FRAME_SIZE,
     own_exception = sym crate::exception::own_exception,
 );

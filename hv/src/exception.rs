@@ -7,7 +7,7 @@ use aarch64_cpu::registers::{ESR_EL2, FAR_EL2, HPFAR_EL2, Readable};
 use arch::probe;
 use wire::record::{Place, Recovery};
 
-use crate::{conflict, platform::MAX_CPUS, smp};
+use crate::{conflict, lab, own, platform::MAX_CPUS, smp};
 
 /// Registers at the exception, as vectors.S stores and restores them.
 #[repr(C)]
@@ -101,9 +101,29 @@ fn switch_windows() -> [core::ops::Range<u64>; 2] {
 pub(crate) extern "C" fn own_exception(frame: &mut OwnFrame, kind: u64) {
     const SYNCHRONOUS: u64 = 0;
     const SERROR: u64 = 3;
+    /// PSTATE.SP in SPSR_EL2: the stack pointer is SP_EL2.
+    const SP_ELX: u64 = 1;
     let (esr, far) = (ESR_EL2.get(), FAR_EL2.get());
     let cpu = smp::own_index();
     let expected = &EXPECTED[cpu];
+    // From EL2 with SP_EL0 the kinds are the same, and 4 more.
+    if kind & 3 == SYNCHRONOUS {
+        match own::exception(cpu, esr, far, frame.elr, |kind| lab::note_own(kind, [esr, far, frame.elr])) {
+            own::After::AsUsual => {}
+            own::After::Again => return,
+            own::After::Behind => {
+                frame.elr += 4;
+                return;
+            }
+            own::After::GiveUp(to) => {
+                frame.elr = to;
+                frame.spsr |= SP_ELX;
+                frame.x[0] = own::given_up();
+                return;
+            }
+        }
+    }
+    let kind = if own::is_running(cpu) { kind & 3 } else { kind };
     if kind == SERROR && expected.serror.load(Ordering::Relaxed) {
         return;
     }

@@ -12,8 +12,11 @@
 //! A case of regime el2 has its window in hv's own map, below an entry of the first table that holds nothing else: hv's code,
 //! stacks, vectors and data are outside. The accesses of observers are made here as well, each on the CPU of the vCPU that
 //! asks for it, and what they take is told to the payload as if it had taken it. Nobody waits for anything.
+//!
+//! Where hv itself stands on the block that changes ([`own`](crate::own)) all steps are executed at once, and who meets the
+//! break waits for the make, as for the lock of hv's tables.
 
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use aarch64_cpu::registers::{CNTPCT_EL0, Readable, TPIDR_EL0};
 use arch::{
@@ -37,6 +40,7 @@ use wire::record::{First, MAX_OUTCOMES, Outcome, Retried};
 
 use crate::{
     exception, mmu,
+    own::{self, Break, Change, Stand},
     platform::Range,
     stage2::{OutOfReach, Stage2, Tables},
     vcpu::Frame,
@@ -53,15 +57,20 @@ struct Bench {
     base: u64,
     size: u64,
     descriptors: Descriptors,
+    /// If hv stands on it itself.
+    stand: Option<Stand>,
 }
 
 /// Accesses that were tried again.
 struct Seen {
-    outcomes: ArrayVec<Outcome, 8>,
+    outcomes: ArrayVec<Outcome, 12>,
     breaks: u64,
     /// Ticks.
     total: u64,
     longest: u64,
+    shortest: u64,
+    /// Fewest cycles of one, where they are counted.
+    cycles: Option<u64>,
 }
 
 struct Lab {
@@ -71,6 +80,8 @@ struct Lab {
     end: AtomicU64,
     /// If it is in EL2's own translation, pages there that press on the TLB, or else 0.
     pressing: AtomicU64,
+    /// Whether who meets a break at EL2 waits for the make.
+    waits: AtomicBool,
     /// Odd while the window is broken, or about to be.
     generation: AtomicU64,
     /// vCPU that makes the change.
@@ -83,7 +94,8 @@ struct Lab {
 }
 
 impl Seen {
-    const NOTHING: Self = Self { outcomes: ArrayVec::new_const(), breaks: 0, total: 0, longest: 0 };
+    const NOTHING: Self =
+        Self { outcomes: ArrayVec::new_const(), breaks: 0, total: 0, longest: 0, shortest: u64::MAX, cycles: None };
 }
 
 static LAB: Lab = Lab {
@@ -91,6 +103,7 @@ static LAB: Lab = Lab {
     start: AtomicU64::new(0),
     end: AtomicU64::new(0),
     pressing: AtomicU64::new(0),
+    waits: AtomicBool::new(false),
     generation: AtomicU64::new(0),
     changer: AtomicUsize::new(0),
     waiting: AtomicU64::new(0),
@@ -103,6 +116,7 @@ pub(crate) fn clear() {
     *LAB.bench.lock() = None;
     *LAB.seen.lock() = Seen::NOTHING;
     mmu::detach();
+    LAB.waits.store(false, Ordering::Relaxed);
     for word in [&LAB.start, &LAB.end, &LAB.pressing, &LAB.generation, &LAB.waiting] {
         word.store(0, Ordering::Relaxed);
     }
@@ -149,7 +163,6 @@ pub(crate) fn set_up(
         whole.reversed().step(Step::Write(Write::New));
     }
     let changed = change.changed(granule);
-    *LAB.bench.lock() = Some(Bench { ptes, entries, changed, base, size: level.size(granule), descriptors });
     let va = case.window_va(seed, instance).unwrap_or(base);
     LAB.start.store(va, Ordering::Relaxed);
     LAB.end.store(va + all, Ordering::Relaxed);
@@ -159,6 +172,13 @@ pub(crate) fn set_up(
         LAB.pressing.store(pressing, Ordering::Relaxed);
         mmu::attach(base, tables.address());
     }
+    // The table may then be elsewhere, so this comes last.
+    let (stand, ptes) = match Stand::build(case, frames.start, ptes, tables, base)? {
+        Some((stand, ptes)) => (Some(stand), ptes),
+        None => (None, ptes),
+    };
+    LAB.waits.store(stand.is_some(), Ordering::Relaxed);
+    *LAB.bench.lock() = Some(Bench { ptes, entries, changed, base, size: level.size(granule), descriptors, stand });
     Ok(base)
 }
 
@@ -186,12 +206,48 @@ fn is_el2(va: u64) -> bool {
     LAB.pressing.load(Ordering::Relaxed) != 0 && window.contains(&va) && window.contains(&va.saturating_add(7))
 }
 
-/// Makes an access to the window at `va`, on this CPU, whose number is `cpu`; `None` if no window is there, or it is none that
-/// EL2 makes.
-pub(crate) fn access(cpu: usize, access: Access, va: u64, token: u64) -> Option<Came> {
+/// Makes an access to the window at `va`, on this CPU, whose number is `cpu`, for vCPU `vcpu`; `None` if no window is there, or it
+/// is none that EL2 makes. Where it waits for a change it does so while `go_on` says that the VM still runs.
+pub(crate) fn access(
+    [cpu, vcpu]: [usize; 2],
+    access: Access,
+    va: u64,
+    token: u64,
+    go_on: impl Fn() -> bool,
+) -> Option<Came> {
     if !is_el2(va) {
         return None;
     }
+    if !LAB.waits.load(Ordering::Relaxed) {
+        return probe_by(cpu, access, va, token);
+    }
+    for _ in 0..TRIES {
+        own::end_if_overdue();
+        let generation = LAB.generation.load(Ordering::Acquire);
+        let came = probe_by(cpu, access, va, token)?;
+        let kind = Kind::from_esr(came.probed.esr);
+        let met = came.probed.esr != 0 && matches!(kind, Kind::Fault(Fault::Translation, _));
+        let broken = !generation.is_multiple_of(2);
+        if !met || LAB.changer.load(Ordering::Relaxed) == vcpu || !(broken || is_mapped(va)) || !go_on() {
+            return Some(came);
+        }
+        let [far, pc] = came.registers;
+        note(vcpu, phase(), kind, [came.probed.esr, far, pc]);
+        while broken && LAB.generation.load(Ordering::Acquire) == generation && go_on() {
+            own::end_if_overdue();
+            arch::barrier::spin();
+        }
+    }
+    probe_by(cpu, access, va, token)
+}
+
+/// The phase that the vCPU of this CPU is in.
+fn phase() -> Phase {
+    wire::abi::phase_of(TPIDR_EL0.get()).unwrap_or(Phase::During)
+}
+
+/// Makes an access as [`access`] does, once.
+fn probe_by(cpu: usize, access: Access, va: u64, token: u64) -> Option<Came> {
     let mut failed = false;
     // SAFETY: the vectors resume probes while one is expected. Behind the window are frames of the VM, with nothing of hv's;
     // where they are called, they hold code of the payload that changes x0 and returns. hv runs no instance that swaps on a
@@ -242,21 +298,35 @@ pub(crate) fn press(cpu: usize, pages: u64) -> bool {
     first != 0
 }
 
-/// Executes `steps` at `site`, or takes them back: TLBIs by address name the page at `named` bytes into the site. In front
-/// of each but the first `between` turns of a loop pass. Says whether there is such a site.
+/// Executes `steps` at `site`, or takes them back, on CPU `cpu` for vCPU `vcpu`: TLBIs by address name the page at `named` bytes
+/// into the site. In front of each but the first `between` turns of a loop pass. Says whether there is such a site, and they
+/// can be.
 pub(crate) fn execute(
-    vcpu: usize,
+    [cpu, vcpu]: [usize; 2],
     site: usize,
     back: bool,
     named: u64,
     between: u32,
-    steps: impl Iterator<Item = Step>,
+    steps: impl DoubleEndedIterator<Item = Step>,
 ) -> bool {
     let bench = LAB.bench.lock();
-    let Some(Bench { ptes, entries, changed, base, size, descriptors }) = bench.as_ref() else { return false };
+    let Some(Bench { ptes, entries, changed, base: first, size, descriptors, stand }) = bench.as_ref() else {
+        return false;
+    };
     let window = *entries as u64 * size;
+    let sites = ptes.len() / entries;
     let Some(ptes) = ptes.chunks_exact(*entries).nth(site).filter(|_| named < window) else { return false };
-    let base = base + site as u64 * window;
+    let base = first + site as u64 * window;
+    if let (Some(stand), false) = (stand, back) {
+        let elsewhere = first + ((site + 1) % sites) as u64 * window;
+        broken(vcpu);
+        let change = Change { pte: &ptes[0], descriptors: *descriptors, size: *size, sites: [base, elsewhere] };
+        let of_break = stand.run(cpu, &change, base + named, between, steps);
+        let made = of_break.is_some();
+        // Not every method breaks.
+        mended(of_break.filter(|of_break| of_break.ticks != 0));
+        return made;
+    }
     // SAFETY: the window is all that the descriptors translate, and hv uses nothing of it but by probes.
     let live = unsafe { Live::new(&ptes[..*changed], base, *size, *descriptors) }.naming(base + named);
     let mut live = if back { live.reversed() } else { live };
@@ -267,7 +337,8 @@ pub(crate) fn execute(
         match step {
             Step::Write(Write::New) => {
                 live.step(step);
-                mended();
+                // What stood on it does not while it is taken back.
+                mended(if stand.is_some() { None } else { Some(since()) });
             }
             Step::Write(_) => {
                 broken(vcpu);
@@ -291,16 +362,23 @@ fn broken(vcpu: usize) {
     }
 }
 
-/// The new descriptor is written.
-fn mended() {
+/// From [`broken`] to here.
+fn since() -> Break {
+    Break { ticks: CNTPCT_EL0.get() - LAB.since.load(Ordering::Relaxed), cycles: None }
+}
+
+/// The new descriptor is written; `counted` is for how long none was there, if that counts.
+fn mended(counted: Option<Break>) {
     let generation = LAB.generation.load(Ordering::Relaxed);
     if !generation.is_multiple_of(2) {
-        let ticks = CNTPCT_EL0.get() - LAB.since.load(Ordering::Relaxed);
         LAB.generation.store(generation + 1, Ordering::Release);
+        let Some(Break { ticks, cycles }) = counted else { return };
         let mut seen = LAB.seen.lock();
         seen.breaks += 1;
         seen.total += ticks;
         seen.longest = seen.longest.max(ticks);
+        seen.shortest = seen.shortest.min(ticks);
+        seen.cycles = [seen.cycles, cycles].into_iter().flatten().min();
     }
 }
 
@@ -308,6 +386,9 @@ fn mended() {
 pub(crate) fn waiting() -> u64 {
     LAB.waiting.load(Ordering::Acquire)
 }
+
+/// Times that an access is tried again between two changes of a descriptor.
+const TRIES: u64 = 1000;
 
 /// What becomes of an access that stage 2 refused.
 pub(crate) enum Answer {
@@ -321,8 +402,6 @@ pub(crate) enum Answer {
 
 /// Answers the abort in `frame`, which vCPU `vcpu` took and whose EC is `ec`. `go_on` says whether the VM still runs.
 pub(crate) fn refused(frame: &mut Frame, vcpu: usize, ec: u64, go_on: impl Fn() -> bool) -> Answer {
-    /// Times that an access is tried again between two changes of a descriptor.
-    const TRIES: u64 = 1000;
     /// Tries of each vCPU, above the generation in which they were made.
     static TRIED: [AtomicU64; wire::abi::MAX_VCPUS] = [const { AtomicU64::new(0) }; wire::abi::MAX_VCPUS];
     let window = LAB.start.load(Ordering::Relaxed)..LAB.end.load(Ordering::Relaxed);
@@ -350,7 +429,7 @@ pub(crate) fn refused(frame: &mut Frame, vcpu: usize, ec: u64, go_on: impl Fn() 
         return Answer::Told;
     }
     tried.store(generation << 16 | (tries + 1), Ordering::Relaxed);
-    note(frame, vcpu, kind);
+    note(vcpu, phase(), kind, [frame.esr, frame.far, frame.pc]);
     LAB.waiting.fetch_or(1 << vcpu, Ordering::AcqRel);
     while broken && LAB.generation.load(Ordering::Acquire) == generation && go_on() {
         arch::barrier::spin();
@@ -369,15 +448,19 @@ fn is_mapped(ipa: u64) -> bool {
     })
 }
 
-/// Counts a fault that the payload will not see.
-fn note(frame: &Frame, vcpu: usize, kind: Kind) {
-    let phase = wire::abi::phase_of(TPIDR_EL0.get()).unwrap_or(Phase::During);
+/// Counts what the code that makes a change has taken itself.
+pub(crate) fn note_own(kind: Kind, registers: [u64; 3]) {
+    note(LAB.changer.load(Ordering::Relaxed), Phase::During, kind, registers);
+}
+
+/// Counts what the payload will not see: ESR, FAR and PC are in `registers`.
+fn note(vcpu: usize, phase: Phase, kind: Kind, [esr, far, pc]: [u64; 3]) {
     let mut seen = LAB.seen.lock();
     let known = seen.outcomes.iter_mut().find(|outcome| (outcome.count.phase, outcome.count.kind) == (phase, kind));
     match known {
         Some(outcome) => outcome.count.count += 1,
         None => {
-            let first = First { esr: frame.esr, far: frame.far, pc: frame.pc, cpu: vcpu as u8, ..First::default() };
+            let first = First { esr, far, pc, cpu: vcpu as u8, ..First::default() };
             // There are fewer combinations than room.
             let _ = seen.outcomes.try_push(Outcome { count: Count { phase, kind, count: 1 }, first });
         }
@@ -402,7 +485,7 @@ pub(crate) fn add_to(outcomes: &mut ArrayVec<Outcome, MAX_OUTCOMES>) -> Option<R
     let seen = LAB.seen.lock();
     let mut faults = 0;
     for retried in &seen.outcomes {
-        faults += retried.count.count;
+        faults += if matches!(retried.count.kind, Kind::Fault(..)) { retried.count.count } else { 0 };
         let same = |outcome: &&mut Outcome| {
             (outcome.count.phase, outcome.count.kind) == (retried.count.phase, retried.count.kind)
         };
@@ -413,5 +496,6 @@ pub(crate) fn add_to(outcomes: &mut ArrayVec<Outcome, MAX_OUTCOMES>) -> Option<R
         }
     }
     let [total_ns, longest_ns] = [seen.total, seen.longest].map(arch::counter::nanoseconds);
-    Some(Retried { faults, breaks: seen.breaks, total_ns, longest_ns })
+    let shortest_ns = (seen.breaks != 0).then(|| arch::counter::nanoseconds(seen.shortest));
+    Some(Retried { faults, breaks: seen.breaks, total_ns, longest_ns, shortest_ns, cycles: seen.cycles })
 }

@@ -30,6 +30,8 @@ mod memory;
 #[cfg(target_os = "none")]
 mod mmu;
 #[cfg(target_os = "none")]
+mod own;
+#[cfg(target_os = "none")]
 mod platform;
 #[cfg(target_os = "none")]
 mod power;

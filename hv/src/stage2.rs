@@ -205,6 +205,12 @@ impl Tables {
         table.0.get(first..first + count).filter(|_| at == level).ok_or(OutOfReach)
     }
 
+    /// All of the table that holds the descriptor for `address` at `level`, and its number there.
+    pub(crate) fn around(&mut self, address: u64, level: Level) -> Result<(usize, &'static [AtomicU64]), OutOfReach> {
+        let first = level.index(self.granule, address);
+        Ok((first, self.slots(address - first as u64 * level.size(self.granule), level, self.granule.entries())?))
+    }
+
     /// Address of a page of zeros.
     pub(crate) fn page(&mut self) -> Result<u64, OutOfReach> {
         Ok(Self::take(self.granule, &mut self.used)?.address())

@@ -22,7 +22,7 @@ hv_vectors:
         b       vec_guest_common
         .endm
 
-        vec_own 4                               // SP_EL0 in use: never by this hypervisor
+        vec_own 4                               // SP_EL0 in use: by own.S only
         vec_own 5
         vec_own 6
         vec_own 7

@@ -21,6 +21,7 @@ use smccc::psci;
 use spin::Mutex;
 use vmsa::{
     BbmLevel, Granule,
+    change::Own,
     feature::Feature,
     instance::{self, Access, MAX_ID, Needs, Regime, Stage1, Stage2 as Stage2Mode},
     outcome::End,
@@ -291,7 +292,11 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
             let [constant, variable] = private.split(protected);
             stage2.map(constant, pages, false)?;
             stage2.map(variable, pages, true)?;
-            stage2.map(frames, pages, true)?;
+            // What of hv's own stands in a frame is not the VM's.
+            let own = needs.lab.is_some_and(|case| case.change.own().is_some());
+            let [front, behind] = frames.split(if own { Own::AREA.start } else { frames.size() });
+            stage2.map(front, pages, true)?;
+            stage2.map(behind.split(if own { Own::AREA.end - Own::AREA.start } else { 0 })[1], pages, true)?;
             if let Some(case) = &needs.lab {
                 let hash = frame::crc32(spec.id.as_bytes()).into();
                 window_ipa = lab::set_up(case, &mut stage2, frames, &[private, frames], spec.seed, hash)?;
@@ -546,7 +551,6 @@ fn synchronous(frame: &mut Frame, number: usize, cpu: usize) -> bool {
             again
         }
         ec @ (INSTRUCTION_ABORT | DATA_ABORT) if VM.lab.load(Ordering::Relaxed) => {
-            let go_on = || !VM.stop.load(Ordering::SeqCst) && CNTPCT_EL0.get() < VM.deadline.load(Ordering::Relaxed);
             match lab::refused(frame, number, ec, go_on) {
                 lab::Answer::Again | lab::Answer::Told => true,
                 lab::Answer::NotHere => {
@@ -565,6 +569,11 @@ fn synchronous(frame: &mut Frame, number: usize, cpu: usize) -> bool {
             false
         }
     }
+}
+
+/// Whether the VM still runs, and may.
+fn go_on() -> bool {
+    !VM.stop.load(Ordering::SeqCst) && CNTPCT_EL0.get() < VM.deadline.load(Ordering::Relaxed)
 }
 
 const SUCCESS: u64 = 0;
@@ -682,7 +691,7 @@ fn hypercall(frame: &mut Frame, number: usize, cpu: usize) -> bool {
             let steps: ArrayVec<Step, MAX_STEPS> = letters.filter_map(step).take(MAX_STEPS).collect();
             let [x4, x5] = [frame.x[4], frame.x[5]];
             let back = x5 & call::LAB_BACK != 0;
-            match lab::execute(number, x1 as usize, back, x4, x5 as u32, steps.into_iter()) {
+            match lab::execute([cpu, number], x1 as usize, back, x4, x5 as u32, steps.into_iter()) {
                 true => SUCCESS,
                 false => INVALID_PARAMETERS,
             }
@@ -690,7 +699,7 @@ fn hypercall(frame: &mut Frame, number: usize, cpu: usize) -> bool {
         call::LAB_WAITING => lab::waiting(),
         call::LAB_ACCESS => {
             let access = usize::try_from(x1).ok().and_then(|number| Access::ALL.get(number));
-            match access.and_then(|access| lab::access(cpu, *access, x2, x3)) {
+            match access.and_then(|access| lab::access([cpu, number], *access, x2, x3, go_on)) {
                 Some(lab::Came { probed, registers: [far, pc], failed }) => {
                     frame.x[1..6].copy_from_slice(&[probed.value, probed.esr, far, pc, failed.into()]);
                     SUCCESS

@@ -289,6 +289,8 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
         Method::DirectNotlbi => "the new descriptor over the old one, and no TLBI",
         Method::BbmCas => "break-before-make, where the break is a compare-and-swap",
         Method::NtCas => "by way of a Block with nT set, by compare-and-swap",
+        Method::BbmAsm => "break-before-make by code that needs nothing of the block meanwhile",
+        Method::BbmAlias => "break-before-make by code that uses all that is in the block at another address",
         Method::DirectCas => "the new descriptor over the old one by compare-and-swap, then the TLBI",
     };
     let access = match case.observer.access {

@@ -54,6 +54,8 @@ pub fn judge(finished: &Finished) -> Entry {
             count: seen.breaks,
             total_ns: seen.total_ns,
             longest_ns: seen.longest_ns,
+            shortest_ns: seen.shortest_ns,
+            cycles: seen.cycles,
             retried: seen.faults,
         }),
         bound: None,

@@ -442,6 +442,12 @@ pub struct Breaks {
     pub total_ns: u64,
     /// For how long at most, in nanoseconds.
     pub longest_ns: u64,
+    /// For how long at least, in nanoseconds; older results do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shortest_ns: Option<u64>,
+    /// CPU cycles of the shortest, where hv broke what it stood on itself and the CPU counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cycles: Option<u64>,
     /// Faults that were answered by having the access tried again.
     pub retried: u64,
 }
@@ -455,6 +461,9 @@ impl Breaks {
             *sum = sum.saturating_add(more);
         }
         self.longest_ns = self.longest_ns.max(other.longest_ns);
+        let least = |ours: Option<u64>, other| [ours, other].into_iter().flatten().min();
+        self.shortest_ns = least(self.shortest_ns, other.shortest_ns);
+        self.cycles = least(self.cycles, other.cycles);
     }
 }
 
@@ -937,7 +946,14 @@ pub(crate) mod tests {
                 outcomes,
                 conflicts: ConflictCounts { el1: n[4], el2_for_el1: n[5], el2: n[6], uncleared: n[7] },
                 contained: n[8],
-                breaks: ended.then(|| Breaks { count: n[0], total_ns: n[1], longest_ns: n[2], retried: n[3] }),
+                breaks: ended.then(|| Breaks {
+                    count: n[0],
+                    total_ns: n[1],
+                    longest_ns: n[2],
+                    shortest_ns: Some(n[4]).filter(|ns| ns % 2 == 0),
+                    cycles: Some(n[5]).filter(|cycles| cycles % 2 == 0),
+                    retried: n[3],
+                }),
                 bound: ended.then(|| Bound { rounds: n[3], at_most: "1.0e-3".to_owned() }),
                 registers: ended.then(|| BTreeMap::from([("PC".to_owned(), Hex(n[0]))])),
                 setup_ns: n[7],

@@ -15,7 +15,7 @@ use vmsa::{
 
 /// Xt of a TLBI by VA or IPA without ASID, TTL hint 0 ("any level").
 #[inline(always)]
-const fn operand(address: u64) -> u64 {
+pub const fn operand(address: u64) -> u64 {
     (address >> 12) & ((1 << 44) - 1)
 }
 

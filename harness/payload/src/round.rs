@@ -395,7 +395,10 @@ impl<'a> Work<'a> {
         if !self.all_in(limits.silence, |seat| seat.armed.read() == round) {
             return Err(self.silent(round, None, |seat| seat.armed.read() == round));
         }
-        let pauses = if round & PAUSE_MASK == 0 || round == 1 { pattern.pauses(self.steps.len() as u32) } else { 0 };
+        // Where all steps are one, the only pause is the one in front of it.
+        let pausing = if self.window.at_once { 1 } else { self.steps.len() as u32 };
+        let pauses =
+            if round & PAUSE_MASK == 0 || round == 1 { pattern.pauses(pausing) & ((1 << pausing) - 1) } else { 0 };
         cpu.enter(Phase::During, Part::Sequence);
         pass(pattern.before);
         let mut live = self.window.live_at(changer.spot, changer.site, changer.hash, pattern.between);

@@ -115,6 +115,8 @@ pub(crate) struct Window {
     own: Option<Own>,
     /// Whether only EL2 can access it.
     pub(crate) at_el2: bool,
+    /// Whether hv executes all steps at once.
+    pub(crate) at_once: bool,
     /// The form of TLBI under test, and at what it is aimed.
     form: Option<(Form, Target)>,
     /// Whether the change is made so that a table which it takes out of use may be [spoilt](Self::discard).
@@ -397,6 +399,7 @@ impl Window {
             sites,
             own,
             at_el2: case.regime == Regime::El2,
+            at_once: change.own().is_some(),
             form: change.form().map(|form| (form, change.target(granule, base))),
             discards: false,
             uncached,

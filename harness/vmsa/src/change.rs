@@ -97,6 +97,27 @@ pub enum Group {
     FirstHalf,
 }
 
+/// What stands in the block that changes of what makes the change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Own {
+    /// Its stack.
+    pub stack: bool,
+    /// Its code.
+    pub code: bool,
+    /// Its vectors.
+    pub vectors: bool,
+    /// The table that holds the block's descriptor.
+    pub table: bool,
+}
+
+impl Own {
+    const NOTHING: Self = Self { stack: false, code: false, vectors: false, table: false };
+    const ALL: Self = Self { stack: true, code: true, vectors: true, table: true };
+
+    /// Where everything of it stands, in bytes of the block: none of its spots, which are near the ends of sixteenths.
+    pub const AREA: core::ops::Range<u64> = 64 << 10..128 << 10;
+}
+
 /// What stands behind the descriptors that change, and stays: an access across their end meets both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Behind {
@@ -164,6 +185,8 @@ const NOT_GLOBAL: Attributes = Attributes { not_global: true, ..RW };
 const CLEAN: Attributes = Attributes { dbm: true, ..RO };
 /// Writable-dirty.
 const DIRTY: Attributes = Attributes { dbm: true, ..RW };
+/// All that the change's own things need of their block.
+const RWX: Attributes = Attributes::NORMAL_RWX;
 /// Read-only and executable at EL0.
 const USER_RX: Attributes = Attributes { el0_execute: true, ..USER_RO };
 /// Executable at EL1 and at EL0.
@@ -413,6 +436,16 @@ whats! {
     RecoverUnfold: Recover, "unfold" = sides(at(CONTIG), at(RW)).group(Group::All);
     /// A block becomes tables whose leaves are non-global, as it is, and map the same.
     RecoverSplitNg: Recover, "split-ng" = sides(at(NOT_GLOBAL), below(NOT_GLOBAL));
+    /// A block becomes tables whose leaves map the same; the stack of who does it is in the block.
+    OwnStack: Own, "stack" = sides(at(RWX), below(RWX));
+    /// A block becomes tables whose leaves map the same; the code that does it is in the block.
+    OwnCode: Own, "code" = sides(at(RWX), below(RWX));
+    /// A block becomes tables whose leaves map the same; the vectors of who does it are in the block.
+    OwnVectors: Own, "vectors" = sides(at(RWX), below(RWX));
+    /// A block becomes tables whose leaves map the same; the table that holds its descriptor is in the block.
+    OwnTable: Own, "table" = sides(at(RWX), below(RWX));
+    /// A block becomes tables whose leaves map the same; stack, code, vectors and table of who does it are in the block.
+    OwnAll: Own, "all" = sides(at(RWX), below(RWX));
 }
 
 impl What {
@@ -434,6 +467,19 @@ impl What {
 
     const fn takes_forms(self) -> bool {
         matches!(self, Self::TlbiRemap | Self::TlbiProtect | Self::RangeRemap | Self::RangeProtect | Self::Freed)
+    }
+
+    /// What of the change's own stands in the block, if that is what it is about.
+    #[must_use]
+    pub const fn own(self) -> Option<Own> {
+        match self {
+            Self::OwnStack => Some(Own { stack: true, ..Own::NOTHING }),
+            Self::OwnCode => Some(Own { code: true, ..Own::NOTHING }),
+            Self::OwnVectors => Some(Own { vectors: true, ..Own::NOTHING }),
+            Self::OwnTable => Some(Own { table: true, ..Own::NOTHING }),
+            Self::OwnAll => Some(Own::ALL),
+            _ => None,
+        }
     }
 
     /// Whether a side of it has tables.
@@ -529,6 +575,12 @@ impl Change {
         self.what.family()
     }
 
+    /// What of its own stands in the block, if that is what it is about.
+    #[must_use]
+    pub const fn own(self) -> Option<Own> {
+        self.what.own()
+    }
+
     /// The level of the descriptors that are changed live.
     #[must_use]
     pub const fn level(self) -> Level {
@@ -588,8 +640,11 @@ impl Change {
             !self.is_wide() || !matches!(granule, Granule::K64) && Self::ordinary_sh(old) && Self::ordinary_sh(new);
         // A page of 4K has no address bits that the operand of a TLBI would name and the TLBI ignore.
         let within = matches!(self.form, Some(Form { aim: Aim::Within, .. }));
+        // hv's own map is of 4K, and so large a block has room for all.
+        let own = matches!((granule, self.level), (Granule::K4, Level::L2)) && !self.is_wide();
         geometry
             && width
+            && (own || self.own().is_none())
             && self.what.takes(self.form)
             && !(within && matches!(granule, Granule::K4))
             && format.at(self.leaf).allows_leaf()

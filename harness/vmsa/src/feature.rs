@@ -2,8 +2,8 @@
 
 use crate::{
     change::Change,
-    geometry::Granule,
-    instance::{Access, Instance, Regime},
+    geometry::{BbmLevel, Granule},
+    instance::{Access, Case, Instance, Method, Regime},
     remedy::Remedy,
     rule::HardwareUpdates,
     tlbi::{Aim, Form, Scope},
@@ -47,6 +47,8 @@ pub enum Feature {
     Ttl,
     /// FEAT_XS: TLBIs and DSBs with the nXS qualifier.
     Xs,
+    /// FEAT_BBM of at least this level: for what hv does to its own mappings only where that is defined.
+    Bbm(BbmLevel),
 }
 
 /// The 4-bit field whose lowest bit is `low`.
@@ -70,6 +72,7 @@ impl Feature {
             Self::TlbiOs | Self::TlbiRange => "ID_AA64ISAR0_EL1.TLB",
             Self::Ttl => "ID_AA64MMFR2_EL1.TTL",
             Self::Xs => "ID_AA64ISAR1_EL1.XS",
+            Self::Bbm(_) => "ID_AA64MMFR2_EL1.BBM",
         }
     }
 
@@ -93,6 +96,10 @@ impl Feature {
             Self::TlbiRange => "range TLBIs",
             Self::Ttl => "the TTL hint",
             Self::Xs => "nXS TLBIs",
+            Self::Bbm(BbmLevel::L0) => "break-before-make",
+            Self::Bbm(BbmLevel::L1) => "FEAT_BBM level 1",
+            Self::Bbm(BbmLevel::L2) => "FEAT_BBM level 2",
+            Self::Bbm(BbmLevel::L3) => "FEAT_BBM level 3",
         }
     }
 
@@ -129,6 +136,7 @@ impl Feature {
             Self::TlbiRange => field(isar0, 56) >= 2,
             Self::Ttl => field(mmfr2, 48) >= 1,
             Self::Xs => field(isar1, 56) >= 1,
+            Self::Bbm(level) => BbmLevel::from_mmfr2(mmfr2).number() >= level.number(),
         }
     }
 }
@@ -153,13 +161,23 @@ impl Instance {
         let hardware = case.and_then(|case| of_change(case.change));
         let form = case.and_then(|case| case.change.form()).into_iter().flat_map(of_form);
         let remedy = case.and_then(|case| case.remedy).and_then(of_remedy);
-        [granule, own, access, hardware, remedy].into_iter().flatten().chain(form)
+        let level = case.and_then(of_own);
+        [granule, own, access, hardware, remedy, level].into_iter().flatten().chain(form)
     }
 }
 
 const fn of_access(access: Access) -> Option<Feature> {
     match access {
         Access::Atomic => Some(Feature::Atomics),
+        _ => None,
+    }
+}
+
+/// Of code that a change may take away nothing is known but what is guaranteed.
+const fn of_own(case: &Case) -> Option<Feature> {
+    match (case.change.own(), case.method) {
+        (Some(_), Method::Nt) => Some(Feature::Bbm(BbmLevel::L1)),
+        (Some(_), Method::Direct) => Some(Feature::Bbm(BbmLevel::L2)),
         _ => None,
     }
 }
@@ -199,7 +217,7 @@ mod tests {
             isar1: 1 << 56,
             mmfr0: 1 << 28 | 2 << 20,
             mmfr1: 2,
-            mmfr2: 1 << 48,
+            mmfr2: 1 << 52 | 1 << 48,
         };
         for feature in [
             Feature::Granule(Granule::K4),
@@ -217,6 +235,7 @@ mod tests {
             Feature::TlbiRange,
             Feature::Ttl,
             Feature::Xs,
+            Feature::Bbm(BbmLevel::L1),
         ] {
             assert!(feature.is_in(&all) && !feature.is_in(&none), "{feature:?}");
             assert!(feature.field().starts_with("ID_AA64"));
@@ -228,5 +247,6 @@ mod tests {
             assert!(Feature::Granule(granule).is_in(&narrow) && !Feature::Lpa2(granule).is_in(&narrow), "{granule}");
         }
         assert!(!Feature::TlbiRange.is_in(&IdRegisters { isar0: 1 << 56, ..none }));
+        assert!(!Feature::Bbm(BbmLevel::L2).is_in(&all) && Feature::Bbm(BbmLevel::L0).is_in(&none));
     }
 }

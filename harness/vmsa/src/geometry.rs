@@ -107,6 +107,12 @@ impl Level {
         Self::new(self.0 + 1)
     }
 
+    /// The level above it.
+    #[must_use]
+    pub const fn previous(self) -> Option<Self> {
+        Self::new(self.0 - 1)
+    }
+
     /// log2 of the bytes that one descriptor at this level maps.
     #[must_use]
     pub const fn shift(self, granule: Granule) -> u32 {

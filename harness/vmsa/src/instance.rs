@@ -95,9 +95,12 @@ impl Regime {
                 | Access::Walk
                 | Access::Dc
         );
+        // It is hv's own that it is about, which has no code in the block but that.
+        let own = change.own().is_some();
         match self {
-            Self::El1 => true,
+            Self::El1 => !own,
             Self::S2 => family && everywhere && change.form().is_none(),
+            Self::El2 if own => matches!(access, Access::Load | Access::Store | Access::Atomic),
             Self::El2 => family && (everywhere || matches!(access, Access::At)) && change.form().is_none(),
         }
     }
@@ -164,6 +167,8 @@ words! {
         Contain = "contain",
         /// TLB conflict aborts, and by what they are cleared.
         Recover = "recover",
+        /// The split of a block on which stands what makes it: its stack, its code, its vectors, the table that it writes.
+        Own = "self",
         /// The harness tested by itself.
         Selftest = "selftest",
     }
@@ -234,6 +239,11 @@ words! {
         NtCas = "nt-cas",
         /// As `direct`, by compare-and-swap.
         DirectCas = "direct-cas",
+        /// As `bbm`, by code that meanwhile takes no exception, and needs nothing of the block: itself it is run at another
+        /// address, what it works with is in registers, and the descriptor is written at another address.
+        BbmAsm = "bbm-asm",
+        /// As `bbm`, by code that uses all that is in the block at another address, which another block maps.
+        BbmAlias = "bbm-alias",
     }
 }
 
@@ -251,7 +261,11 @@ impl Method {
     pub const fn fits(self, change: Change) -> bool {
         let Sides { old, new, hardware, .. } = change.what().sides();
         let swaps = !matches!(hardware, HardwareUpdates::Off);
+        if change.own().is_some() {
+            return matches!(self, Self::Bbm | Self::BbmAsm | Self::BbmAlias | Self::Nt | Self::Direct);
+        }
         match self {
+            Self::BbmAsm | Self::BbmAlias => false,
             Self::Nt => change.resizes(),
             Self::NtCas => swaps && change.resizes(),
             Self::BbmCas | Self::DirectCas => swaps,
@@ -384,6 +398,13 @@ impl Place {
     #[must_use]
     pub const fn is_remote(self) -> bool {
         !matches!(self, Self::Local)
+    }
+
+    /// Whether observers of `change` may be there. Where it may leave its PE with exceptions without end, there must be
+    /// another one, which ends them.
+    #[must_use]
+    pub const fn fits(self, change: Change) -> bool {
+        self.is_remote() || change.own().is_none()
     }
 }
 
@@ -733,7 +754,7 @@ impl FromStr for Instance {
         if script == Some(Sequence::of(method, change).in_regime(regime)) {
             return Err(IdError::Unknown("steps (the method's own are not spelled)"));
         }
-        if script.is_some_and(|script| !script.fits(change) || !script.is_for(regime)) {
+        if script.is_some_and(|script| !script.fits(change) || !script.is_for(regime) || change.own().is_some()) {
             return Err(IdError::Unknown("steps, for this transition,"));
         }
         let (access, place) = part("observer")?.rsplit_once('-').ok_or(IdError::Unknown("observer"))?;
@@ -743,6 +764,9 @@ impl FromStr for Instance {
         };
         if !observer.access.fits(change) || !regime.has(change, observer.access) {
             return Err(IdError::Unknown("observer's access, for this transition,"));
+        }
+        if !observer.place.fits(change) {
+            return Err(IdError::Unknown("observer's place, for this transition,"));
         }
 
         let (mut stage1, mut stage2) = (Stage1::Blocks, Stage2::Blocks);

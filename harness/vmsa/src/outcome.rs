@@ -110,13 +110,22 @@ pub enum Kind {
     Escaped,
     /// An Alignment fault: Device memory knows no unaligned accesses.
     Alignment,
+    /// An exception that what makes the change took by it: its own stack, code, vectors or table were out of reach.
+    Tripped,
+    /// The same without end, its vectors being out of reach too, until another PE made the change.
+    Lockup,
     /// An MMU fault of stage 1 with the level that its syndrome reports.
     Fault(Fault, Level),
 }
 
 impl Kind {
     /// One more than the largest [`code`](Self::code).
-    pub const CODES: usize = 48;
+    pub const CODES: usize = 50;
+
+    /// The first code behind those of faults.
+    const BEHIND: u8 = 48;
+    /// The kinds with the codes from there on.
+    const MORE: [Self; 2] = [Self::Tripped, Self::Lockup];
 
     const PLAIN: [Self; 16] = [
         Self::Old,
@@ -163,6 +172,8 @@ impl Kind {
             Self::Escaped => 14,
             Self::Alignment => 15,
             Self::Fault(fault, level) => 16 + fault as u8 * 8 + (level.number() + 1) as u8,
+            Self::Tripped => Self::BEHIND,
+            Self::Lockup => Self::BEHIND + 1,
         }
     }
 
@@ -171,6 +182,9 @@ impl Kind {
     pub fn from_code(code: u8) -> Option<Self> {
         if let Some(kind) = Self::PLAIN.get(usize::from(code)) {
             return Some(*kind);
+        }
+        if let Some(number) = code.checked_sub(Self::BEHIND) {
+            return Self::MORE.get(usize::from(number)).copied();
         }
         let code = code.checked_sub(16)?;
         let fault = *Fault::ALL.get(usize::from(code / 8))?;
@@ -230,6 +244,8 @@ impl fmt::Display for Kind {
             Self::Stuck => "stuck",
             Self::Escaped => "escaped",
             Self::Alignment => "alignment",
+            Self::Tripped => "tripped",
+            Self::Lockup => "lockup",
             Self::Fault(fault, level) => return write!(f, "{}-{level}", fault.name()),
         })
     }

@@ -508,7 +508,7 @@ impl Sequence {
         let make = [W(Write::New), D(Dsb::Ish), Isb];
         let make_flush = [W(Write::New), D(Dsb::Ishst), T(tlbi), D(Dsb::Ish), Isb];
         match method {
-            Method::Bbm => Self::build(&[&[W(Write::Invalid)], &flush, &make]),
+            Method::Bbm | Method::BbmAsm | Method::BbmAlias => Self::build(&[&[W(Write::Invalid)], &flush, &make]),
             Method::BbmAf => Self::build(&[&[W(Write::OldNoAf)], &flush, &make]),
             Method::Nt => Self::build(&[&[W(Write::BlockNt)], &flush, &make_flush]),
             Method::Direct => Self::build(&[&make_flush]),

@@ -32,9 +32,13 @@ pub(crate) fn cases(granule: Granule) -> Vec<Case> {
     for change in changes(granule) {
         for &method in Method::ALL.iter().filter(|method| method.fits(change)) {
             for &access in Access::ALL.iter().filter(|access| access.fits(change)) {
-                for &place in Place::ALL {
+                let regime = if change.own().is_some() { Regime::El2 } else { Regime::El1 };
+                if !regime.has(change, access) {
+                    continue;
+                }
+                for &place in Place::ALL.iter().filter(|place| place.fits(change)) {
                     let observer = Observer { access, place };
-                    let (regime, stage2) = (Regime::El1, Stage2::Blocks);
+                    let stage2 = Stage2::Blocks;
                     let script = None;
                     cases.push(Case {
                         regime,
@@ -62,6 +66,7 @@ pub(crate) fn instances() -> Vec<Instance> {
         // The circumstances in all combinations of one observer; of the others, one of each.
         if case.observer != (Observer { access: Access::Load, place: Place::Remote }) {
             let rare = case.observer.place == Place::All;
+            let rare = rare && case.regime == Regime::El1;
             let (stage2, cap) = if rare { (Stage2::Pages, Some(BbmLevel::L0)) } else { (case.stage2, None) };
             instances.push(Instance::Case(Case { stage2, cap, ..case }));
             continue;
@@ -70,7 +75,12 @@ pub(crate) fn instances() -> Vec<Instance> {
             instances.push(Instance::Case(Case { remedy: Some(remedy), ..case }));
         }
         let partial = case.change.is_partial(case.granule);
-        for &stage2 in Stage2::ALL.iter().filter(|stage2| !(partial && **stage2 == Stage2::Off)) {
+        let fits = |stage2: Stage2| match (stage2, case.regime) {
+            (Stage2::Blocks, _) => true,
+            (Stage2::Off, _) if partial => false,
+            (_, regime) => regime == Regime::El1,
+        };
+        for &stage2 in Stage2::ALL.iter().filter(|stage2| fits(**stage2)) {
             for cap in [None].into_iter().chain(BbmLevel::ALL.map(Some)) {
                 instances.push(Instance::Case(Case { stage2, cap, ..case }));
             }

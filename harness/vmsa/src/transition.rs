@@ -65,6 +65,8 @@ impl Transition {
             Method::BbmAf => {
                 !swaps && matches!(kinds.0, Block | Page) && self.old.af() && (kinds.1 == Table || self.new.af())
             }
+            // It is by who makes it that these differ from the first, which no descriptor tells.
+            Method::BbmAsm | Method::BbmAlias => false,
             Method::Bbm | Method::Direct | Method::DirectNotlbi => true,
         };
         let tlbi = match self.invalidation().reach {

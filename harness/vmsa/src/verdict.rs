@@ -27,7 +27,7 @@
 use core::fmt;
 
 use crate::{
-    change::{Behind, Leaf},
+    change::{Behind, Leaf, Own},
     descriptor::{Descriptor, DescriptorKind},
     geometry::{BbmLevel, Level},
     group::{Grouping, Lookup},
@@ -125,7 +125,7 @@ pub fn is_defined(case: &Case, level: BbmLevel) -> bool {
 /// The rule that makes a defined method one.
 const fn method_rule(method: Method, met: Needed) -> &'static str {
     match method {
-        Method::Bbm | Method::BbmCas => "R_DDMVT",
+        Method::Bbm | Method::BbmCas | Method::BbmAsm | Method::BbmAlias => "R_DDMVT",
         Method::BbmAf => "R_XCLRD",
         Method::Nt | Method::NtCas => "R_KFLJB",
         Method::Direct | Method::DirectCas | Method::DirectNotlbi => met.rule,
@@ -151,6 +151,16 @@ pub struct Situation {
     hardware: HardwareUpdates,
     /// The marks that an access leaves in either mapping, and that the change may lose.
     lost: Marks,
+    /// What of its own the change uses in the block while that changes.
+    own: Option<Own>,
+}
+
+/// What of its own `case` uses, while it is made, by the mapping that changes.
+const fn used(case: &Case) -> Option<Own> {
+    match case.method {
+        Method::BbmAsm | Method::BbmAlias => None,
+        _ => case.change.own(),
+    }
 }
 
 /// The marks that `access` leaves in the old mapping as well as in the new one, if the steps may lose them.
@@ -200,6 +210,7 @@ impl Situation {
             stage2: stage2 != Stage2::Off,
             given: gives(&sequence, transition, transition.block(), bbm),
             leaves: (Grouping::Sound, bbm),
+            own: None,
         })
     }
 
@@ -218,6 +229,7 @@ impl Situation {
             stage2: case.stage2 != Stage2::Off,
             given: defined(case, level),
             leaves: (case.change.leaves(), effective(case, level)),
+            own: used(case),
         }
     }
 
@@ -248,6 +260,9 @@ impl Situation {
                     let why = "where this is a defined change accesses go on before its TLBI too";
                     return forbid(method_rule(self.method, met), why);
                 }
+                if let (Kind::Tripped | Kind::Lockup, Some(own)) = (kind, self.own) {
+                    return self.own_exception(kind, own, met);
+                }
                 let meets = |write, fault| self.sequence.writes(write) && kind == Kind::Fault(fault, self.level);
                 if meets(Write::Invalid, Fault::Translation) {
                     allow("R_DDMVT", "the access met the break")
@@ -265,6 +280,23 @@ impl Situation {
                 allow("R_YNJCP", "the change is complete on every PE: the new mapping alone is in force")
             }
             (Phase::After, Ok(_)) => self.misprogrammed(kind).unwrap_or(forbidden(kind)),
+        }
+    }
+
+    /// Whether what makes the change, and uses what `own` says by the mapping that changes, may take exceptions by that; and
+    /// without end, if `kind` is that.
+    const fn own_exception(&self, kind: Kind, own: Own, met: Needed) -> Allowance {
+        let rule = method_rule(self.method, met);
+        match (kind, met.need) {
+            (Kind::Lockup, _) if !own.vectors => forbid(rule, "its vectors were never out of reach"),
+            (_, Need::DirectTlbi) => {
+                allow(rule, "until the TLBI completes its own accesses may conflict too (I_HYQMB)")
+            }
+            (..) => match self.method {
+                Method::Bbm => allow("R_DDMVT", "the break takes from it what it stands on itself"),
+                Method::Nt => allow("R_MRRPW", "where a Block with nT set faults its own accesses do so too"),
+                _ => forbid(rule, "nothing takes from it what it stands on"),
+            },
         }
     }
 
@@ -342,6 +374,8 @@ const fn forbidden(kind: Kind) -> Allowance {
         Kind::Stuck => forbid("R_LXHLD", "an access that one mapping serves did not end"),
         Kind::Escaped => forbid("R_LXHLD", "a store landed where no mapping in force leads"),
         Kind::Alignment => forbid("R_YNJCP", "an Alignment fault of a memory type that is not in force"),
+        Kind::Tripped => forbid("I_GYJBJ", "an exception of what makes the change, which has all it needs"),
+        Kind::Lockup => forbid("I_GYJBJ", "exceptions without end of what makes the change, which has all it needs"),
         Kind::Exception => forbid("I_GYJBJ", "an exception that neither mapping gives"),
         Kind::Fault(..) => forbid("I_GYJBJ", "a fault that neither mapping gives"),
     }
@@ -539,6 +573,9 @@ impl fmt::Display for Reason {
             Self::NothingForbidden { accesses } => write!(f, "nothing forbidden in {accesses} accesses"),
             Self::AsDesigned => f.write_str("as designed"),
             Self::Shown(Count { phase, kind, count }) => write!(f, "control: showed {kind} {phase}, {count} times"),
+            Self::NotShown { phase, kind: kind @ (Kind::Tripped | Kind::Lockup) } => {
+                write!(f, "control: never showed {kind} {phase}; what was broken was never missed")
+            }
             Self::NotShown { phase, kind } => {
                 write!(f, "control: never showed {kind} {phase}; this platform hides a missing TLBI here")
             }
@@ -744,6 +781,11 @@ pub fn control(instance: &Instance) -> Option<Control> {
             let looks = !matches!(case.observer.access, Access::Walk | Access::At);
             let missed = guarantee(case.method, case.change, case.granule, BbmLevel::L3).is_err();
             (old != new && looks && missed).then_some(Control::MustShow(Phase::After, old))
+        }
+        // What stands on the block that it breaks falls.
+        Instance::Case(case) if case.method == Method::Bbm && case.change.own().is_some() => {
+            let vectors = case.change.own().is_some_and(|own| own.vectors);
+            Some(Control::MustShow(Phase::During, if vectors { Kind::Lockup } else { Kind::Tripped }))
         }
         Instance::Case(case) if misses(case) => {
             let Effects { old, new } = Effects::of_case(case);

@@ -383,6 +383,12 @@ pub struct Retried {
     /// For how long at most, in nanoseconds.
     #[n(3)]
     pub longest_ns: u64,
+    /// For how long at least, in nanoseconds, if it was.
+    #[n(4)]
+    pub shortest_ns: Option<u64>,
+    /// CPU cycles of the shortest (PMCCNTR_EL0), where hv broke what it stood on itself and the CPU counts them.
+    #[n(5)]
+    pub cycles: Option<u64>,
 }
 
 /// A system register by its name.

@@ -107,9 +107,10 @@ fn details(file: &ResultFile, text: &mut String) {
     let mut breaks = Breaks::default();
     file.cases.iter().filter_map(|case| case.breaks.as_ref()).for_each(|more| breaks.add(more));
     if let Some(mean_ns) = breaks.total_ns.checked_div(breaks.count) {
-        let Breaks { count, longest_ns, retried, .. } = breaks;
+        let Breaks { count, longest_ns, shortest_ns, retried, .. } = breaks;
+        let least = shortest_ns.map_or(String::new(), |ns| format!("{ns} ns at least, "));
         lines += &format!(
-            "  hv broke windows {count} times, for {mean_ns} ns in the mean and {longest_ns} ns at most; {retried} accesses \
+            "  hv broke windows {count} times, for {least}{mean_ns} ns in the mean and {longest_ns} ns at most; {retried} accesses \
              met a break, waited for its end and were tried again\n"
         );
     }

@@ -144,6 +144,8 @@ pub(crate) fn finished() -> impl Strategy<Value = Finished> {
                         breaks,
                         total_ns,
                         longest_ns,
+                        shortest_ns: (faults % 2 == 0).then_some(breaks),
+                        cycles: (faults % 3 == 0).then_some(total_ns),
                     }),
                 }
             },

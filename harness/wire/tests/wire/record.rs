@@ -122,7 +122,14 @@ fn largest() -> Finished {
         setup_ns: u64::MAX,
         run_ns: u64::MAX,
         reason: Some(Text::from(&full).unwrap()),
-        retried: Some(Retried { faults: u64::MAX, breaks: u64::MAX, total_ns: u64::MAX, longest_ns: u64::MAX }),
+        retried: Some(Retried {
+            faults: u64::MAX,
+            breaks: u64::MAX,
+            total_ns: u64::MAX,
+            longest_ns: u64::MAX,
+            shortest_ns: Some(u64::MAX),
+            cycles: Some(u64::MAX),
+        }),
     }
 }
 

@@ -49,7 +49,7 @@ pub struct Args {
     /// Its CPU [default: ideal-l2-abort on the model, max on QEMU]
     #[arg(long, value_name = "NAME")]
     cpu: Option<String>,
-    /// Instances of each regime in which hv itself makes the changes
+    /// Instances of each lot: stage 2, EL2's own map, and what hv stands on itself there
     #[arg(long, value_name = "N", default_value = "1000")]
     instances: NonZeroU64,
     /// Rounds of each
@@ -101,8 +101,8 @@ pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> 
                 let case = judge(finished).case;
                 let instance: Option<Instance> = case.id.parse().ok();
                 let known = instance.and_then(|instance| known::defect(kind, &instance)).is_some();
-                let sort =
-                    REGIMES.into_iter().find(|regime| case.id.split('.').next() == Some(regime)).unwrap_or("others");
+                let lot = LOTS.iter().find(|(_, has)| instance.is_some_and(|instance| has(&instance)));
+                let sort = lot.map_or("selftest", |(name, _)| name);
                 let verdict = if case.verdict == Class::Fail && known { "known defect" } else { case.verdict.name() };
                 *counts.entry(sort).or_default().entry(verdict).or_default() += 1;
                 match case.verdict {
@@ -138,26 +138,32 @@ pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> 
     })
 }
 
-/// First words of ids.
-const REGIMES: [&str; 4] = ["selftest", "s2", "el2", "el1"];
+/// Whether an instance is of the lot.
+type Has = fn(&Instance) -> bool;
+
+/// The lots: what hv does, and the instances that have it do so.
+const LOTS: [(&str, Has); 3] = [
+    ("s2", |instance| is_of(instance, Regime::S2, false)),
+    ("el2", |instance| is_of(instance, Regime::El2, false)),
+    ("el2.self", |instance| is_of(instance, Regime::El2, true)),
+];
+
+fn is_of(instance: &Instance, wanted: Regime, own: bool) -> bool {
+    match instance {
+        Instance::Case(Case { regime, change, .. }) => *regime == wanted && change.own().is_some() == own,
+        Instance::Selftest(_) => false,
+    }
+}
 
 /// Lines that are shown.
 const SHOWN: usize = 20;
 
-/// Of each regime in which hv makes the changes `count` of `selected`, from the first again behind the last, and behind each
-/// such lot every selftest.
+/// Of each of [`LOTS`] `count` of `selected`, from the first again behind the last, and behind each that has any every selftest.
 fn lots(selected: &[Instance], count: usize) -> Vec<Instance> {
-    let selftests = cases::all().filter(|instance| matches!(instance, Instance::Selftest(_)));
-    let selftests: Vec<Instance> = selftests.collect();
-    let of = |regime| {
-        selected.iter().copied().filter(move |instance| match instance {
-            Instance::Case(Case { regime: own, .. }) => *own == regime,
-            Instance::Selftest(_) => false,
-        })
-    };
-    let labs = Regime::ALL.iter().copied().filter(|regime| regime.is_lab());
-    let lots = labs.map(|regime| of(regime).collect::<Vec<_>>()).filter(|lot| !lot.is_empty());
-    lots.flat_map(|lot| lot.iter().copied().cycle().take(count).chain(selftests.iter().copied()).collect::<Vec<_>>())
+    let selftests: Vec<Instance> = cases::all().filter(|instance| matches!(instance, Instance::Selftest(_))).collect();
+    let lots = LOTS.iter().map(|(_, has)| selected.iter().copied().filter(has).collect::<Vec<_>>());
+    lots.filter(|lot| !lot.is_empty())
+        .flat_map(|lot| lot.iter().copied().cycle().take(count).chain(selftests.iter().copied()).collect::<Vec<_>>())
         .collect()
 }
 
@@ -170,12 +176,10 @@ mod tests {
         let all: Vec<Instance> = cases::all().collect();
         let selftests = all.iter().filter(|instance| matches!(instance, Instance::Selftest(_))).count();
         let lots = lots(&all, 1000);
-        assert_eq!(lots.len(), 2 * (1000 + selftests));
-        let of = |part: &[Instance], regime| {
-            part.iter().filter(|i| matches!(i, Instance::Case(case) if case.regime == regime)).count()
-        };
-        assert_eq!(of(&lots[..1000], Regime::S2), 1000);
-        assert_eq!(of(&lots[1000 + selftests..][..1000], Regime::El2), 1000);
+        assert_eq!(lots.len(), LOTS.len() * (1000 + selftests));
+        for (lot, (name, has)) in lots.chunks(1000 + selftests).zip(LOTS) {
+            assert!(lot[..1000].iter().all(has) && !lot[1000..].iter().any(has), "{name}");
+        }
         assert!(super::lots(&plan::select(&["el1.split".to_owned()]).expect("there are some"), 9).is_empty());
     }
 }

@@ -176,9 +176,14 @@ const fn why_harmless(change: Change, method: Method, mistake: &Mistake) -> Opti
     }
 }
 
-/// Whether mutants are made of the case's sequence. A form of TLBI under test has its own neighbours that it must miss.
+/// Whether mutants are made of the case's sequence. A form of TLBI under test has its own neighbours that it must miss, and what
+/// hv stands on itself it splits by the steps of any other split.
 const fn is_plain(case: &Case) -> bool {
-    case.cap.is_none() && case.script.is_none() && matches!(case.stage2, Stage2::Blocks) && case.change.form().is_none()
+    case.cap.is_none()
+        && case.script.is_none()
+        && matches!(case.stage2, Stage2::Blocks)
+        && case.change.form().is_none()
+        && case.change.own().is_none()
 }
 
 pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {

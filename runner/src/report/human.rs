@@ -13,7 +13,7 @@ use crate::{
     cpu_names,
     known::{self, Note},
     report::{
-        CLASSES, Conflicts, controls, count, histogram, honesty, mark, remedies::Remedies, systems, weak_evidence,
+        CLASSES, Conflicts, controls, count, histogram, honesty, mark, own, remedies::Remedies, systems, weak_evidence,
         worthless,
     },
     results::{Breaks, CaseResult, ControlResult, Evidence, Hex, ResultFile},
@@ -113,6 +113,10 @@ fn details(file: &ResultFile, text: &mut String) {
             "  hv broke windows {count} times, for {least}{mean_ns} ns in the mean and {longest_ns} ns at most; {retried} accesses \
              met a break, waited for its end and were tried again\n"
         );
+    }
+    if let Some(table) = own::table(file) {
+        lines += "  hv split the block that holds its own things; exceptions of the code that did it:\n";
+        lines.extend(table.lines().map(|line| format!("    {}\n", line.trim_end())));
     }
     let remedies = Remedies::of(file);
     if !remedies.is_empty() {

@@ -21,6 +21,7 @@ pub mod json;
 pub mod junit;
 pub mod ktap;
 pub mod markdown;
+pub mod own;
 pub mod remedies;
 
 /// How a run is reported.

@@ -45,6 +45,8 @@ struct Row {
     variants: &'static [Variant],
     /// Other steps than the methods' own; none means those.
     scripts: &'static [&'static str],
+    /// Whether descriptors are cleaned to the Point of Coherency, for walkers that are not coherent.
+    cleaned: bool,
     /// The forms of TLBI under test, if any are.
     forms: Option<Forms>,
 }
@@ -146,6 +148,7 @@ const fn row(
         places,
         variants: PLAIN,
         scripts: &[],
+        cleaned: false,
         forms: None,
     }
 }
@@ -184,6 +187,11 @@ impl Row {
     /// The same by other steps, a letter each.
     const fn scripts(self, scripts: &'static [&'static str]) -> Self {
         Self { scripts, ..self }
+    }
+
+    /// The same for tables that a walker shares which is not coherent.
+    const fn cleaned(self) -> Self {
+        Self { cleaned: true, ..self }
     }
 
     /// The same under observers at `places`.
@@ -249,7 +257,10 @@ impl Row {
                 })
             })
         });
-        cases.flat_map(move |case| scripts.clone().map(move |script| Case { script, ..case }))
+        let cases = cases.flat_map(move |case| scripts.clone().map(move |script| Case { script, ..case }));
+        let clean =
+            |case: Case| if self.cleaned { Case { script: Some(case.sequence().cleaned()), ..case } } else { case };
+        cases.map(clean)
     }
 }
 
@@ -536,6 +547,11 @@ const ROWS: &[Row] = &{
         row(&[RetypeWbDevice, RetypeDeviceWb, RetypeDevice], &[L3, L2], &[Bbm, Direct], &[Load, Store]).of_stage2(),
         row(&[CacheWbNc, CacheNcWb, CacheWbWt], &[L3], &[Bbm, Direct], &[Load, Store]).of_stage2(),
         row(&[AgeSet, AgeClear], &[L3, L2], UPDATE, &[Load, Store]).of_stage2(),
+        // As where an SMMU that is not coherent has the same tables.
+        row(&[Split, Merge], &[L2], &[Bbm, Nt, Direct], &[Load, Store]).of_stage2().cleaned(),
+        row(&[RemapRw], &[L3], BBM, &[Load, Store]).of_stage2().cleaned(),
+        row(&[ProtectRwRo], &[L3], &[Direct], &[Store]).of_stage2().cleaned(),
+        row(&[Fold], &[L3], &[Direct], &[Load]).of_stage2().cleaned(),
         //
         row(&[Split, Merge], &[L1, L2], RESIZE, &[Load, Store]).of_el2(),
         row(&[Split], &[L1, L2], &[BbmAf], &[Load, Store]).of_el2(),

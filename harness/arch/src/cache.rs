@@ -37,6 +37,13 @@ pub fn clean_invalidate_poc(start: usize, len: usize) {
     barrier::dsb_sy();
 }
 
+/// Cleans the line of `address` to the Point of Coherency; a DSB has to wait for it.
+#[inline]
+pub fn clean_line_poc(address: usize) {
+    // SAFETY: cleaning loses no data; the address is the caller's memory, so it is mapped.
+    unsafe { asm!("dc cvac, {}", in(reg) address, options(nostack, preserves_flags)) }
+}
+
 /// Zeroes `[start, start + len)`, multiples of 8: by DC ZVA, where the CPU lets this EL.
 ///
 /// # Safety

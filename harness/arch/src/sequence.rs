@@ -18,7 +18,7 @@ use vmsa::{
     tlbi::{Form, Target},
 };
 
-use crate::{barrier, tlbi};
+use crate::{barrier, cache, tlbi};
 
 /// What of an address is different in another one that no descriptor maps together with it: more than the largest
 /// block, less than half of the smallest address space.
@@ -183,6 +183,7 @@ impl<'a> Live<'a> {
             Step::Dsb(Dsb::Ishst) => barrier::dsb_ishst(),
             Step::Dsb(Dsb::Ish) => barrier::dsb_ish(),
             Step::Dsb(Dsb::Osh) => barrier::dsb_osh(),
+            Step::Dsb(Dsb::Sy) => barrier::dsb_sy(),
             Step::Dsb(Dsb::Ishld) => barrier::dsb_ishld(),
             Step::Dsb(Dsb::Nshst) => barrier::dsb_nshst(),
             Step::Dsb(Dsb::Nsh) => barrier::dsb_nsh(),
@@ -234,6 +235,10 @@ impl<'a> Live<'a> {
             Step::Tlbi(Tlbi::Ipas2e1) => tlbi::ipas2e1(self.va),
             Step::Tlbi(Tlbi::Ipas2e1isOther) => tlbi::ipas2e1is(self.va ^ ELSEWHERE),
             Step::Tlbi(Tlbi::Vmalls12e1is) => tlbi::vmalls12e1is(),
+            Step::Clean => {
+                // Several have their own lines, or one for all of them.
+                self.ptes.iter().for_each(|pte| cache::clean_line_poc(&raw const *pte as usize));
+            }
             Step::Isb => barrier::isb(),
         }
     }

@@ -865,7 +865,7 @@ mod tests {
             ("el1.protect.4k-l3-rw-ro.nt.load-local", IdError::Unknown("method, for this transition,")),
             ("el1.split.4k-l2.bbm~.load-local", IdError::Unknown("steps")),
             ("el1.split.4k-l2.bbm~0?.load-local", IdError::Unknown("steps")),
-            ("el1.split.4k-l2.bbm~iiiiiiiiiiiiiii.load-local", IdError::Unknown("steps")),
+            ("el1.split.4k-l2.bbm~iiiiiiiiiiiiiiiii.load-local", IdError::Unknown("steps")),
             ("el1.split.4k-l2.bbm~0sAd1di.load-local", IdError::Unknown("steps (the method's own are not spelled)")),
             ("el1.merge.4k-l2.bbm~fsMd1di.load-local", IdError::Unknown("steps, for this transition,")),
             ("el1.remap.4k-l3-rw.bbm~tsMd1di.load-local", IdError::Unknown("steps, for this transition,")),

@@ -71,6 +71,8 @@ instructions! {
         Ish = 'd', "dsb ish";
         /// As ISH, of the Outer Shareable domain.
         Osh = 'o', "dsb osh";
+        /// As ISH, of the full system; also waits for cache maintenance to the Point of Coherency wherever its observers are.
+        Sy = 'y', "dsb sy";
         /// Loads only: too weak for a descriptor and for a TLBI.
         Ishld = 'r', "dsb ishld";
         /// Stores, for this PE's walker.
@@ -146,21 +148,21 @@ impl Dsb {
     /// Whether a store before it is seen by every walker behind it (R_DDMVT).
     #[must_use]
     pub const fn shows_stores(self) -> bool {
-        matches!(self, Self::Ishst | Self::Ish | Self::Osh)
+        matches!(self, Self::Ishst | Self::Ish | Self::Osh | Self::Sy)
     }
 
     /// Whether it waits for a TLBI of the Inner Shareable domain: it must order loads and stores (R_PSMWS), and
     /// for every PE that the TLBI reaches (R_YNJCP).
     #[must_use]
     pub const fn completes_tlbis(self) -> bool {
-        matches!(self, Self::Ish | Self::Osh)
+        matches!(self, Self::Ish | Self::Osh | Self::Sy)
     }
 
     /// As [`completes_tlbis`](Self::completes_tlbis), for a TLBI of this scope. Without the nXS qualifier it waits for
     /// those with it too.
     #[must_use]
     pub const fn completes(self, scope: Scope) -> bool {
-        matches!(self, Self::Osh) || !matches!(scope, Scope::Outer) && self.completes_tlbis()
+        matches!(self, Self::Osh | Self::Sy) || !matches!(scope, Scope::Outer) && self.completes_tlbis()
     }
 }
 
@@ -256,6 +258,8 @@ pub enum Step {
     Dsb(Dsb),
     /// TLB maintenance.
     Tlbi(Tlbi),
+    /// Clean the descriptor to the Point of Coherency: for a walker that does not look into the caches.
+    Clean,
     /// Context synchronisation on the changing PE.
     Isb,
 }
@@ -272,6 +276,7 @@ impl Step {
             Self::Swap(Write::New) => "cas old, new, [pte]",
             Self::Dsb(dsb) => dsb.asm(),
             Self::Tlbi(tlbi) => tlbi.asm(),
+            Self::Clean => "dc cvac, pte",
             Self::Isb => "isb",
         }
     }
@@ -287,6 +292,7 @@ impl Step {
             Self::Swap(Write::New) => 'c',
             Self::Dsb(dsb) => dsb.letter(),
             Self::Tlbi(tlbi) => tlbi.letter(),
+            Self::Clean => 'C',
             Self::Isb => 'i',
         }
     }
@@ -297,7 +303,7 @@ impl Step {
         let dsbs = Dsb::ALL.iter().copied().map(Self::Dsb);
         let tlbis = Tlbi::ALL.iter().copied().map(Self::Tlbi);
         let swaps = Write::ALL.iter().copied().map(Self::Swap);
-        writes.chain(dsbs).chain(tlbis).chain([Self::Isb]).chain(swaps)
+        writes.chain(dsbs).chain(tlbis).chain([Self::Clean, Self::Isb]).chain(swaps)
     }
 
     /// What it writes, and whether by a compare-and-swap.
@@ -306,7 +312,7 @@ impl Step {
         match self {
             Self::Write(write) => Some((write, false)),
             Self::Swap(write) => Some((write, true)),
-            Self::Dsb(_) | Self::Tlbi(_) | Self::Isb => None,
+            Self::Dsb(_) | Self::Tlbi(_) | Self::Clean | Self::Isb => None,
         }
     }
 
@@ -322,6 +328,8 @@ impl Step {
             Self::Dsb(Dsb::Ishst) => "the store is visible to every walker before the TLBI (R_DDMVT)",
             Self::Dsb(Dsb::Ish) => "the store or TLBI before it is complete on every PE (R_PSMWS, R_YNJCP)",
             Self::Dsb(Dsb::Osh) => "as DSB ISH, for a TLBI of the Outer Shareable domain (R_YNJCP)",
+            Self::Dsb(Dsb::Sy) => "the clean is complete too, wherever the walker is",
+            Self::Clean => "the descriptor is in memory, for a walker that is not coherent (SMMU_IDR0.COHACC)",
             Self::Dsb(Dsb::Ishld) => "orders loads only: completes neither a store nor a TLBI (R_PSMWS)",
             Self::Dsb(Dsb::Nshst | Dsb::Nsh) => "for this PE alone: nothing is complete on another (R_YNJCP)",
             Self::Tlbi(Tlbi::Form) => "the form under test",
@@ -358,7 +366,7 @@ impl fmt::Display for Step {
 }
 
 /// Most steps that a sequence has.
-pub const MAX_STEPS: usize = 14;
+pub const MAX_STEPS: usize = 16;
 
 /// A method's steps for one change.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -545,6 +553,22 @@ impl Sequence {
         self.steps().iter().map(turn).collect()
     }
 
+    /// The same where a walker shares the tables that is not coherent, such as an SMMU's: each write is cleaned to the Point of
+    /// Coherency, and the DSB behind it waits for that as well.
+    #[must_use]
+    pub fn cleaned(&self) -> Self {
+        let mut behind_clean = false;
+        let clean = |step: &Step| match *step {
+            step if step.write().is_some() => {
+                behind_clean = true;
+                [Some(step), Some(Step::Clean)]
+            }
+            Step::Dsb(_) if core::mem::take(&mut behind_clean) => [Some(Step::Dsb(Dsb::Sy)), None],
+            step => [Some(step), None],
+        };
+        self.steps().iter().flat_map(clean).flatten().collect()
+    }
+
     /// Whether a plain store replaces a descriptor that was live: what hardware has set there is then overwritten.
     #[must_use]
     pub fn overwrites(&self) -> bool {
@@ -626,7 +650,10 @@ mod tests {
         }
         let split = Change::new(What::Split, Level::L2);
         assert_eq!(Sequence::of(Method::Bbm, split).to_string(), "0sAd1di");
-        assert_eq!([Sequence::parse(""), Sequence::parse("0?"), Sequence::parse("000000000000000")], [None; 3]);
+        assert_eq!([Sequence::parse(""), Sequence::parse("0?"), Sequence::parse("00000000000000000")], [None; 3]);
+        let nt = Sequence::of(Method::Nt, split).in_regime(Regime::S2);
+        assert_eq!(nt.cleaned().to_string(), "tCyPdMd1CyPdMdi");
+        assert_eq!(Sequence::of(Method::Bbm, split).cleaned().to_string(), "0CyAd1Cyi");
     }
 
     #[test]

@@ -248,6 +248,8 @@ fn walk(
                     (state, scope) = (Maintenance::Issued, Scope::Inner);
                 }
             }
+            // The PEs' own walkers are coherent.
+            Step::Clean => {}
             Step::Isb => synchronised |= seen && (state == Maintenance::Settled || only_clears_nt),
         }
     }

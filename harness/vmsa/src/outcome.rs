@@ -343,7 +343,7 @@ mod tests {
                 assert!(usize::from(code) < Kind::CODES);
             }
         }
-        assert_eq!(Kind::all().count(), Kind::PLAIN.len() + Fault::ALL.len() * 5);
+        assert_eq!(Kind::all().count(), Kind::PLAIN.len() + Fault::ALL.len() * 5 + Kind::MORE.len());
         let names: BTreeSet<_> = Kind::all().map(|kind| kind.to_string()).collect();
         assert_eq!(names.len(), Kind::all().count());
     }

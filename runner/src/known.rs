@@ -52,6 +52,12 @@ pub const QEMU_ALIGNMENT: Note = Note {
 pub const QEMU_REWALKS: Note =
     Note { name: "qemu-rewalks", what: "QEMU cannot show this: it walks again where a permission was lacking" };
 
+/// Whether an AT looks into the TLB is the CPU's choice.
+pub const QEMU_AT: Note = Note {
+    name: "qemu-at",
+    what: "whether an AT is answered by the TLB is each CPU's own choice: QEMU's always walks",
+};
+
 /// QEMU executes cache maintenance by address as nothing at all: it does not even translate the address.
 pub const QEMU_MAINTENANCE: Note = Note {
     name: "qemu-maintenance",
@@ -167,6 +173,8 @@ pub fn difference(kind: &str, instance: &Instance, sees: bool, phase: Phase, out
         Some(QEMU_MAINTENANCE)
     } else if on_qemu && is_denied_before(case) && outcome == if sees { new } else { old } {
         Some(QEMU_REWALKS)
+    } else if on_qemu && case.observer.access == Access::At && outcome == if sees { new } else { old } {
+        Some(QEMU_AT)
     } else if on_qemu && asids_decide(case) && outcome == if sees { new } else { old } {
         Some(QEMU_NO_ASIDS)
     } else if case.change.form().is_some() && lacks_tlbi {
@@ -225,6 +233,9 @@ mod tests {
         assert_eq!(missed("el1.tlbi-range.4k-l3-rvae1is-page.bbm.load-remote"), None);
         // The other PE's TLB keeps what a local TLBI is not for.
         assert_eq!(missed("el1.tlbi.4k-l3-vae1.bbm.load-remote"), None);
+        let at = "el2.remap.4k-l3-rw.bbm.at-local".parse().expect("an id");
+        assert_eq!(note(&at, false, Phase::During, Kind::Old), Some(QEMU_AT));
+        assert_eq!([note(&at, true, Phase::During, Kind::Old), note(&at, false, Phase::After, Kind::New)], [None; 2]);
         let shown = "el1.protect.4k-l3-rw-ro.direct-notlbi.store-local".parse().expect("an id");
         assert_eq!(cannot_show("qemu", &shown), None);
     }

@@ -13,7 +13,7 @@
 //! stacks, vectors and data are outside. The accesses of observers are made here as well, each on the CPU of the vCPU that
 //! asks for it, and what they take is told to the payload as if it had taken it. Nobody waits for anything.
 //!
-//! Where hv itself stands on the block that changes ([`own`](crate::own)) all steps are executed at once, and who meets the
+//! Where hv itself stands on the block that changes ([`own`]) all steps are executed at once, and who meets the
 //! break waits for the make, as for the lock of hv's tables.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -23,8 +23,8 @@ use vmsa::{
 };
 
 use Access::{
-    At, Atomic, Dc, Exclusive, Fetch, Load, Misaligned, OtherLoad, OtherStore, Store, Unaligned, UserFetch, UserLoad,
-    UserStore, Walk,
+    At, Atomic, Dc, Exclusive, Fetch, Load, Misaligned, OtherLoad, OtherStore, Store, Tables, Unaligned, UserFetch,
+    UserLoad, UserStore, Walk,
 };
 use Method::{Bbm, BbmAf, BbmAlias, BbmAsm, BbmCas, Direct, DirectCas, DirectNotlbi, Nt, NtCas};
 use Place::{All, Local, Remote};
@@ -547,6 +547,14 @@ const ROWS: &[Row] = &{
         row(&[RetypeWbDevice, RetypeDeviceWb, RetypeDevice], &[L3, L2], &[Bbm, Direct], &[Load, Store]).of_stage2(),
         row(&[CacheWbNc, CacheNcWb, CacheWbWt], &[L3], &[Bbm, Direct], &[Load, Store]).of_stage2(),
         row(&[AgeSet, AgeClear], &[L3, L2], UPDATE, &[Load, Store]).of_stage2(),
+        // Stage 1 tables of the VM are among what stage 2 maps.
+        row(&[RemapRw], &[L3, L2], UPDATE, &[Tables]).of_stage2(),
+        row(&[Split, Merge], &[L2], &[Bbm, Nt, Direct], &[Tables]).of_stage2(),
+        row(&[TableOther], &[L2], BBM, &[Tables]).of_stage2(),
+        row(&[AgeClear, Fold], &[L3], UPDATE, &[Tables]).of_stage2(),
+        row(&[RemapRw], &[L3], BBM, &[Tables]).places(&[All]).of_stage2(),
+        row(&[RemapRw], &[L3], BBM, &[Tables]).granules(LARGER).of_stage2(),
+        row(&[RemapRw], &[L3], BBM, &[Tables]).of_stage2().scripts(STAGE2_PARTS),
         // As where an SMMU that is not coherent has the same tables.
         row(&[Split, Merge], &[L2], &[Bbm, Nt, Direct], &[Load, Store]).of_stage2().cleaned(),
         row(&[RemapRw], &[L3], BBM, &[Load, Store]).of_stage2().cleaned(),

@@ -78,6 +78,8 @@ struct Lab {
     /// VAs of the window.
     start: AtomicU64,
     end: AtomicU64,
+    /// Its first IPA, if it is one of those.
+    ipa: AtomicU64,
     /// If it is in EL2's own translation, pages there that press on the TLB, or else 0.
     pressing: AtomicU64,
     /// Whether who meets a break at EL2 waits for the make.
@@ -102,6 +104,7 @@ static LAB: Lab = Lab {
     bench: Mutex::new(None),
     start: AtomicU64::new(0),
     end: AtomicU64::new(0),
+    ipa: AtomicU64::new(u64::MAX),
     pressing: AtomicU64::new(0),
     waits: AtomicBool::new(false),
     generation: AtomicU64::new(0),
@@ -166,6 +169,7 @@ pub(crate) fn set_up(
     let va = case.window_va(seed, instance).unwrap_or(base);
     LAB.start.store(va, Ordering::Relaxed);
     LAB.end.store(va + all, Ordering::Relaxed);
+    LAB.ipa.store(if case.regime == Regime::S2 { base } else { u64::MAX }, Ordering::Relaxed);
     if case.regime == Regime::El2 {
         let pressing = stress::pressing_base(base, all, Level::L2.size(granule));
         press_from(tables, pressing)?;
@@ -387,6 +391,9 @@ pub(crate) fn waiting() -> u64 {
     LAB.waiting.load(Ordering::Acquire)
 }
 
+/// ISS of an abort: it was taken by the walk of stage 1.
+const S1PTW: u64 = 1 << 7;
+
 /// Times that an access is tried again between two changes of a descriptor.
 const TRIES: u64 = 1000;
 
@@ -406,7 +413,9 @@ pub(crate) fn refused(frame: &mut Frame, vcpu: usize, ec: u64, go_on: impl Fn() 
     static TRIED: [AtomicU64; wire::abi::MAX_VCPUS] = [const { AtomicU64::new(0) }; wire::abi::MAX_VCPUS];
     let window = LAB.start.load(Ordering::Relaxed)..LAB.end.load(Ordering::Relaxed);
     // A misaligned access to the first page may start in front of it.
-    if !window.contains(&frame.far) && !window.contains(&(frame.far + 7)) {
+    let by_address = || window.contains(&frame.far) || window.contains(&(frame.far + 7));
+    let by_table = || (frame.hpfar << 8).wrapping_sub(LAB.ipa.load(Ordering::Relaxed)) < window.end - window.start;
+    if !if frame.esr & S1PTW != 0 { by_table() } else { by_address() } {
         return Answer::NotHere;
     }
     let kind = Kind::from_esr(frame.esr);

@@ -304,6 +304,7 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
         Access::At => "address translations (AT S1E1R)",
         Access::Dc => "cleans by address (DC CVAC)",
         Access::Walk => "loads behind a TLBI of the observer's own",
+        Access::Tables => "loads by way of a stage 1 table there, behind a TLBI of the observer's own",
         Access::UserFetch => "jumps at EL0, from which an SVC leads back",
         Access::UserLoad => "loads with EL0's permissions (LDTR)",
         Access::UserStore => "stores with EL0's permissions (STTR)",

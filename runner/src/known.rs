@@ -58,6 +58,12 @@ pub const QEMU_AT: Note = Note {
     what: "whether an AT is answered by the TLB is each CPU's own choice: QEMU's always walks",
 };
 
+/// Whether what stage 2 translates for walks of stage 1 is kept by itself is each TLB's choice.
+pub const QEMU_STAGE2: Note = Note {
+    name: "qemu-stage2",
+    what: "whether a TLB keeps stage 2's translations of stage 1's tables is its own choice: QEMU's does, the model's benign not",
+};
+
 /// QEMU executes cache maintenance by address as nothing at all: it does not even translate the address.
 pub const QEMU_MAINTENANCE: Note = Note {
     name: "qemu-maintenance",
@@ -175,6 +181,8 @@ pub fn difference(kind: &str, instance: &Instance, sees: bool, phase: Phase, out
         Some(QEMU_REWALKS)
     } else if on_qemu && case.observer.access == Access::At && outcome == if sees { new } else { old } {
         Some(QEMU_AT)
+    } else if on_qemu && case.observer.access == Access::Tables && either && (outcome == old) == sees {
+        Some(QEMU_STAGE2)
     } else if on_qemu && asids_decide(case) && outcome == if sees { new } else { old } {
         Some(QEMU_NO_ASIDS)
     } else if case.change.form().is_some() && lacks_tlbi {
@@ -236,6 +244,9 @@ mod tests {
         let at = "el2.remap.4k-l3-rw.bbm.at-local".parse().expect("an id");
         assert_eq!(note(&at, false, Phase::During, Kind::Old), Some(QEMU_AT));
         assert_eq!([note(&at, true, Phase::During, Kind::Old), note(&at, false, Phase::After, Kind::New)], [None; 2]);
+        let tables = "s2.remap.4k-l3-rw.bbm.tables-local".parse().expect("an id");
+        assert_eq!(note(&tables, true, Phase::During, Kind::Old), Some(QEMU_STAGE2));
+        assert_eq!(note(&tables, false, Phase::During, Kind::Old), None);
         let shown = "el1.protect.4k-l3-rw-ro.direct-notlbi.store-local".parse().expect("an id");
         assert_eq!(cannot_show("qemu", &shown), None);
     }

@@ -909,6 +909,11 @@ impl<'a> Observer<'a> {
                     self.drop_entries(va, true);
                     probe::load(va)
                 }
+                Access::Tables => {
+                    // In odd rounds what leads to the table is left, in even ones the table is looked up as well.
+                    self.drop_entries(va, self.round & 1 == 0);
+                    probe::load(va)
+                }
             }
         };
         (probed, failed)

@@ -21,7 +21,7 @@ use arch::{barrier, cache, probe::Probed, sequence::Live, write_sysreg};
 use vmsa::{
     change::{Behind, Descriptors, Leaf},
     descriptor::{Attributes, Descriptor},
-    geometry::Level,
+    geometry::{Granule, Level},
     instance::{Access, Case, Observer, Regime, Stage1, Tells, Watch},
     layout::Format,
     mark::Marks,
@@ -312,6 +312,12 @@ impl Window {
             press(&mut vm.pool, &space, case.stage1_format(), pressing);
             (pressing, space_granule.page_size())
         });
+        let through = (access == Access::Tables).then(|| {
+            let first = stress::tables_base(base);
+            let table = Format::new(Granule::K4).at(Level::L2).table(info.window_ipa);
+            space.slots(&mut vm.pool, first, Level::L2, 1)[0].store(table.raw(), Relaxed);
+            first
+        });
         if highest.is_some() {
             vm.set_upper(&space, sides.hardware);
         }
@@ -361,15 +367,28 @@ impl Window {
                 // What is behind the leaves that change stays in the first frame.
                 if sides.behind == Behind::Leaves { fill([(frame, oa), (0, old_oa)]) } else { moved }
             };
+            let va = match through {
+                Some(first) => {
+                    for oa in [old_oa, new_oa] {
+                        translate(i, oa, offset & !(PAGE - 1));
+                    }
+                    first + entry_of(i) * PAGE + offset % PAGE
+                }
+                None => base + inside + offset,
+            };
             Spot {
                 freed: freed.map(|slot| slot.map(|slot| (slot, slot.load(Relaxed)))),
-                va: base + inside + offset,
+                va,
                 named: base + (named & !(granule.page_size() - 1)),
                 old: word(0, old_oa),
                 new: word(new_frame, new_oa),
                 number,
             }
         });
+        if through.is_some() {
+            // What was filled behind the tables' coming into force is walked by.
+            tables::publish();
+        }
         let marking = (sides.hardware != HardwareUpdates::Off).then(|| {
             let side = |below: bool, tree, oa, leaf: Leaf| {
                 spots.each_ref().map(|spot| {
@@ -690,6 +709,18 @@ fn press(pool: &mut Pool, space: &Space, format: Format, first: u64) {
     let leaf = Leaf { level: Level::L3, attributes: Attributes::NORMAL_RO };
     let page = leaf.descriptor(format, pool.page(format.granule)).raw();
     slots.iter().for_each(|slot| slot.store(page, Relaxed));
+}
+
+/// The entry by which a table in the window leads to spot `spot`: between what two spots hold in a page that has both.
+const fn entry_of(spot: usize) -> u64 {
+    spot as u64 * 32 + 16
+}
+
+/// Has the table in the first page of the frame at `oa` lead to spot `spot`, by the page at `page` bytes into that frame.
+fn translate(spot: usize, oa: u64, page: u64) {
+    let leaf = Leaf { level: Level::L3, attributes: Attributes::NORMAL_RO };
+    let descriptor = leaf.descriptor(Format::new(Granule::K4), oa + page);
+    word_at(oa + entry_of(spot) * 8).store(descriptor.raw(), Relaxed);
 }
 
 /// The first addresses of all pages in `ranges`.

@@ -98,8 +98,9 @@ impl Regime {
         // It is hv's own that it is about, which has no code in the block but that.
         let own = change.own().is_some();
         match self {
-            Self::El1 => !own,
-            Self::S2 => family && everywhere && change.form().is_none(),
+            // Its tables are at physical addresses.
+            Self::El1 => !own && !matches!(access, Access::Tables),
+            Self::S2 => family && (everywhere || matches!(access, Access::Tables)) && change.form().is_none(),
             Self::El2 if own => matches!(access, Access::Load | Access::Store | Access::Atomic),
             Self::El2 => family && (everywhere || matches!(access, Access::At)) && change.form().is_none(),
         }
@@ -309,6 +310,9 @@ words! {
         OtherLoad = "other-load",
         /// A store of that kind.
         OtherStore = "other-store",
+        /// A 64-bit load by way of a stage 1 table that is in the window, behind a TLBI of the observer's own: it is the walk of
+        /// stage 1 that meets the change of stage 2.
+        Tables = "tables",
     }
 }
 
@@ -364,8 +368,10 @@ impl Access {
     /// and exclusive ones only where the memory is Normal, Write-Back and Inner Shareable.
     #[must_use]
     pub const fn fits(self, change: Change) -> bool {
-        let everywhere =
-            !matches!(self, Self::Atomic | Self::Exclusive | Self::Unaligned | Self::Fetch | Self::UserFetch);
+        let everywhere = !matches!(
+            self,
+            Self::Atomic | Self::Exclusive | Self::Unaligned | Self::Fetch | Self::UserFetch | Self::Tables
+        );
         change.is_ordinary_memory() || everywhere
     }
 }
@@ -525,8 +531,12 @@ impl Case {
     /// At how many sites it has its [window](Change::sites).
     #[must_use]
     pub const fn sites(&self) -> usize {
-        // Pages below a block take a table each.
-        if matches!(self.stage1, Stage1::Pages) { 1 } else { self.change.sites(self.granule) }
+        // Pages below a block take a table each, and so does what is in a window.
+        if matches!(self.stage1, Stage1::Pages) || matches!(self.observer.access, Access::Tables) {
+            1
+        } else {
+            self.change.sites(self.granule)
+        }
     }
 
     /// Where its window stands, in VAs; `None` where that is the IPA, stage 1 being off. `instance` is a hash of the id.
@@ -783,6 +793,9 @@ impl FromStr for Instance {
             }
             (Regime::El1, _, Some(s2)) => (stage2, modifier) = (s2, parts.next()),
             _ => {}
+        }
+        if stage1 == Stage1::Off && observer.access == Access::Tables {
+            return Err(IdError::Unknown("modifier, for this observer: without stage 1 there are no tables of it"));
         }
         if let Some(word) = modifier.and_then(|word| word.strip_prefix("cap")) {
             let level = Some(word).filter(|n| n.len() == 1).and_then(|n| n.parse().ok());

@@ -143,6 +143,12 @@ pub const fn pressing_base(base: u64, size: u64, table: u64) -> u64 {
     (base ^ if size > table { size } else { table } << 1) & !(table - 1)
 }
 
+/// Where the addresses stand that stage 1 translates by a table in the window at `base`: 2 MiB far from it.
+#[must_use]
+pub const fn tables_base(base: u64) -> u64 {
+    (base ^ 1 << 40) & !((2 << 20) - 1)
+}
+
 /// Where the window of an instance that changes stage 2 stands in IPAs of `bits` bits: in the upper half of them.
 #[must_use]
 pub const fn ipa_base(seed: u64, instance: u64, size: u64, bits: u32) -> u64 {

@@ -778,7 +778,7 @@ pub fn control(instance: &Instance) -> Option<Control> {
             let Effects { old, new } = Effects::of_case(case);
             // An observer that drops its own entries first sees nothing stale, and whether AT looks into the TLB is the CPU's
             // choice.
-            let looks = !matches!(case.observer.access, Access::Walk | Access::At);
+            let looks = !matches!(case.observer.access, Access::Walk | Access::At | Access::Tables);
             let missed = guarantee(case.method, case.change, case.granule, BbmLevel::L3).is_err();
             (old != new && looks && missed).then_some(Control::MustShow(Phase::After, old))
         }

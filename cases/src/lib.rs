@@ -535,7 +535,7 @@ const ROWS: &[Row] = &{
         row(&[RemapRw], &[L3], BBM, &[Load, Store]).of_stage2().scripts(STAGE2_PARTS),
         row(&[RemapOutRw, RemapInRw], &[L2], &[Bbm, Direct], &[Load, Store]).of_stage2(),
         row(&[TableSame, TableOther], &[L2], UPDATE, &[Load, Walk]).of_stage2(),
-        row(&[TableOther, RemapInRw], &[L2], BBM, &[Load]).of_stage2().scripts(STAGE2_PAGES),
+        row(&[TableOther, RemapInRw], &[L2], BBM, &[Load, Store, Walk, Tables]).of_stage2().scripts(STAGE2_PAGES),
         row(&[ProtectRwRo, ProtectRoRw], &[L3, L2], REPLACE, &[Load, Store]).of_stage2(),
         row(&[ProtectXXn, ProtectXnX], &[L3, L2], UPDATE, &[Fetch, Load]).of_stage2(),
         row(&[ProtectRwRo], &[L3], UPDATE, &[Store]).of_stage2().under(STAGE1),

@@ -7,8 +7,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
-    num::NonZeroU64,
+    io, iter,
+    num::{NonZeroU64, NonZeroUsize},
+    ops::Range,
 };
 
 use model::mmu::Profile;
@@ -44,6 +45,9 @@ pub struct Args {
     /// Seeds with which a mutant that is none must pass
     #[arg(long, value_name = "N", default_value = "1")]
     harmless_seeds: NonZeroU64,
+    /// Cases of each such mutant, spread over all that it has
+    #[arg(long, value_name = "N", default_value = "8")]
+    harmless_cases: NonZeroUsize,
     /// Rounds of each instance
     #[arg(long, value_name = "N", default_value = "32")]
     rounds: NonZeroU64,
@@ -199,21 +203,35 @@ pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> 
     let mut caught: BTreeMap<usize, Catch> = BTreeMap::new();
     let mut troubles = BTreeSet::new();
 
-    // Each pass takes another case of every mutant that is not caught yet: most are caught by the first few.
-    let passes = mutants.iter().map(|mutant| mutant.wrong.len()).max().unwrap_or(0);
-    for (seed, pass) in (1..=args.seeds.get()).flat_map(|seed| (0..passes).map(move |pass| (seed, pass))) {
+    // Each pass takes other cases of every mutant that is not caught yet. Most are caught by the first few; of the rest each pass
+    // takes twice as many, which costs less than as many passes.
+    let most = mutants.iter().map(|mutant| mutant.wrong.len()).max().unwrap_or(0);
+    let passes: Vec<_> = iter::successors(Some(0..1), |last: &Range<usize>| Some(last.end..2 * last.end))
+        .take_while(|cases| cases.start < most)
+        .collect();
+    for (seed, (pass, cases)) in
+        (1..=args.seeds.get()).flat_map(|seed| iter::repeat(seed).zip(passes.iter().enumerate()))
+    {
         let left: Vec<_> = (0..mutants.len()).filter(|i| !caught.contains_key(i)).collect();
-        let chosen = left.iter().filter_map(|&i| Some((i, mutants[i].wrong.get(pass)?)));
-        let what = format!("seed {seed}, pass {} of {passes}, {} mutants left", pass + 1, left.len());
+        if left.is_empty() {
+            break;
+        }
+        let of_pass = |i: usize| mutants[i].wrong.iter().skip(cases.start).take(cases.len()).map(move |case| (i, case));
+        let chosen = left.iter().copied().flat_map(of_pass);
+        let what = format!("seed {seed}, pass {} of {}, {} mutants left", pass + 1, passes.len(), left.len());
         for (i, catch) in run(&what, args.rounds, seed, chosen, &mut troubles) {
             caught.entry(i).or_insert(catch);
         }
     }
-    // Those that are still right must be, with every case.
+    // Those that are still right must be, with whichever case.
     let mut fails = vec![];
     for seed in 1..=args.harmless_seeds.get() {
-        let chosen =
-            mutants.iter().enumerate().flat_map(|(i, mutant)| mutant.harmless.iter().map(move |case| (i, case)));
+        let spread = |cases: usize| cases.div_ceil(args.harmless_cases.get()).max(1);
+        let chosen = mutants.iter().enumerate().flat_map(|(i, Mutant { harmless, .. })| {
+            // Other seeds take other cases.
+            let step = spread(harmless.len());
+            harmless.iter().skip(seed as usize % step).step_by(step).map(move |case| (i, case))
+        });
         fails.extend(run(&format!("seed {seed}, harmless ones"), args.rounds, seed, chosen, &mut troubles));
     }
     report(args, &mutants, &caught, fails, &troubles, out)

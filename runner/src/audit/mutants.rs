@@ -39,7 +39,7 @@ pub struct Args {
     /// Only mutants of instances whose id contains FILTER, or is FILTER; of all, if there is none
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
-    /// Seeds to try before a mutant counts as not caught
+    /// Seeds to try before a mutant counts as not caught; the Nth takes N times the rounds
     #[arg(long, value_name = "N", default_value = "4")]
     seeds: NonZeroU64,
     /// Seeds with which a mutant that is none must pass
@@ -209,9 +209,12 @@ pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> 
     let passes: Vec<_> = iter::successors(Some(0..1), |last: &Range<usize>| Some(last.end..2 * last.end))
         .take_while(|cases| cases.start < most)
         .collect();
+    // So do the rounds grow from seed to seed: what shows once in a thousand is not found by few of them, however often
+    // one begins anew.
     for (seed, (pass, cases)) in
         (1..=args.seeds.get()).flat_map(|seed| iter::repeat(seed).zip(passes.iter().enumerate()))
     {
+        let rounds = NonZeroU64::new(seed).map_or(args.rounds, |seed| args.rounds.saturating_mul(seed));
         let left: Vec<_> = (0..mutants.len()).filter(|i| !caught.contains_key(i)).collect();
         if left.is_empty() {
             break;
@@ -219,7 +222,7 @@ pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> 
         let of_pass = |i: usize| mutants[i].wrong.iter().skip(cases.start).take(cases.len()).map(move |case| (i, case));
         let chosen = left.iter().copied().flat_map(of_pass);
         let what = format!("seed {seed}, pass {} of {}, {} mutants left", pass + 1, passes.len(), left.len());
-        for (i, catch) in run(&what, args.rounds, seed, chosen, &mut troubles) {
+        for (i, catch) in run(&what, rounds, seed, chosen, &mut troubles) {
             caught.entry(i).or_insert(catch);
         }
     }

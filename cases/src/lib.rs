@@ -26,7 +26,7 @@ use Access::{
     At, Atomic, Dc, Exclusive, Fetch, Load, Misaligned, OtherLoad, OtherStore, Store, Tables, Unaligned, UserFetch,
     UserLoad, UserStore, Walk,
 };
-use Method::{Bbm, BbmAf, BbmAlias, BbmAsm, BbmCas, Direct, DirectCas, DirectNotlbi, Nt, NtCas};
+use Method::{Bbm, BbmAf, BbmAlias, BbmAsm, BbmCas, Direct, DirectCas, DirectNotlbi, Nt, NtCas, Overwrite};
 use Place::{All, Local, Remote};
 
 /// Cases that differ in a few parameters: all combinations of them that exist.
@@ -281,6 +281,11 @@ const BY_OTHER_ASID: &[&str] = &["0sXd1di"];
 /// TLBI of what combines both stages.
 const STAGE2_PARTS: &[&str] = &["0sGd1di", "0sMd1di", "0sQMd1di", "0sQd1di"];
 const BBM: &[Method] = &[Bbm];
+/// What the patch does that was refused.
+const PROPOSAL: &[Method] = &[Overwrite];
+/// The same with no TLBI behind it, of one level and of two.
+const NO_TLBI: &[&str] = &["ls1di"];
+const NO_TLBI_OF_TWO: &[&str] = &["ls1ls1di"];
 /// The defined ways of a change for which a TLBI is enough, and the control.
 const UPDATE: &[Method] = &[Bbm, Direct, DirectNotlbi];
 
@@ -325,6 +330,19 @@ const ROWS: &[Row] = &{
         row(&[Split], &[L2], &[Bbm, Nt, Direct], &[At]).places(&[Local]),
         row(&[Split], &[L2], &[Bbm, Nt, Direct], &[Load, Store]).places(&[All]),
         row(&[SplitUserX], &[L2], &[Bbm, Nt, Direct], &[UserFetch]),
+        // The proposal: tables filled from the live block, over that block, level by level; then with no TLBI behind them.
+        row(&[Split], &[L1, L2], PROPOSAL, &[Load, Store, Walk]),
+        row(&[Split], &[L1], PROPOSAL, &[Load, Store, Walk]).down_to(L3),
+        row(&[Split], &[L2], PROPOSAL, &[Atomic, Unaligned]),
+        row(&[Split], &[L2], PROPOSAL, &[Load, Store]).places(&[All]),
+        row(&[Split], &[L1], PROPOSAL, &[Store, Walk]).down_to(L3).places(&[All]),
+        row(&[Split], &[L2], PROPOSAL, &[Load, Store]).granules(LARGER),
+        row(&[Split], &[L2], PROPOSAL, &[Load]).remote().under(STAGE2),
+        row(&[Split], &[L2], PROPOSAL, &[Load]).under(CAPPED),
+        row(&[Split], &[L2], PROPOSAL, &[Load]).remote().lpa2(),
+        row(&[Split], &[L2], PROPOSAL, &[Load]).remote().cleaned(),
+        row(&[Split], &[L2], PROPOSAL, &[Load, Store]).scripts(NO_TLBI),
+        row(&[Split], &[L1], PROPOSAL, &[Load]).down_to(L3).scripts(NO_TLBI_OF_TWO),
         //
         row(&[Merge], &[L1, L2], RESIZE, &[Load, Store]),
         row(&[Merge], &[L1], RESIZE, &[Load, Store]).down_to(L3),
@@ -560,6 +578,12 @@ const ROWS: &[Row] = &{
         row(&[RemapRw], &[L3], BBM, &[Load, Store]).of_stage2().cleaned(),
         row(&[ProtectRwRo], &[L3], &[Direct], &[Store]).of_stage2().cleaned(),
         row(&[Fold], &[L3], &[Direct], &[Load]).of_stage2().cleaned(),
+        row(&[Split], &[L1, L2], PROPOSAL, &[Load, Store, Walk]).of_stage2(),
+        row(&[Split], &[L1], PROPOSAL, &[Load, Store, Walk]).down_to(L3).of_stage2(),
+        row(&[Split], &[L2], PROPOSAL, &[Load, Store]).of_stage2().under(STAGE1),
+        row(&[Split], &[L2], PROPOSAL, &[Store, Walk]).places(&[All]).of_stage2(),
+        row(&[Split], &[L2], PROPOSAL, &[Load]).granules(LARGER).of_stage2(),
+        row(&[Split], &[L2], PROPOSAL, &[Load, Store]).of_stage2().scripts(NO_TLBI),
         //
         row(&[Split, Merge], &[L1, L2], RESIZE, &[Load, Store]).of_el2(),
         row(&[Split], &[L1, L2], &[BbmAf], &[Load, Store]).of_el2(),
@@ -583,6 +607,10 @@ const ROWS: &[Row] = &{
         row(&[RetypeWbDevice, RetypeDeviceWb, RetypeDevice], &[L3, L2], &[Bbm, Direct], &[Load, Store]).of_el2(),
         row(&[CacheWbNc, CacheNcWb, CacheWbWt], &[L3], &[Bbm, Direct], &[Load, Store]).of_el2(),
         row(&[AgeSet, AgeClear], &[L3, L2], UPDATE, &[Load, Store]).of_el2(),
+        row(&[Split], &[L1, L2], PROPOSAL, &[Load, Store, Walk]).of_el2(),
+        row(&[Split], &[L1], PROPOSAL, &[Load, Store, Walk]).down_to(L3).of_el2(),
+        row(&[Split], &[L2], PROPOSAL, &[Store, Walk]).places(&[All]).of_el2(),
+        row(&[Split], &[L2], PROPOSAL, &[Load, Store]).of_el2().scripts(NO_TLBI),
         // The question that all began with: hv splits what it stands on.
         row(OWN, &[L2], &[BbmAsm, BbmAlias, Nt, Direct], &[Load, Store]).places(OTHERS).of_el2(),
         row(&[OwnStack, OwnCode, OwnTable], &[L2], BBM, &[Load, Store]).places(OTHERS).of_el2(),
@@ -728,7 +756,7 @@ mod tests {
             let needs_bbm = BbmLevel::ALL.iter().all(|bbm| case.change.needs(granule, *bbm).need == Need::Bbm);
             let undefined = match case.method {
                 DirectNotlbi => case.change.what() != What::AgeSet,
-                Direct | DirectCas => needs_bbm,
+                Direct | DirectCas | Overwrite => needs_bbm,
                 Bbm | BbmAf | Nt | BbmCas | NtCas | BbmAsm | BbmAlias => false,
             };
             assert_eq!(guarantee(case.method, case.change, granule, BbmLevel::L3).is_err(), undefined, "{id}");
@@ -743,7 +771,7 @@ mod tests {
             let from = match case.method {
                 Bbm | BbmAf | BbmCas | BbmAsm | BbmAlias => Some(BbmLevel::L0),
                 Nt | NtCas => Some(BbmLevel::L1),
-                Direct | DirectCas => match family {
+                Direct | DirectCas | Overwrite => match family {
                     Family::Split | Family::Merge | Family::Carry | Family::Own => Some(BbmLevel::L2),
                     Family::Fold | Family::Unfold => Some(BbmLevel::L1),
                     Family::Protect | Family::User | Family::Age | Family::HwAge | Family::Dirty | Family::Exec => {

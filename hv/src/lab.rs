@@ -21,7 +21,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use aarch64_cpu::registers::{CNTPCT_EL0, Readable, TPIDR_EL0};
 use arch::{
     probe::{self, Probed},
-    sequence::Live,
+    sequence::{Live, NextTable},
     tlbi,
 };
 use arrayvec::ArrayVec;
@@ -30,16 +30,17 @@ use vmsa::{
     Level,
     change::{Descriptors, Leaf},
     descriptor::Attributes,
-    instance::{Access, Case, Regime},
-    layout::Format,
+    instance::{Access, Case, Method, Regime},
+    layout::{Format, Layout},
     outcome::{Count, Fault, Kind, Phase},
     sequence::{Step, Write},
+    shatter::{self, Request},
     stress::{self, PRESSING_PAGES},
 };
 use wire::record::{First, MAX_OUTCOMES, Outcome, Retried};
 
 use crate::{
-    exception, mmu,
+    console, exception, mmu,
     own::{self, Break, Change, Stand},
     platform::Range,
     stage2::{OutOfReach, Stage2, Tables},
@@ -57,6 +58,8 @@ struct Bench {
     base: u64,
     size: u64,
     descriptors: Descriptors,
+    /// The layout of a descriptor, and the tables that steps fill and put in place, if they do.
+    shattered: Option<(Layout, shatter::Tables<NextTable<'static>>)>,
     /// If hv stands on it itself.
     stand: Option<Stand>,
 }
@@ -152,18 +155,27 @@ pub(crate) fn set_up(
     let old_oa = frames.start;
     let new_oa = if change.moves() { old_oa + frames.size() / 2 } else { old_oa };
     let (level, sides) = (change.level(), change.what().sides());
-    let mut tree = |below: bool, oa, leaf| match level.next().filter(|_| below) {
+    // What the steps fill is empty before them.
+    let filled = case.method != Method::Overwrite;
+    let mut tree = |below: bool, oa, leaf| match level.next().filter(|_| filled && below) {
         Some(next) => tables.tree(next, oa, leaf),
         None => Ok(0),
     };
     let trees = [tree(sides.old.below, old_oa, change.old_leaf())?, tree(sides.new.below, new_oa, change.new_leaf())?];
-    let descriptors = change.descriptors_in(case.regime, granule, [old_oa, new_oa], trees);
+    let mut descriptors = change.descriptors_in(case.regime, granule, [old_oa, new_oa], trees);
     let entries = change.entries(granule);
     let ptes = tables.slots(base, level, sites * entries)?;
     for ptes in ptes.chunks_exact(entries) {
         // SAFETY: the window is all that the descriptors translate, of a VM that does not run yet.
         let whole = unsafe { Live::new(&ptes[..change.valid(granule)], base, level.size(granule), descriptors) };
         whole.reversed().step(Step::Write(Write::New));
+    }
+    let shattered = match Request::of(case, descriptors.old) {
+        Some(request) => Some((request.layout, shatter(&request, &ptes[0], tables)?)),
+        None => None,
+    };
+    if let Some((layout, [Some(first), ..])) = shattered {
+        descriptors.new = layout.table(first.address);
     }
     let changed = change.changed(granule);
     let va = case.window_va(seed, instance).unwrap_or(base);
@@ -182,8 +194,20 @@ pub(crate) fn set_up(
         None => (None, ptes),
     };
     LAB.waits.store(stand.is_some(), Ordering::Relaxed);
-    *LAB.bench.lock() = Some(Bench { ptes, entries, changed, base, size: level.size(granule), descriptors, stand });
+    let size = level.size(granule);
+    *LAB.bench.lock() = Some(Bench { ptes, entries, changed, base, size, descriptors, shattered, stand });
     Ok(base)
+}
+
+/// The tables for `request`, whose entry is `live`; before that, all that must be refused is, and is told.
+fn shatter(
+    request: &Request,
+    live: &AtomicU64,
+    tables: &mut Tables,
+) -> Result<shatter::Tables<NextTable<'static>>, OutOfReach> {
+    let refused = |refusal| console::log(format_args!("refused: {refusal}"));
+    assert!(request.rehearse(live, tables, refused), "what must be refused was not, or left something behind");
+    request.prepare(tables).map_err(|_| OutOfReach)
 }
 
 /// Maps the pages that press on the TLB, all to one page of zeros.
@@ -314,7 +338,8 @@ pub(crate) fn execute(
     steps: impl DoubleEndedIterator<Item = Step>,
 ) -> bool {
     let bench = LAB.bench.lock();
-    let Some(Bench { ptes, entries, changed, base: first, size, descriptors, stand }) = bench.as_ref() else {
+    let Some(Bench { ptes, entries, changed, base: first, size, descriptors, shattered, stand }) = bench.as_ref()
+    else {
         return false;
     };
     let window = *entries as u64 * size;
@@ -333,6 +358,10 @@ pub(crate) fn execute(
     }
     // SAFETY: the window is all that the descriptors translate, and hv uses nothing of it but by probes.
     let live = unsafe { Live::new(&ptes[..*changed], base, *size, *descriptors) }.naming(base + named);
+    let live = match shattered {
+        Some((layout, tables)) => live.shattering(*layout, tables),
+        None => live,
+    };
     let mut live = if back { live.reversed() } else { live };
     for (number, step) in steps.enumerate() {
         for _ in 0..if number == 0 { 0 } else { between } {
@@ -341,8 +370,8 @@ pub(crate) fn execute(
         match step {
             Step::Write(Write::New) => {
                 live.step(step);
-                // What stood on it does not while it is taken back.
-                mended(if stand.is_some() { None } else { Some(since()) });
+                // What is measured is the break of the change; by whatever break that is taken back.
+                mended(if back { None } else { Some(since()) });
             }
             Step::Write(_) => {
                 broken(vcpu);

@@ -6,7 +6,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use vmsa::{Granule, Level, change::Leaf, descriptor::Descriptor, instance::Regime, layout::Format};
+use arch::sequence::NextTable;
+use vmsa::{Granule, Level, change::Leaf, descriptor::Descriptor, instance::Regime, layout::Format, shatter::Arena};
 
 use crate::platform::Range;
 
@@ -122,10 +123,25 @@ impl Stage2 {
     }
 }
 
+/// For a block that is to be shattered.
+impl Arena for Tables {
+    type Table = NextTable<'static>;
+
+    fn take(&mut self) -> Option<NextTable<'static>> {
+        let table = Self::allot(self.granule, &mut self.used).ok()?;
+        Some(NextTable { address: table.address(), entries: table.0 })
+    }
+
+    fn give_back(&mut self, table: NextTable<'static>) {
+        // The last one comes first: what is behind it is not given out.
+        self.used = (table.address - &raw const POOL as u64) as usize / size_of::<[AtomicU64; UNIT]>();
+    }
+}
+
 impl Tables {
     /// One table at `start`, when `used` units of the pool are given out.
     fn new(regime: Regime, granule: Granule, start: Level, mut used: usize) -> Result<Self, OutOfReach> {
-        let root = Self::take(granule, &mut used)?;
+        let root = Self::allot(granule, &mut used)?;
         Ok(Self { regime, granule, used, root, start })
     }
 
@@ -135,7 +151,7 @@ impl Tables {
     }
 
     /// A new table, all invalid.
-    fn take(granule: Granule, used: &mut usize) -> Result<Table, OutOfReach> {
+    fn allot(granule: Granule, used: &mut usize) -> Result<Table, OutOfReach> {
         let units = granule.entries() / UNIT;
         let first = used.next_multiple_of(units);
         let table = POOL.0.get(first..first + units).ok_or(OutOfReach)?.as_flattened();
@@ -149,7 +165,7 @@ impl Tables {
     fn below(&mut self, slot: &AtomicU64) -> Result<Table, OutOfReach> {
         let old = slot.load(Ordering::Relaxed);
         if old & VALID == 0 {
-            let new = Self::take(self.granule, &mut self.used)?;
+            let new = Self::allot(self.granule, &mut self.used)?;
             slot.store(Descriptor::table(new.address()).raw(), Ordering::Relaxed);
             return Ok(new);
         }
@@ -213,12 +229,12 @@ impl Tables {
 
     /// Address of a page of zeros.
     pub(crate) fn page(&mut self) -> Result<u64, OutOfReach> {
-        Ok(Self::take(self.granule, &mut self.used)?.address())
+        Ok(Self::allot(self.granule, &mut self.used)?.address())
     }
 
     /// Address of a table at `level` whose `leaf`s map `oa` and what follows it, directly or by way of more tables.
     pub(crate) fn tree(&mut self, level: Level, oa: u64, leaf: Leaf) -> Result<u64, OutOfReach> {
-        let table = Self::take(self.granule, &mut self.used)?;
+        let table = Self::allot(self.granule, &mut self.used)?;
         for (slot, n) in table.0.iter().zip(0..) {
             let oa = oa + n * level.size(self.granule);
             let descriptor = match level.next().filter(|_| level != leaf.level) {

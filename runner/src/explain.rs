@@ -291,6 +291,7 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
         Method::NtCas => "by way of a Block with nT set, by compare-and-swap",
         Method::BbmAsm => "break-before-make by code that needs nothing of the block meanwhile",
         Method::BbmAlias => "break-before-make by code that uses all that is in the block at another address",
+        Method::Overwrite => "each level's table, filled from the live block, over that block; then one TLBI",
         Method::DirectCas => "the new descriptor over the old one by compare-and-swap, then the TLBI",
     };
     let access = match case.observer.access {

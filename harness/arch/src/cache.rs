@@ -37,6 +37,11 @@ pub fn clean_invalidate_poc(start: usize, len: usize) {
     barrier::dsb_sy();
 }
 
+/// Cleans `[start, start + len)` to the Point of Coherency; a DSB has to wait for it.
+pub fn clean_poc(start: usize, len: usize) {
+    by_line!("dc cvac", data_line(), start, len);
+}
+
 /// Cleans the line of `address` to the Point of Coherency; a DSB has to wait for it.
 #[inline]
 pub fn clean_line_poc(address: usize) {

@@ -4,6 +4,9 @@
 //! stores are atomic and the barriers and TLBIs are compiler barriers too, so nothing is moved or merged. A
 //! compare-and-swap is a loop around a pair of exclusives, and does what goes with it: the marks that it finds in what it
 //! replaces are remembered, and put into what is written from then on.
+//!
+//! Where tables are [filled](Step::Fill) on the way, the new descriptor is not one but one a level, and which of them is next
+//! the tables themselves tell: the one for the first descriptor on the way to the named address that is no table yet.
 
 use core::sync::atomic::{
     AtomicU64,
@@ -12,9 +15,11 @@ use core::sync::atomic::{
 
 use vmsa::{
     change::Descriptors,
-    descriptor::Descriptor,
+    descriptor::{Descriptor, DescriptorKind},
+    layout::Layout,
     mark::Marks,
-    sequence::{Dsb, Step, Tlbi},
+    sequence::{Dsb, Step, Tlbi, Write},
+    shatter::Tables,
     tlbi::{Form, Target},
 };
 
@@ -23,6 +28,31 @@ use crate::{barrier, cache, tlbi};
 /// What of an address is different in another one that no descriptor maps together with it: more than the largest
 /// block, less than half of the smallest address space.
 const ELSEWHERE: u64 = 1 << 44;
+
+/// A table that comes into use when it is filled.
+#[derive(Clone, Copy, Debug)]
+pub struct NextTable<'a> {
+    /// Its physical address.
+    pub address: u64,
+    /// All of it.
+    pub entries: &'a [AtomicU64],
+}
+
+/// A descriptor that becomes tables, level by level.
+#[derive(Clone, Copy, Debug)]
+struct Shattering<'a> {
+    tables: &'a Tables<NextTable<'a>>,
+    /// Of the descriptor.
+    layout: Layout,
+    back: bool,
+}
+
+/// What is replaced next: a descriptor, its layout, and by which table.
+struct Standing<'a> {
+    pte: &'a AtomicU64,
+    layout: Layout,
+    table: NextTable<'a>,
+}
 
 /// Live descriptors, one or several of a group, and the change they go through.
 #[derive(Clone, Debug)]
@@ -42,6 +72,8 @@ pub struct Live<'a> {
     found: Option<Marks>,
     /// What [`Tlbi::Form`] stands for, at what it is aimed, and the number that chooses its operands.
     form: Option<(Form, Target, u64)>,
+    /// If tables are filled on the way.
+    shattering: Option<Shattering<'a>>,
 }
 
 impl<'a> Live<'a> {
@@ -52,7 +84,7 @@ impl<'a> Live<'a> {
     /// Nothing that the program relies on, code, stack and statics included, is translated by `ptes`, be they of its own
     /// regime or of a stage 2 that it owns.
     pub const unsafe fn new(ptes: &'a [AtomicU64], base: u64, size: u64, descriptors: Descriptors) -> Self {
-        Self { ptes, size, base, va: base, descriptors, leaves: [&[]; 2], found: None, form: None }
+        Self { ptes, size, base, va: base, descriptors, leaves: [&[]; 2], found: None, form: None, shattering: None }
     }
 
     /// The same with TLBIs by VA that name `va`, another address that a descriptor translates.
@@ -80,12 +112,64 @@ impl<'a> Live<'a> {
         self
     }
 
+    /// The same where the first descriptor, whose layout this is, becomes `tables`, which nobody uses and which are empty, one below
+    /// the other on the way to the [named](Self::naming) address. On the way back they are emptied.
+    #[inline]
+    #[must_use]
+    pub const fn shattering(mut self, layout: Layout, tables: &'a Tables<NextTable<'a>>) -> Self {
+        self.shattering = Some(Shattering { tables, layout, back: false });
+        self
+    }
+
     /// The same descriptors on their way back.
     #[must_use]
     pub const fn reversed(mut self) -> Self {
         let Descriptors { old, new, block } = self.descriptors;
         self.descriptors = Descriptors { old: new, new: old, block };
+        if let Some(shattering) = &mut self.shattering {
+            shattering.back = !shattering.back;
+        }
         self
+    }
+
+    /// The first descriptor on the way to the named address that is no table yet, if it is to become one.
+    fn standing(&self) -> Option<Standing<'a>> {
+        let Shattering { tables, mut layout, .. } = self.shattering?;
+        let mut pte = self.ptes.first()?;
+        for table in tables.iter().flatten() {
+            if layout.kind(Descriptor::from_raw(pte.load(Relaxed))) != DescriptorKind::Table {
+                return Some(Standing { pte, layout, table: *table });
+            }
+            layout.level = layout.level.next()?;
+            pte = table.entries.get(layout.level.index(layout.granule, self.va))?;
+        }
+        None
+    }
+
+    /// Has the next table map what the descriptor maps that it will replace.
+    fn fill(&self) {
+        let Some(Standing { pte, layout, table }) = self.standing() else { return };
+        let block = Descriptor::from_raw(pte.load(Relaxed));
+        let first = layout.part(block, 0).unwrap_or(Descriptor::INVALID);
+        // Between the size of a part and that of the block the OA stands in its own place: the others are the first and a sum.
+        let size = match (first.is_valid(), layout.level.next()) {
+            (true, Some(level)) => level.size(layout.granule),
+            _ => 0,
+        };
+        for (slot, n) in table.entries.iter().zip(0..) {
+            slot.store(first.raw() + n * size, Relaxed);
+        }
+    }
+
+    /// Writes the next table over the descriptor that it replaces, or, on the way back, the block over all of them.
+    fn link(&self) {
+        let Some(Shattering { tables, back, .. }) = self.shattering else { return };
+        if back {
+            tables.iter().flatten().flat_map(|table| table.entries).for_each(|slot| slot.store(0, Relaxed));
+            self.write(self.descriptors.new);
+        } else if let Some(Standing { pte, layout, table }) = self.standing() {
+            pte.store(layout.table(table.address).raw(), Relaxed);
+        }
     }
 
     /// Stores `value` into the first descriptor, and what follows from it into the others.
@@ -164,6 +248,8 @@ impl<'a> Live<'a> {
     #[inline]
     pub fn step(&mut self, step: Step) {
         match step {
+            Step::Write(Write::New) if self.shattering.is_some() => self.link(),
+            Step::Fill => self.fill(),
             Step::Write(write) => {
                 let Descriptors { old, new, block } = self.descriptors;
                 let value = write.value(old, new, block);
@@ -238,6 +324,9 @@ impl<'a> Live<'a> {
             Step::Clean => {
                 // Several have their own lines, or one for all of them.
                 self.ptes.iter().for_each(|pte| cache::clean_line_poc(&raw const *pte as usize));
+                for table in self.shattering.iter().flat_map(|shattering| shattering.tables.iter().flatten()) {
+                    cache::clean_poc(table.entries.as_ptr() as usize, size_of_val(table.entries));
+                }
             }
             Step::Isb => barrier::isb(),
         }

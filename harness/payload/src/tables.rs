@@ -5,18 +5,19 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use arch::barrier;
+use arch::{barrier, sequence::NextTable};
 use vmsa::{
     change::Leaf,
     descriptor::{Attributes, Descriptor, DescriptorKind},
     geometry::{Granule, Level},
     layout::Format,
+    shatter::Arena,
 };
 
 /// Bits of a virtual address in either half (T0SZ = T1SZ = 16).
 pub(crate) const VA_BITS: u32 = 48;
 
-/// Memory for tables: the private memory behind the image, which hv has zeroed. Nothing is ever given back.
+/// Memory for tables: the private memory behind the image, which hv has zeroed. What has been written to is never given back.
 #[derive(Debug)]
 pub(crate) struct Pool {
     next: u64,
@@ -39,10 +40,16 @@ impl Pool {
 
     /// Address of a new table, all invalid.
     fn table(&mut self, granule: Granule) -> u64 {
+        self.try_table(granule).expect("no private memory left for tables")
+    }
+
+    fn try_table(&mut self, granule: Granule) -> Option<u64> {
         let table = self.next.next_multiple_of(granule.page_size());
-        assert!(table + granule.page_size() <= self.end, "no private memory left for tables");
-        self.next = table + granule.page_size();
-        table
+        let end = table + granule.page_size();
+        (end <= self.end).then(|| {
+            self.next = end;
+            table
+        })
     }
 
     /// Address of a page of zeros.
@@ -75,6 +82,26 @@ impl Pool {
             }
         }
         table
+    }
+}
+
+/// Tables of one granule from a pool, for a block that is to be shattered.
+pub(crate) struct PoolArena<'a> {
+    pub(crate) pool: &'a mut Pool,
+    pub(crate) granule: Granule,
+}
+
+impl Arena for PoolArena<'_> {
+    type Table = NextTable<'static>;
+
+    fn take(&mut self) -> Option<NextTable<'static>> {
+        let address = self.pool.try_table(self.granule)?;
+        Some(NextTable { address, entries: entries(address, self.granule) })
+    }
+
+    fn give_back(&mut self, table: NextTable<'static>) {
+        // The last one comes first: what is behind it is not given out.
+        self.pool.next = table.address;
     }
 }
 

@@ -17,18 +17,24 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use arch::{barrier, cache, probe::Probed, sequence::Live, write_sysreg};
+use arch::{
+    barrier, cache,
+    probe::Probed,
+    sequence::{Live, NextTable},
+    write_sysreg,
+};
 use vmsa::{
     change::{Behind, Descriptors, Leaf},
     descriptor::{Attributes, Descriptor},
     geometry::{Granule, Level},
-    instance::{Access, Case, Observer, Regime, Stage1, Tells, Watch},
-    layout::Format,
+    instance::{Access, Case, Method, Observer, Regime, Stage1, Tells, Watch},
+    layout::{Format, Layout},
     mark::Marks,
     outcome::{Kind, Phase},
     permission::Operation,
     rule::HardwareUpdates,
     sequence::{Step, Write},
+    shatter::{Request, Tables},
     stress::{self, PRESSING_PAGES},
     tlbi::{Form, Target},
 };
@@ -38,7 +44,7 @@ use wire::abi::call;
 use crate::{
     boot::Vm,
     hypercall,
-    tables::{self, Pool, Space},
+    tables::{self, Pool, PoolArena, Space},
 };
 
 /// log2 of the number of spots.
@@ -151,6 +157,8 @@ struct Own {
     size: u64,
     /// The change.
     descriptors: Descriptors,
+    /// The layout of a descriptor, and the tables that its steps fill and put in place, if they do.
+    shattered: Option<(Layout, Tables<NextTable<'static>>)>,
 }
 
 /// Who executes the steps of a change.
@@ -270,7 +278,9 @@ impl Window {
         let inside = old_oa & (change.window_size(granule) - 1);
         let sides = change.what().sides();
         let own_tables = case.regime == Regime::El1;
-        let mut tree = |below: bool, oa, leaves| match level.next().filter(|_| own_tables && below) {
+        // What the steps fill is empty before them.
+        let filled = own_tables && case.method != Method::Overwrite;
+        let mut tree = |below: bool, oa, leaves| match level.next().filter(|_| filled && below) {
             Some(next) => vm.pool.tree(format, next, oa, leaves),
             None => 0,
         };
@@ -288,13 +298,20 @@ impl Window {
         let space = Space::new(&mut vm.pool, case.stage1_format());
         let own = own_tables.then(|| {
             let ptes = space.slots(&mut vm.pool, base, level, sites * entries);
-            let descriptors = change.descriptors(granule, old_oa, new_oa, trees);
+            let mut descriptors = change.descriptors(granule, old_oa, new_oa, trees);
             for ptes in ptes.chunks_exact(entries) {
                 // SAFETY: the window is all that the descriptors translate, and it is only accessed by probes.
                 let whole = unsafe { Live::new(&ptes[..change.valid(granule)], base, size, descriptors) };
                 whole.reversed().step(Step::Write(Write::New));
             }
-            Own { ptes, entries, changed, size, descriptors }
+            let shattered = Request::of(case, descriptors.old).map(|request| {
+                let tables = shatter(&request, &ptes[0], &mut PoolArena { pool: &mut vm.pool, granule });
+                (request.layout, tables)
+            });
+            if let Some((layout, [Some(first), ..])) = shattered {
+                descriptors.new = layout.table(first.address);
+            }
+            Own { ptes, entries, changed, size, descriptors, shattered }
         });
         let highest = match case.stage1 {
             Stage1::Blocks => Some(Level::L0),
@@ -355,7 +372,11 @@ impl Window {
             // Of a block another page than the one that is looked at: as good as any, and the one that shows a TLBI
             // which does not reach all of the block. Of what is below a table one address is not enough.
             let number = i;
-            let named = offset_in(mapped >> SPOT_BITS, (i + 2) % SPOTS);
+            let named = match case.method {
+                // Tables are put in place on the way to the page that is looked at.
+                Method::Overwrite => offset,
+                _ => offset_in(mapped >> SPOT_BITS, (i + 2) % SPOTS),
+            };
             let freed = match level.next().filter(|_| own_tables && change.frees_table()) {
                 Some(next) => tables::path(format, next, trees[0], base + inside + offset),
                 None => [None; 2],
@@ -518,7 +539,7 @@ impl Window {
     /// executes, but the first, pass `between` turns of a loop.
     #[inline]
     pub(crate) fn live_at(&self, spot: &Spot, site: Site, number: u64, between: u32) -> Maker<'_> {
-        let Some(Own { ptes, entries, changed, size, descriptors }) = &self.own else {
+        let Some(Own { ptes, entries, changed, size, descriptors, shattered }) = &self.own else {
             let (site, named) = (site.number as u64, spot.named - self.base);
             return Maker::Hv(Asked { site, named, how: between.into(), letters: [0; 16], count: 0 });
         };
@@ -528,6 +549,10 @@ impl Window {
         let live = live.naming(site.of(spot.named));
         let live = match self.form {
             Some((form, target)) => live.with_form(form, Target { base: site.of(target.base), ..target }, number),
+            None => live,
+        };
+        let live = match shattered {
+            Some((layout, tables)) => live.shattering(*layout, tables),
             None => live,
         };
         Maker::Own(match &self.marking {
@@ -701,6 +726,13 @@ fn tell_mixture(access: Access, spot: &Spot, value: u64) -> Kind {
         Access::Unaligned | Access::Misaligned => Kind::Old,
         _ => Kind::Torn,
     }
+}
+
+/// The tables for `request`, whose entry is `live`; before that, all that must be refused is, and is told.
+fn shatter(request: &Request, live: &AtomicU64, arena: &mut PoolArena<'_>) -> Tables<NextTable<'static>> {
+    let refused = |refusal| hypercall::log(format_args!("refused: {refusal}"));
+    assert!(request.rehearse(live, arena, refused), "what must be refused was not, or left something behind");
+    request.prepare(arena).unwrap_or_else(|refusal| panic!("{refusal}"))
 }
 
 /// Maps [`PRESSING_PAGES`] pages from `first`, all to one page of zeros.

@@ -593,6 +593,12 @@ impl Change {
         self.leaf
     }
 
+    /// How many levels of tables are below the descriptor on a side that has some.
+    #[must_use]
+    pub const fn levels_below(self) -> usize {
+        (self.leaf.number() - self.level.number()) as usize
+    }
+
     /// What its levels and word say in an id, if they say a change. The [format](Self::format) is said before them.
     #[must_use]
     pub fn parse(family: Family, text: &str) -> Option<Self> {

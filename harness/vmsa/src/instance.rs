@@ -240,6 +240,9 @@ words! {
         NtCas = "nt-cas",
         /// As `direct`, by compare-and-swap.
         DirectCas = "direct-cas",
+        /// A block becomes tables, level by level: the next table is filled from the block that is live and written over it,
+        /// and one TLBI follows.
+        Overwrite = "overwrite",
         /// As `bbm`, by code that meanwhile takes no exception, and needs nothing of the block: itself it is run at another
         /// address, what it works with is in registers, and the descriptor is written at another address.
         BbmAsm = "bbm-asm",
@@ -267,6 +270,11 @@ impl Method {
         }
         match self {
             Self::BbmAsm | Self::BbmAlias => false,
+            // What was live goes on in the table, and hardware's marks in it are not carried over.
+            Self::Overwrite => {
+                let alike = old.attributes.bits() == new.attributes.bits();
+                !swaps && !old.below && new.below && !new.second && alike
+            }
             Self::Nt => change.resizes(),
             Self::NtCas => swaps && change.resizes(),
             Self::BbmCas | Self::DirectCas => swaps,
@@ -531,8 +539,11 @@ impl Case {
     /// At how many sites it has its [window](Change::sites).
     #[must_use]
     pub const fn sites(&self) -> usize {
-        // Pages below a block take a table each, and so does what is in a window.
-        if matches!(self.stage1, Stage1::Pages) || matches!(self.observer.access, Access::Tables) {
+        // Pages below a block take a table each, and so does what is in a window. Tables that a round fills are empty before it.
+        if matches!(self.stage1, Stage1::Pages)
+            || matches!(self.observer.access, Access::Tables)
+            || matches!(self.method, Method::Overwrite)
+        {
             1
         } else {
             self.change.sites(self.granule)
@@ -764,7 +775,8 @@ impl FromStr for Instance {
         if script == Some(Sequence::of(method, change).in_regime(regime)) {
             return Err(IdError::Unknown("steps (the method's own are not spelled)"));
         }
-        if script.is_some_and(|script| !script.fits(change) || !script.is_for(regime) || change.own().is_some()) {
+        let is_other = |script: Sequence| !script.fits(change) || !script.is_for(regime) || !script.is_of(method);
+        if script.is_some_and(|script| is_other(script) || change.own().is_some()) {
             return Err(IdError::Unknown("steps, for this transition,"));
         }
         let (access, place) = part("observer")?.rsplit_once('-').ok_or(IdError::Unknown("observer"))?;
@@ -845,6 +857,8 @@ mod tests {
             "el1.split.16k-lpa2-l2.nt.load-remote",
             "el1.recover.4k-l2-split.direct.load-remote.s2off.cap1.by-vmalls12e1",
             "s2.split.4k-l2.bbm.load-remote.s1off",
+            "el1.split.4k-l1-l3.overwrite.walk-remote",
+            "s2.split.4k-l2.overwrite~ls1di.load-remote.s1off",
             "el2.split.4k-l2.bbm.load-remote",
             "selftest.conflict-el2-for-el1",
         ] {
@@ -882,6 +896,10 @@ mod tests {
             ("el1.split.4k-l2.bbm~0sAd1di.load-local", IdError::Unknown("steps (the method's own are not spelled)")),
             ("el1.merge.4k-l2.bbm~fsMd1di.load-local", IdError::Unknown("steps, for this transition,")),
             ("el1.remap.4k-l3-rw.bbm~tsMd1di.load-local", IdError::Unknown("steps, for this transition,")),
+            ("el1.split.4k-l2.bbm~lsAd1di.load-local", IdError::Unknown("steps, for this transition,")),
+            ("el1.split.4k-l2.overwrite~0sAd1di.load-local", IdError::Unknown("steps, for this transition,")),
+            ("el1.merge.4k-l2.overwrite.load-local", IdError::Unknown("method, for this transition,")),
+            ("el1.remap-out.4k-l2-rw.overwrite.load-local", IdError::Unknown("method, for this transition,")),
             ("el1.split.4k-l2.bbm", IdError::Missing("observer")),
             ("el1.split.4k-l2.bbm.load-local.", IdError::Unknown("modifier")),
             ("el1.split.4k-l2.bbm.load-local.cap4", IdError::Unknown("modifier")),

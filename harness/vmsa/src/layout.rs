@@ -243,6 +243,23 @@ impl Layout {
         Descriptor::from_raw(self.pack(address, self.granule.page_shift()) | VALID | NOT_BLOCK)
     }
 
+    /// The leaf one level below that maps part `n` of what `block` maps here, from 0, and is like it in all else: of either
+    /// stage, since no field is looked at but the address. It is in no Contiguous group, whatever `block` is in, and has nT
+    /// clear. `None` if `block` is no Block, has no such part, or the level below has no leaves.
+    #[must_use]
+    pub fn part(self, block: Descriptor, n: usize) -> Option<Descriptor> {
+        let level = self.level.next()?;
+        let below = Self { level, ..self };
+        if self.kind(block) != DescriptorKind::Block || n >= self.granule.entries() || !below.allows_leaf() {
+            return None;
+        }
+        let low = self.level.shift(self.granule);
+        let oa = self.unpack(block.raw(), low) + n as u64 * level.size(self.granule);
+        let fields = block.raw() & !(self.pack(u64::MAX, low) | NT | CONTIGUOUS);
+        let kind = if below.is_page() { NOT_BLOCK } else { 0 };
+        Some(Descriptor::from_raw(fields | below.pack(oa, level.shift(self.granule)) | kind))
+    }
+
     /// Output address in bytes, of a leaf or, for a table, of the next table.
     #[must_use]
     pub const fn oa(self, descriptor: Descriptor) -> u64 {

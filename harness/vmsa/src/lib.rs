@@ -44,6 +44,7 @@ pub mod permission;
 pub mod remedy;
 pub mod rule;
 pub mod sequence;
+pub mod shatter;
 pub mod stress;
 #[cfg(test)]
 mod testing;

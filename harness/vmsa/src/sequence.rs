@@ -258,6 +258,8 @@ pub enum Step {
     Dsb(Dsb),
     /// TLB maintenance.
     Tlbi(Tlbi),
+    /// Fill the table that the next write of the new descriptor puts in place, from the block that is live.
+    Fill,
     /// Clean the descriptor to the Point of Coherency: for a walker that does not look into the caches.
     Clean,
     /// Context synchronisation on the changing PE.
@@ -276,6 +278,7 @@ impl Step {
             Self::Swap(Write::New) => "cas old, new, [pte]",
             Self::Dsb(dsb) => dsb.asm(),
             Self::Tlbi(tlbi) => tlbi.asm(),
+            Self::Fill => "str part of block, [each entry of the next table]",
             Self::Clean => "dc cvac, pte",
             Self::Isb => "isb",
         }
@@ -292,6 +295,7 @@ impl Step {
             Self::Swap(Write::New) => 'c',
             Self::Dsb(dsb) => dsb.letter(),
             Self::Tlbi(tlbi) => tlbi.letter(),
+            Self::Fill => 'l',
             Self::Clean => 'C',
             Self::Isb => 'i',
         }
@@ -303,7 +307,7 @@ impl Step {
         let dsbs = Dsb::ALL.iter().copied().map(Self::Dsb);
         let tlbis = Tlbi::ALL.iter().copied().map(Self::Tlbi);
         let swaps = Write::ALL.iter().copied().map(Self::Swap);
-        writes.chain(dsbs).chain(tlbis).chain([Self::Clean, Self::Isb]).chain(swaps)
+        writes.chain(dsbs).chain(tlbis).chain([Self::Fill, Self::Clean, Self::Isb]).chain(swaps)
     }
 
     /// What it writes, and whether by a compare-and-swap.
@@ -312,7 +316,7 @@ impl Step {
         match self {
             Self::Write(write) => Some((write, false)),
             Self::Swap(write) => Some((write, true)),
-            Self::Dsb(_) | Self::Tlbi(_) | Self::Clean | Self::Isb => None,
+            Self::Dsb(_) | Self::Tlbi(_) | Self::Fill | Self::Clean | Self::Isb => None,
         }
     }
 
@@ -329,6 +333,9 @@ impl Step {
             Self::Dsb(Dsb::Ish) => "the store or TLBI before it is complete on every PE (R_PSMWS, R_YNJCP)",
             Self::Dsb(Dsb::Osh) => "as DSB ISH, for a TLBI of the Outer Shareable domain (R_YNJCP)",
             Self::Dsb(Dsb::Sy) => "the clean is complete too, wherever the walker is",
+            Self::Fill => {
+                "the next table maps what the live block does, so that a walk by way of it finds the same (I_GYJBJ)"
+            }
             Self::Clean => "the descriptor is in memory, for a walker that is not coherent (SMMU_IDR0.COHACC)",
             Self::Dsb(Dsb::Ishld) => "orders loads only: completes neither a store nor a TLBI (R_PSMWS)",
             Self::Dsb(Dsb::Nshst | Dsb::Nsh) => "for this PE alone: nothing is complete on another (R_YNJCP)",
@@ -417,6 +424,14 @@ impl Sequence {
             && (Method::BbmAf.fits(change) || !self.writes(Write::OldNoAf))
     }
 
+    /// Whether these may be the steps of `method`. Tables are filled by one method only, which writes nothing but tables.
+    #[must_use]
+    pub fn is_of(&self, method: Method) -> bool {
+        let fills = self.steps().contains(&Step::Fill);
+        let only_new = self.steps().iter().all(|step| matches!(step.write(), None | Some((Write::New, false))));
+        if method == Method::Overwrite { only_new } else { !fills }
+    }
+
     /// Whether one of the steps writes this.
     #[must_use]
     pub fn writes(&self, write: Write) -> bool {
@@ -437,6 +452,8 @@ impl Sequence {
         };
         match change.form() {
             Some(form) => Self::with_form(method, form),
+            // Where nothing is below there is no such way, and any number will do.
+            None if method == Method::Overwrite => Self::overwriting(change.levels_below().max(1), tlbi),
             None => Self::with(method, tlbi),
         }
     }
@@ -521,10 +538,20 @@ impl Sequence {
             Method::Nt => Self::build(&[&[W(Write::BlockNt)], &flush, &make_flush]),
             Method::Direct => Self::build(&[&make_flush]),
             Method::DirectNotlbi => Self::build(&[&make]),
+            Method::Overwrite => Self::overwriting(1, tlbi),
             Method::BbmCas => Self::with(Method::Bbm, tlbi).swapping(),
             Method::NtCas => Self::with(Method::Nt, tlbi).swapping(),
             Method::DirectCas => Self::with(Method::Direct, tlbi).swapping(),
         }
+    }
+
+    /// A block becomes tables level by level: each is filled from the block that is live, shown to the walkers, and written over
+    /// that block. One TLBI comes behind them all.
+    fn overwriting(levels: usize, tlbi: Tlbi) -> Self {
+        use Step::{Dsb as D, Fill, Isb, Tlbi as T, Write as W};
+        let level = [Fill, D(Dsb::Ishst), W(Write::New)];
+        let flush = [D(Dsb::Ishst), T(tlbi), D(Dsb::Ish), Isb];
+        core::iter::repeat_n(level, levels).flatten().chain(flush).collect()
     }
 
     /// The same steps with a compare-and-swap wherever the descriptor may be live: for every write that does not follow
@@ -553,13 +580,13 @@ impl Sequence {
         self.steps().iter().map(turn).collect()
     }
 
-    /// The same where a walker shares the tables that is not coherent, such as an SMMU's: each write is cleaned to the Point of
+    /// The same where a walker shares the tables that is not coherent, such as an SMMU's: what is written is cleaned to the Point of
     /// Coherency, and the DSB behind it waits for that as well.
     #[must_use]
     pub fn cleaned(&self) -> Self {
         let mut behind_clean = false;
         let clean = |step: &Step| match *step {
-            step if step.write().is_some() => {
+            step if step == Step::Fill || step.write().is_some() => {
                 behind_clean = true;
                 [Some(step), Some(Step::Clean)]
             }
@@ -654,6 +681,15 @@ mod tests {
         let nt = Sequence::of(Method::Nt, split).in_regime(Regime::S2);
         assert_eq!(nt.cleaned().to_string(), "tCyPdMd1CyPdMdi");
         assert_eq!(Sequence::of(Method::Bbm, split).cleaned().to_string(), "0CyAd1Cyi");
+        assert_eq!(Sequence::of(Method::Overwrite, split).to_string(), "ls1sAdi");
+        assert_eq!(Sequence::of(Method::Overwrite, split).cleaned().to_string(), "lCy1CyAdi");
+        let two = Sequence::of(Method::Overwrite, Change::new(What::Split, Level::L1).down_to(Level::L3));
+        assert_eq!(two.in_regime(Regime::El2).to_string(), "ls1ls1sRdi");
+        assert_eq!(two.in_regime(Regime::S2).to_string(), "ls1ls1sPdMdi");
+        for (steps, overwrites, others) in [("ls1sAdi", true, false), ("1sAdi", true, true), ("0sAd1di", false, true)] {
+            let steps = Sequence::parse(steps).expect("letters");
+            assert_eq!((steps.is_of(Method::Overwrite), steps.is_of(Method::Bbm)), (overwrites, others), "{steps}");
+        }
     }
 
     #[test]

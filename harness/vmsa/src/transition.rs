@@ -12,7 +12,7 @@ use crate::{
     geometry::{BbmLevel, Granule},
     instance::{Case, Method, Regime},
     rule::{Asids, HardwareUpdates, Invalidation, Reach, needed},
-    sequence::{Sequence, Step, Tlbi},
+    sequence::{Sequence, Step, Tlbi, Write},
     tlbi::{Form, Scope},
 };
 
@@ -65,8 +65,9 @@ impl Transition {
             Method::BbmAf => {
                 !swaps && matches!(kinds.0, Block | Page) && self.old.af() && (kinds.1 == Table || self.new.af())
             }
-            // It is by who makes it that these differ from the first, which no descriptor tells.
-            Method::BbmAsm | Method::BbmAlias => false,
+            // It is by who makes it that these differ from the first, and by how deep the tables are that the last one fills,
+            // which no descriptor tells.
+            Method::BbmAsm | Method::BbmAlias | Method::Overwrite => false,
             Method::Bbm | Method::Direct | Method::DirectNotlbi => true,
         };
         let tlbi = match self.invalidation().reach {
@@ -90,7 +91,7 @@ pub fn guarantee(method: Method, change: Change, granule: Granule, bbm: BbmLevel
     if !method.fits(change) {
         return Err(change.needs(granule, bbm));
     }
-    sufficient(&Sequence::of(method, change), change, granule, bbm)
+    sufficient_by(method, Regime::El1, &Sequence::of(method, change), change, granule, bbm)
 }
 
 /// How far the TLB maintenance for the last write has got.
@@ -123,8 +124,21 @@ pub fn sufficient_in(
     granule: Granule,
     bbm: BbmLevel,
 ) -> Result<Needed, Needed> {
+    sufficient_by(Method::Direct, regime, sequence, change, granule, bbm)
+}
+
+/// As [`sufficient_in`], for steps that are executed as those of `method`: of one of them, tables are empty before it fills them.
+pub fn sufficient_by(
+    method: Method,
+    regime: Regime,
+    sequence: &Sequence,
+    change: Change,
+    granule: Granule,
+    bbm: BbmLevel,
+) -> Result<Needed, Needed> {
     let descriptors = change.example(granule);
-    let circumstances = Circumstances { regime, ..Circumstances::plain(change.form()) };
+    let circumstances =
+        Circumstances { regime, tables: tables_of(method, change), ..Circumstances::plain(change.form()) };
     walk(sequence, &change.transition(granule, descriptors), descriptors.block, bbm, circumstances)
 }
 
@@ -137,7 +151,8 @@ pub fn sufficient_for(case: &Case, bbm: BbmLevel) -> Result<Needed, Needed> {
     let here = change.form().is_some() && !case.observer.place.is_remote();
     let sequence = case.sequence();
     let sequence = if case.observer.access.switches_asid() { sequence.seen_by_other_asid() } else { sequence };
-    let circumstances = Circumstances { form: change.form(), here, regime: case.regime };
+    let tables = tables_of(case.method, change);
+    let circumstances = Circumstances { form: change.form(), here, regime: case.regime, tables };
     walk(&sequence, &change.transition(granule, descriptors), descriptors.block, bbm, circumstances)
 }
 
@@ -156,11 +171,26 @@ struct Circumstances {
     here: bool,
     /// Whose descriptors they are. What a change needs is the same of either stage; what gives it is not.
     regime: Regime,
+    /// How many levels of tables are filled by the steps, and put in place one below the other. Others are ready before.
+    tables: usize,
+}
+
+/// How many levels of tables the steps of `method` fill.
+const fn tables_of(method: Method, change: Change) -> usize {
+    if matches!(method, Method::Overwrite) { change.levels_below() } else { 0 }
+}
+
+/// How many tables of those that the steps fill are filled, seen by every walker, and in place.
+#[derive(Clone, Copy, Default)]
+struct Tables {
+    filled: usize,
+    shown: usize,
+    linked: usize,
 }
 
 impl Circumstances {
     const fn plain(form: Option<Form>) -> Self {
-        Self { form, here: false, regime: Regime::El1 }
+        Self { form, here: false, regime: Regime::El1, tables: 0 }
     }
 }
 
@@ -172,7 +202,8 @@ fn walk(
     circumstances: Circumstances,
 ) -> Result<Needed, Needed> {
     let Transition { old, new, context } = *transition;
-    let Circumstances { form, here, regime } = circumstances;
+    let Circumstances { form, here, regime, tables: levels } = circumstances;
+    let mut tables = Tables::default();
     let mut current = old;
     // The last write: what its TLBI must do, whether it did no more than clear nT, and what it needs.
     let (mut owed, mut only_clears_nt) = (Invalidation::NONE, false);
@@ -186,7 +217,22 @@ fn walk(
     for step in sequence.steps() {
         match *step {
             // A compare-and-swap carries over what it finds: the old descriptor may be an updated one, and cached.
+            Step::Write(Write::New) if levels > 0 && (1..levels).contains(&tables.linked) => {
+                // Below the table that is in place another block is replaced as the first was, and the entries of both are owed
+                // the same TLBI.
+                if tables.shown == tables.linked {
+                    return Err(EMPTY_TABLE);
+                }
+                tables.linked += 1;
+                (state, seen, synchronised) = (Maintenance::Written, false, false);
+            }
             Step::Write(write) | Step::Swap(write) => {
+                if levels > 0 && write == Write::New {
+                    if tables.shown == 0 {
+                        return Err(EMPTY_TABLE);
+                    }
+                    tables.linked = 1;
+                }
                 if state != Maintenance::Settled {
                     return Err(last);
                 }
@@ -207,8 +253,12 @@ fn walk(
                 synchronised = false;
                 current = next;
             }
+            Step::Fill => tables.filled = (tables.linked + 1).min(levels),
             Step::Dsb(dsb) => {
                 seen |= dsb.shows_stores();
+                if dsb.shows_stores() {
+                    tables.shown = tables.filled;
+                }
                 match state {
                     Maintenance::Written if dsb.shows_stores() => state = Maintenance::Visible,
                     Maintenance::Issued if dsb.completes(scope) => {
@@ -253,7 +303,7 @@ fn walk(
             Step::Isb => synchronised |= seen && (state == Maintenance::Settled || only_clears_nt),
         }
     }
-    if current != new {
+    if current != new || tables.linked < levels {
         return Err(needed(Need::Bbm, "R_DDMVT", "the new descriptor is not the last that is written"));
     }
     // What is kept of a Block with nT set translates as the Block does without it: nothing stale can show.
@@ -274,6 +324,10 @@ fn walk(
     }
     Ok(strongest.unwrap_or(last))
 }
+
+/// What comes of a table that walkers may find before what is in it.
+const EMPTY_TABLE: Needed =
+    needed(Need::Bbm, "R_LRKTH", "no DSB shows every walker what is in a table before it is put in place");
 
 /// Whether a TLBI removes all that it must. Below a table, and in a Contiguous group, there are entries for many
 /// addresses.
@@ -328,8 +382,9 @@ mod tests {
                 let transition = change.transition(granule, descriptors);
                 assert!(!change.resizes() || transition.block() == descriptors.block, "{change}");
                 assert_eq!(transition.same_contents(), change.contents_equal(), "{change}");
-                // What stands in a block no descriptor tells.
-                for &method in Method::ALL.iter().filter(|_| change.own().is_none()) {
+                // What stands in a block no descriptor tells, nor how deep its tables are.
+                let told = |method: &&Method| change.own().is_none() && **method != Method::Overwrite;
+                for &method in Method::ALL.iter().filter(told) {
                     let expected = method.fits(change).then(|| Sequence::of(method, change));
                     let got = transition.sequence(method);
                     assert_eq!(got, expected, "{method} of {change}");
@@ -390,7 +445,7 @@ mod tests {
                         rest.remove(left_out);
                         let rest = Sequence::of_steps(rest).expect("shorter");
                         assert_eq!(
-                            sufficient(&rest, change, Granule::K4, bbm).is_ok(),
+                            sufficient_by(method, Regime::El1, &rest, change, Granule::K4, bbm).is_ok(),
                             matches!(method, Method::Nt | Method::NtCas)
                                 && (too_late || direct_remains(*step, change, bbm)),
                             "{method} of {change} at level {bbm} without step {left_out}, {step}"
@@ -444,7 +499,7 @@ mod tests {
                 }
                 let steps = Sequence::of(method, change).in_regime(Regime::S2);
                 for bbm in BbmLevel::ALL {
-                    let given = sufficient_in(Regime::S2, &steps, change, Granule::K4, bbm);
+                    let given = sufficient_by(method, Regime::S2, &steps, change, Granule::K4, bbm);
                     assert_eq!(given, guarantee(method, change, Granule::K4, bbm), "{method} of {change}: {steps}");
                 }
             }
@@ -487,11 +542,48 @@ mod tests {
                 let steps = Sequence::of(method, change).in_regime(Regime::El2);
                 assert!(steps.is_for(Regime::El2), "{steps}");
                 for bbm in BbmLevel::ALL {
-                    let given = sufficient_in(Regime::El2, &steps, change, Granule::K4, bbm);
+                    let given = sufficient_by(method, Regime::El2, &steps, change, Granule::K4, bbm);
                     assert_eq!(given, guarantee(method, change, Granule::K4, bbm), "{method} of {change}: {steps}");
                 }
             }
         }
+    }
+
+    /// Nobody may walk by a table before it is filled, at whatever level; one TLBI does for all.
+    #[test]
+    fn tables_are_filled_before_they_are_in_place() {
+        let one = Change::new(What::Split, Level::L2);
+        let two = Change::new(What::Split, Level::L1).down_to(Level::L3);
+        let given = |regime, change, steps: &str, bbm| {
+            let sequence = Sequence::parse(steps).expect("letters");
+            sufficient_by(Method::Overwrite, regime, &sequence, change, Granule::K4, bbm)
+        };
+        for (regime, tlbi) in [(Regime::El1, "A"), (Regime::S2, "PdM"), (Regime::El2, "R")] {
+            for bbm in BbmLevel::ALL {
+                for (change, steps) in [(one, "ls1s"), (two, "ls1ls1s"), (two, "ls1sls1s")] {
+                    let given = given(regime, change, &std::format!("{steps}{tlbi}di"), bbm);
+                    let need = change.needs(Granule::K4, bbm);
+                    assert_eq!(given, if need.need.is_bbm() { Err(need) } else { Ok(need) }, "{steps} at level {bbm}");
+                }
+            }
+        }
+        for (change, steps) in [
+            (one, "l1sAdi"),
+            (one, "1sAdi"),
+            (one, "1lsAdi"),
+            (one, "sl1sAdi"),
+            (one, "lu1sAdi"),
+            (two, "ls1sAdi"),
+            (two, "ls1l1sAdi"),
+            (two, "l1ls1sAdi"),
+            (two, "ls1s1sAdi"),
+            (two, "l1sls1sAdi"),
+            (two, "ls1sAls1di"),
+        ] {
+            assert!(given(Regime::El1, change, steps, BbmLevel::L3).is_err(), "{steps}");
+        }
+        assert_eq!(given(Regime::El1, two, "l1ls1sAdi", BbmLevel::L3), Err(EMPTY_TABLE));
+        assert!(given(Regime::El1, one, "ls1sA", BbmLevel::L3).is_err());
     }
 
     #[test]

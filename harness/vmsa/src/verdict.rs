@@ -128,7 +128,7 @@ const fn method_rule(method: Method, met: Needed) -> &'static str {
         Method::Bbm | Method::BbmCas | Method::BbmAsm | Method::BbmAlias => "R_DDMVT",
         Method::BbmAf => "R_XCLRD",
         Method::Nt | Method::NtCas => "R_KFLJB",
-        Method::Direct | Method::DirectCas | Method::DirectNotlbi => met.rule,
+        Method::Direct | Method::DirectCas | Method::DirectNotlbi | Method::Overwrite => met.rule,
     }
 }
 
@@ -1299,7 +1299,7 @@ mod tests {
                 matches!(family, Family::Retype | Family::Cacheability | Family::Shareability | Family::Globalise);
             let expected = match case.method {
                 Method::DirectNotlbi => change.what() != What::AgeSet,
-                Method::Direct | Method::DirectCas => another || another_memory,
+                Method::Direct | Method::DirectCas | Method::Overwrite => another || another_memory,
                 Method::Nt | Method::NtCas => change.moves(),
                 _ => false,
             };

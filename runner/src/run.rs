@@ -171,6 +171,9 @@ pub struct Args {
     /// DIR/model/CPU.trace/ID.txt; needs --on model
     #[arg(long, conflicts_with = "resume")]
     pub trace: bool,
+    /// Print what hypervisor and payloads say besides their results, to standard error
+    #[arg(long)]
+    pub log: bool,
     /// Directory for the result files, DIR/PLATFORM/CPU.json
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub out: PathBuf,
@@ -789,6 +792,8 @@ impl Job<'_> {
         let plan = Plan { settings, instances };
         let stop = || self.stop.load(Ordering::Relaxed) || over();
         let mut types: Vec<Cpu> = vec![];
+        // Whose turn it is, if that is to be told.
+        let mut running = String::new();
         drive_until(target, &plan, &stop, &mut |event| {
             match event {
                 Event::Booted(booted, smmus) => {
@@ -797,7 +802,12 @@ impl Job<'_> {
                     bar.expect(plan.instances.len() * ways);
                     locked(records).booted(self, target, (booted, smmus), pass)?;
                 }
-                Event::Started(id) => bar.started(id),
+                Event::Started(id) => {
+                    if args.log {
+                        running = format!(" {id}:");
+                    }
+                    bar.started(id);
+                }
                 Event::Finished(finished, cpu) => {
                     let (entry, midr) = (judge(finished), types[cpu].midr);
                     bar.finished(entry.case.verdict);
@@ -814,6 +824,10 @@ impl Job<'_> {
                         writer.run_mut().lost_lines += 1;
                     }
                 }
+                Event::Log(text) if args.log => {
+                    self.progress.line(format_args!("{}:{running} {text}", target.cpu()));
+                }
+                // What a log line says stands in the text as well.
                 Event::Log(_) | Event::Text(_) => {}
             }
             Ok(())

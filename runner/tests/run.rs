@@ -535,6 +535,45 @@ fn until_seen_ends_when_it_was_seen_and_says_how_rare_it_is_otherwise() {
     assert_eq!(result["run"]["added_controls"][2], "el1.remap.4k-l3-rw.direct-notlbi.load-local");
 }
 
+/// Tables written over live blocks, two levels of them: below level 2 accesses go wrong, from there on the worst is a conflict
+/// abort, and no more than that is told of any CPU. What must be refused is, in every regime, before any of it.
+fn the_proposal_breaks_below_level_2_and_is_refused_where_it_must_be() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let cpus = ["ideal-l0", "ideal-l1-walk", "ideal-l2-abort", "ideal-l2-quiet", "ideal-l3"];
+    let output =
+        run(dir.path(), &["4k-l1-l3.overwrite.", "--on", "model", "--cpu", &cpus.join(","), "--no-controls", "--log"]);
+    assert_code(&output, 0);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    for (cpu, verdict, wrong, aborts) in [
+        ("ideal-l0", "observed", true, true),
+        ("ideal-l1-walk", "observed", true, true),
+        ("ideal-l2-abort", "pass", false, true),
+        ("ideal-l2-quiet", "pass", false, false),
+        ("ideal-l3", "pass", false, false),
+    ] {
+        let result = result_of(dir.path(), "model", cpu);
+        let cases = result["cases"].as_array().expect("cases");
+        assert!(cases.len() > 15 && cases.iter().all(|case| case["verdict"] == verdict), "{cpu}\n{out}");
+        let kinds = |wanted: fn(&str) -> bool| {
+            let outcomes = cases.iter().flat_map(|case| case["outcomes"].as_array().expect("outcomes"));
+            outcomes.filter(|outcome| wanted(outcome["kind"].as_str().expect("a kind"))).count()
+        };
+        assert_eq!(kinds(|kind| !["same", "conflict"].contains(&kind)) > 0, wrong, "{cpu}\n{out}");
+        assert_eq!(kinds(|kind| kind == "conflict") > 0, aborts, "{cpu}\n{out}");
+        for regime in ["el1", "s2", "el2"] {
+            let id = format!("{cpu}: {regime}.split.4k-l1-l3.overwrite.walk-remote: ");
+            let told: Vec<&str> = err.lines().filter(|line| line.starts_with(&id)).collect();
+            let [in_use, first, second] = told[..] else { panic!("{id}\n{err}") };
+            assert!(
+                in_use.ends_with("refused: the block is in use by this PE and others, which nobody has acknowledged")
+            );
+            assert!(first.contains("refused: no memory for the table of l2"), "{first}");
+            assert!(second.contains("refused: no memory for the table of l3"), "{second}");
+        }
+    }
+    assert!(out.contains("splits by the proposal"), "{out}");
+}
+
 fn main() -> ExitCode {
     harness::main(
         tests![
@@ -548,7 +587,8 @@ fn main() -> ExitCode {
             time_adds_passes_and_resume_adds_time,
             passes_side_by_side_see_what_they_see_one_by_one,
             until_seen_ends_when_it_was_seen_and_says_how_rare_it_is_otherwise,
-            a_qemu_that_is_too_old_is_told_from_one_that_is_missing
+            a_qemu_that_is_too_old_is_told_from_one_that_is_missing,
+            the_proposal_breaks_below_level_2_and_is_refused_where_it_must_be
         ],
         tests![
             injected_conflicts_go_all_the_way_from_the_handler_to_the_result_file,

@@ -131,14 +131,15 @@ fn synchronisation_cannot_show(case: &Case, sequence: &Sequence) -> Option<Seque
     let alike =
         !change.moves() && change.what().has_tables() && change.old_leaf().attributes == change.new_leaf().attributes;
     let steps = sequence.steps();
-    let made = steps.iter().position(|step| matches!(step.write(), Some((Write::New, _))))?;
+    let made = steps.iter().rposition(|step| matches!(step.write(), Some((Write::New, _))))?;
     let shown = steps[made..].iter().position(|step| matches!(step, Step::Dsb(dsb) if dsb.shows_stores()));
     let synchronised = shown.is_some_and(|shown| steps[made + shown..].contains(&Step::Isb));
     let marks = change.what().sides().hardware != HardwareUpdates::Off;
     let harmless = alike
         && match case.method {
             Method::Direct => !marks,
-            Method::Nt => synchronised,
+            // Behind the last table, where walks that began before it was filled have ended.
+            Method::Nt | Method::Overwrite => synchronised,
             // Of a split there is no such store.
             Method::BbmCas => marks && change.frees_table(),
             Method::NtCas => marks && (change.frees_table() || synchronised),

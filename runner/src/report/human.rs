@@ -13,8 +13,8 @@ use crate::{
     cpu_names,
     known::{self, Note},
     report::{
-        CLASSES, Conflicts, controls, count, histogram, honesty, mark, own, remedies::Remedies, systems, weak_evidence,
-        worthless,
+        CLASSES, Conflicts, controls, count, histogram, honesty, mark, own, proposal, remedies::Remedies, systems,
+        weak_evidence, worthless,
     },
     results::{Breaks, CaseResult, ControlResult, Evidence, Hex, ResultFile},
 };
@@ -116,6 +116,10 @@ fn details(file: &ResultFile, text: &mut String) {
     }
     if let Some(table) = own::table(file) {
         lines += "  hv split the block that holds its own things; exceptions of the code that did it:\n";
+        lines.extend(table.lines().map(|line| format!("    {}\n", line.trim_end())));
+    }
+    if let Some(table) = proposal::table(file) {
+        lines += "  splits by the proposal, which writes tables over live blocks, beside the usual ways; what accesses met:\n";
         lines.extend(table.lines().map(|line| format!("    {}\n", line.trim_end())));
     }
     let remedies = Remedies::of(file);

@@ -22,6 +22,7 @@ pub mod junit;
 pub mod ktap;
 pub mod markdown;
 pub mod own;
+pub mod proposal;
 pub mod remedies;
 
 /// How a run is reported.

@@ -1,7 +1,7 @@
 //! What stands before a shatter: a block that is to become tables without a break, all at once and while it is in use.
 //!
 //! The proposal from which this suite began fills the next table from the superpage entry, writes the table over the live
-//! entry, and goes on below it until the target level is reached: [`Method::Overwrite`](crate::instance::Method::Overwrite).
+//! entry, and goes on below it until the target level is reached: [`Method::Overwrite`].
 //! Behind the first write there is no way back that would need no break. So all that may go wrong goes wrong before it:
 //!
 //! 1. Nobody shatters what somebody uses by accident. Whether a CPU takes that is its BBM level's affair, so the caller says

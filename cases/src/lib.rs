@@ -307,6 +307,8 @@ const HERE: &[Scope] = &[Scope::Local];
 const BOTH: &[bool] = &[false, true];
 const XS: &[bool] = &[false];
 
+/// Break-before-make of stage 2 by TLBIs of the VMID in use, all at once or one after the other, and by one of this PE only.
+const BY_VMID: &[&str] = &["0sPdMd1di", "0sGd1di", "0skd1di"];
 /// Break-before-make of what stage 2 has a table for, by a TLBI for each of its pages, of all levels: the table goes too.
 const STAGE2_PAGES: &[&str] = &["0sUdMd1di"];
 /// Break-before-make of EL2's own stage 1 by all there is, and then with a mistake: a TLBI of this PE only, one of EL1.
@@ -573,6 +575,13 @@ const ROWS: &[Row] = &{
         row(&[RemapRw], &[L3], BBM, &[Tables]).places(&[All]).of_stage2(),
         row(&[RemapRw], &[L3], BBM, &[Tables]).granules(LARGER).of_stage2(),
         row(&[RemapRw], &[L3], BBM, &[Tables]).of_stage2().scripts(STAGE2_PARTS),
+        // Two VMIDs have the same tables, and one changes them: its TLBIs must be of all.
+        row(&[RemapRw], &[L3, L2], BBM, &[OtherLoad]).of_stage2(),
+        row(&[RemapRw], &[L3], BBM, &[OtherStore]).remote().of_stage2(),
+        row(&[RemapRw], &[L3], BBM, &[OtherLoad]).remote().of_stage2().under(STAGE1),
+        row(&[Split, Merge], &[L2], &[Bbm, Direct], &[OtherLoad]).remote().of_stage2(),
+        row(&[ProtectRwRo], &[L3], &[Direct], &[OtherStore]).of_stage2(),
+        row(&[RemapRw], &[L3], BBM, &[OtherLoad]).of_stage2().scripts(BY_VMID),
         // As where an SMMU that is not coherent has the same tables.
         row(&[Split, Merge], &[L2], &[Bbm, Nt, Direct], &[Load, Store]).of_stage2().cleaned(),
         row(&[RemapRw], &[L3], BBM, &[Load, Store]).of_stage2().cleaned(),

@@ -38,6 +38,9 @@ const LEAF: u64 = VALID | MEMATTR_WB | S2AP_R | SH_INNER | AF;
 /// VTCR_EL2: inner and outer write-back, Inner Shareable walks; bit 31 is RES1.
 const VTCR_BASE: u64 = 1 << 8 | 1 << 10 | 3 << 12 | 1 << 31;
 
+/// Lowest bit of VTTBR_EL2.VMID.
+pub(crate) const VMID_SHIFT: u32 = 48;
+
 /// A table of the pool.
 #[derive(Clone, Copy)]
 struct Table(&'static [AtomicU64]);
@@ -119,7 +122,7 @@ impl Stage2 {
 
     /// VTTBR_EL2 for these tables and `vmid`.
     pub(crate) fn vttbr(&self, vmid: u8) -> u64 {
-        u64::from(vmid) << 48 | self.tables.root.address()
+        u64::from(vmid) << VMID_SHIFT | self.tables.root.address()
     }
 }
 

@@ -39,7 +39,7 @@ use crate::{
     memory::Memory,
     platform::Range,
     smp::{self, CPUS},
-    stage2::Stage2,
+    stage2::{Stage2, VMID_SHIFT},
     trap,
     vcpu::{self, Exit, Frame},
 };
@@ -63,6 +63,11 @@ const HCR_TIDCP_TACR: u64 = 3 << 20;
 /// Stage 1 is off, and memory Normal Write-Back.
 const HCR_DC: u64 = 1 << 12;
 const HCR: u64 = HCR_SWIO | HCR_FMO_IMO_AMO | HCR_TSC | HCR_TIDCP_TACR | HCR_RW | HCR_APK_API;
+
+/// The VMID of the VM with this number. 0 is left to nobody.
+const fn vmid_of(serial: u32) -> u8 {
+    (serial % 255 + 1) as u8
+}
 
 const OFF: u8 = 0;
 const ON: u8 = 1;
@@ -344,9 +349,9 @@ fn build(spec: &Spec<'_>, memory: &Memory) -> Result<(), NotRun> {
             | if spec.cap.is_some() { HCR_TID3 } else { 0 },
         Ordering::Relaxed,
     );
-    // VMID 0 is left to nobody. It is set even with stage 2 off, since it tags the entries all the same (R_TLJCY).
-    let vmid = (spec.serial % 255 + 1) as u8;
-    let (vtcr, vttbr) = stage2.map_or((0, u64::from(vmid) << 48), |s2| (s2.vtcr(), s2.vttbr(vmid)));
+    // It is set even with stage 2 off, since it tags the entries all the same (R_TLJCY).
+    let vmid = vmid_of(spec.serial);
+    let (vtcr, vttbr) = stage2.map_or((0, u64::from(vmid) << VMID_SHIFT), |s2| (s2.vtcr(), s2.vttbr(vmid)));
     VM.vtcr.store(vtcr, Ordering::Relaxed);
     VM.vttbr.store(vttbr, Ordering::Relaxed);
     VM.private_start.store(private.start, Ordering::Relaxed);
@@ -696,6 +701,17 @@ fn hypercall(frame: &mut Frame, number: usize, cpu: usize) -> bool {
                 false => INVALID_PARAMETERS,
             }
         }
+        call::LAB_VMID if VM.lab.load(Ordering::Relaxed) => {
+            let usual = VM.vttbr.load(Ordering::Relaxed);
+            let vmid = match (x1, (usual >> VMID_SHIFT) as u8) {
+                (0, vmid) => vmid,
+                // The next VM's, which begins by a TLBI of all.
+                (_, vmid) => vmid_of(vmid.into()),
+            };
+            // The return to the vCPU synchronises it.
+            VTTBR_EL2.set(usual & !(0xff << VMID_SHIFT) | u64::from(vmid) << VMID_SHIFT);
+            SUCCESS
+        }
         call::LAB_WAITING => lab::waiting(),
         call::LAB_ACCESS => {
             let access = usize::try_from(x1).ok().and_then(|number| Access::ALL.get(number));
@@ -709,7 +725,7 @@ fn hypercall(frame: &mut Frame, number: usize, cpu: usize) -> bool {
         }
         call::LAB_DROP if lab::drop_entries(x1, x2 != 0) => SUCCESS,
         call::LAB_PRESS if lab::press(cpu, x1) => SUCCESS,
-        call::LAB_DROP | call::LAB_PRESS => INVALID_PARAMETERS,
+        call::LAB_DROP | call::LAB_PRESS | call::LAB_VMID => INVALID_PARAMETERS,
         _ => NOT_SUPPORTED,
     };
     frame.x[0] = result;

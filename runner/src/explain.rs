@@ -309,8 +309,10 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
         Access::UserFetch => "jumps at EL0, from which an SVC leads back",
         Access::UserLoad => "loads with EL0's permissions (LDTR)",
         Access::UserStore => "stores with EL0's permissions (STTR)",
-        Access::OtherLoad => "loads with the other ASID than TLBIs name, before the change with either",
-        Access::OtherStore => "stores with the other ASID than TLBIs name, behind loads with either before the change",
+        Access::OtherLoad => "loads with the other ASID (stage 2: VMID) than TLBIs name, before the change with either",
+        Access::OtherStore => {
+            "stores with the other ASID (stage 2: VMID) than TLBIs name, behind loads with either before the change"
+        }
     };
     let place = match case.observer.place {
         Place::Local => "the changing PE does so between the steps",

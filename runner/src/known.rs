@@ -5,7 +5,7 @@
 
 use vmsa::{
     BbmLevel, Granule, Instance, Level,
-    instance::{Access, Case, Method},
+    instance::{Access, Case, Method, Regime},
     outcome::{Fault, Kind, Phase},
     permission::Operation,
     tlbi::Form,
@@ -70,10 +70,11 @@ pub const QEMU_MAINTENANCE: Note = Note {
     what: "known defect of QEMU (found 2026-11-23, in 10.0.2): to it a DC by VA is no access, and meets no fault",
 };
 
-/// QEMU's TLB has no ASIDs: a TLBI by any ASID removes what it names of all of them, and so does another ASID in a TTBR.
+/// QEMU's TLB has no ASIDs and no VMIDs: a TLBI by any of them removes what it names of all of them, and so does another one in a
+/// TTBR or in VTTBR_EL2.
 pub const QEMU_NO_ASIDS: Note = Note {
     name: "qemu-no-asids",
-    what: "QEMU cannot show this: its TLB has no ASIDs, and is emptied by a TLBI by any of them and by their change",
+    what: "QEMU cannot show this: its TLB has no ASIDs or VMIDs, and is emptied by a TLBI by any of them and by their change",
 };
 
 /// QEMU's TLB remembers one region that has all its large pages in it, and a TLBI by an address in there empties it, as does
@@ -143,7 +144,9 @@ const fn small_pages(case: &Case) -> bool {
 
 /// Whether what is stale depends on ASIDs: the observer has another one, or the steps name one.
 fn asids_decide(case: &Case) -> bool {
-    case.change.uses_asids() && (case.observer.access.switches_asid() || case.script.is_some())
+    let switches = case.observer.access.switches_asid();
+    // In stage 2 it is the VMID.
+    case.regime == Regime::S2 && switches || case.change.uses_asids() && (switches || case.script.is_some())
 }
 
 /// Whether an Alignment fault is what tells the mappings apart.

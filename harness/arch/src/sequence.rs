@@ -147,6 +147,7 @@ impl<'a> Live<'a> {
     }
 
     /// Has the next table map what the descriptor maps that it will replace.
+    #[inline(never)]
     fn fill(&self) {
         let Some(Standing { pte, layout, table }) = self.standing() else { return };
         let block = Descriptor::from_raw(pte.load(Relaxed));
@@ -162,6 +163,7 @@ impl<'a> Live<'a> {
     }
 
     /// Writes the next table over the descriptor that it replaces, or, on the way back, the block over all of them.
+    #[inline(never)]
     fn link(&self) {
         let Some(Shattering { tables, back, .. }) = self.shattering else { return };
         if back {
@@ -321,6 +323,8 @@ impl<'a> Live<'a> {
             Step::Tlbi(Tlbi::Ipas2e1) => tlbi::ipas2e1(self.va),
             Step::Tlbi(Tlbi::Ipas2e1isOther) => tlbi::ipas2e1is(self.va ^ ELSEWHERE),
             Step::Tlbi(Tlbi::Vmalls12e1is) => tlbi::vmalls12e1is(),
+            Step::Tlbi(Tlbi::Alle1is) => tlbi::alle1is(),
+            Step::Tlbi(Tlbi::Alle1) => tlbi::alle1(),
             Step::Clean => {
                 // Several have their own lines, or one for all of them.
                 self.ptes.iter().for_each(|pte| cache::clean_line_poc(&raw const *pte as usize));

@@ -89,6 +89,8 @@ tlbi! {
     vmalls12e1is() = "vmalls12e1is",
     /// Every EL1&0 entry of any VMID, Inner Shareable. From EL2.
     alle1is() = "alle1is",
+    /// Every EL1&0 entry of any VMID, this PE only. From EL2.
+    alle1() = "alle1",
     /// Every EL2 entry, Inner Shareable. From EL2.
     alle2is() = "alle2is",
     /// Every EL2 entry, this PE only. From EL2.

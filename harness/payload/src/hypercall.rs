@@ -62,6 +62,12 @@ pub(crate) fn lab_steps(site: u64, letters: [u8; 16], named: u64, how: u64) {
     assert!(result == 0, "hv does not make the change");
 }
 
+/// Goes on under the other VMID, or under the usual one again.
+pub(crate) fn lab_vmid(other: bool) {
+    let result = call(call::LAB_VMID, other.into(), 0, 0);
+    assert!(result == 0, "hv does not switch the VMID");
+}
+
 /// Which vCPUs wait at EL2 for a change of stage 2, a bit each.
 pub(crate) fn lab_waiting() -> u64 {
     call(call::LAB_WAITING, 0, 0, 0)

@@ -38,7 +38,7 @@ use vmsa::{
     mark::Marks,
     outcome::{Kind, Phase},
     permission::{Operation, Privilege},
-    sequence::{Sequence, Step},
+    sequence::Step,
     stress::{Pattern, Prime},
     verdict::is_defined,
 };
@@ -161,7 +161,7 @@ pub fn run(mut vm: Vm) -> ! {
         let certain = remedy.is_guaranteed(case.stage2);
         cpu::CPUS.iter().for_each(|cpu| cpu.conflicts.try_first(remedy, certain, case.granule));
     }
-    let (sequence, restore) = (case.sequence(), Sequence::restore().in_regime(case.regime));
+    let (sequence, restore) = (case.sequence(), case.restore());
     let work = Work::new(&window, sequence.steps(), restore.steps(), [access; 2], vm.info.seed);
     finish(&work.run(&vm, case.observer.place))
 }
@@ -888,7 +888,7 @@ impl<'a> Observer<'a> {
                 Access::UserLoad => probe::user_load(va),
                 Access::UserStore => probe::user_store(va, token),
                 Access::OtherLoad | Access::OtherStore => {
-                    // The TLB is to hold the old mapping for the usual ASID too, which must not serve the other one.
+                    // The TLB is to hold the old mapping for the usual ASID or VMID too, which must not serve the other one.
                     if phase == Phase::Before {
                         probe::load(va);
                     }

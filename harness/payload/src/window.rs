@@ -563,9 +563,16 @@ impl Window {
         })
     }
 
-    /// What `access` brings back when it is made with the other ASID in TTBR1_EL1.
+    /// What `access` brings back when it is made with the other ASID in TTBR1_EL1 or, where it is stage 2 that changes, under the
+    /// other VMID.
     #[inline]
     pub(crate) fn with_other_asid<T>(&self, access: impl FnOnce() -> T) -> T {
+        if self.waits_at_el2() {
+            hypercall::lab_vmid(true);
+            let result = access();
+            hypercall::lab_vmid(false);
+            return result;
+        }
         let [usual, other] = self.ttbr1;
         let switch = |ttbr1| {
             // SAFETY: both have the same tables, which translate nothing but the window; it is only accessed by probes.

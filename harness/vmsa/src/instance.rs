@@ -100,7 +100,11 @@ impl Regime {
         match self {
             // Its tables are at physical addresses.
             Self::El1 => !own && !matches!(access, Access::Tables),
-            Self::S2 => family && (everywhere || matches!(access, Access::Tables)) && change.form().is_none(),
+            // It has VMIDs instead.
+            Self::S2 => {
+                let more = matches!(access, Access::Tables | Access::OtherLoad | Access::OtherStore);
+                family && (everywhere || more) && change.form().is_none()
+            }
             Self::El2 if own => matches!(access, Access::Load | Access::Store | Access::Atomic),
             Self::El2 => family && (everywhere || matches!(access, Access::At)) && change.form().is_none(),
         }
@@ -314,7 +318,8 @@ words! {
         UserLoad = "user-load",
         /// A store with EL0's permissions: STTR.
         UserStore = "user-store",
-        /// A load with the other ASID in TTBR1_EL1; before the change each is behind one with the usual ASID.
+        /// A load with the other ASID in TTBR1_EL1, or in regime s2 the other VMID in VTTBR_EL2; before the change each is behind one
+        /// with the usual one.
         OtherLoad = "other-load",
         /// A store of that kind.
         OtherStore = "other-store",
@@ -331,7 +336,7 @@ impl Access {
         matches!(self, Self::Store | Self::UserStore | Self::OtherStore | Self::Atomic | Self::Exclusive)
     }
 
-    /// Whether it is made with the other ASID.
+    /// Whether it is made with the other ASID, or VMID.
     #[must_use]
     pub const fn switches_asid(self) -> bool {
         matches!(self, Self::OtherLoad | Self::OtherStore)
@@ -533,7 +538,21 @@ impl Case {
     /// The steps by which the change is made.
     #[must_use]
     pub fn sequence(&self) -> Sequence {
-        self.script.unwrap_or_else(|| Sequence::of(self.method, self.change).in_regime(self.regime))
+        self.script.unwrap_or_else(|| self.adapted(Sequence::of(self.method, self.change)))
+    }
+
+    /// The steps by which it is taken back.
+    #[must_use]
+    pub fn restore(&self) -> Sequence {
+        self.adapted(Sequence::restore())
+    }
+
+    /// `sequence` as it must be where the case's descriptors are, and for its observers.
+    fn adapted(&self, sequence: Sequence) -> Sequence {
+        match self.regime {
+            Regime::S2 if self.observer.access.switches_asid() => sequence.of_every_vmid(),
+            regime => sequence.in_regime(regime),
+        }
     }
 
     /// At how many sites it has its [window](Change::sites).
@@ -630,12 +649,14 @@ impl Instance {
     pub fn needs(&self) -> Needs {
         /// Smallest unit in which hv hands out frames: stage 2 can map it as one block.
         const MIN_FRAME: u64 = 2 << 20;
-        /// Image, stacks and a few dozen tables of the smaller granules.
+        /// Image, stacks and a few dozen tables of the smallest granule.
         const SMALL: u64 = 512 << 10;
+        /// The same with two dozen tables of the 16K granule.
+        const MEDIUM: u64 = 1 << 20;
         /// The same with a dozen tables of the 64K granule.
-        const MIDDLE: u64 = 2 << 20;
-        /// The same and a whole tree of level 3 tables below one level 1 descriptor of the 4K granule: 2 MiB.
-        const LARGE: u64 = 4 << 20;
+        const LARGER: u64 = 2 << 20;
+        /// Those of the smallest and a whole tree of level 3 tables below one level 1 descriptor of the 4K granule: 2 MiB.
+        const LARGEST: u64 = 4 << 20;
         match self {
             Self::Case(case) => Needs {
                 cpus: if case.observer.place.is_remote() { 2 } else { 1 },
@@ -649,8 +670,9 @@ impl Instance {
                     case.stage1_format().granule,
                     case.change.leaf_level().number() - case.change.level().number(),
                 ) {
-                    (_, 2..) => LARGE,
-                    (Granule::K64, _) => MIDDLE,
+                    (_, 2..) => LARGEST,
+                    (Granule::K64, _) => LARGER,
+                    (Granule::K16, _) => MEDIUM,
                     _ => SMALL,
                 },
                 frame_size: case.change.frame_size(case.granule).max(MIN_FRAME),
@@ -772,9 +794,6 @@ impl FromStr for Instance {
         if !method.fits(change) {
             return Err(IdError::Unknown("method, for this transition,"));
         }
-        if script == Some(Sequence::of(method, change).in_regime(regime)) {
-            return Err(IdError::Unknown("steps (the method's own are not spelled)"));
-        }
         let is_other = |script: Sequence| !script.fits(change) || !script.is_for(regime) || !script.is_of(method);
         if script.is_some_and(|script| is_other(script) || change.own().is_some()) {
             return Err(IdError::Unknown("steps, for this transition,"));
@@ -819,7 +838,11 @@ impl FromStr for Instance {
         if parts.next().is_some() {
             return Err(IdError::Trailing);
         }
-        Ok(Self::Case(Case { regime, granule, change, method, script, observer, stage2, stage1, cap, remedy }))
+        let case = Case { regime, granule, change, method, script, observer, stage2, stage1, cap, remedy };
+        if script == Some(case.by_the_book().sequence()) {
+            return Err(IdError::Unknown("steps (the method's own are not spelled)"));
+        }
+        Ok(Self::Case(case))
     }
 }
 
@@ -857,6 +880,7 @@ mod tests {
             "el1.split.16k-lpa2-l2.nt.load-remote",
             "el1.recover.4k-l2-split.direct.load-remote.s2off.cap1.by-vmalls12e1",
             "s2.split.4k-l2.bbm.load-remote.s1off",
+            "s2.remap.4k-l3-rw.bbm~0sQdMd1di.other-load-remote",
             "el1.split.4k-l1-l3.overwrite.walk-remote",
             "s2.split.4k-l2.overwrite~ls1di.load-remote.s1off",
             "el2.split.4k-l2.bbm.load-remote",
@@ -894,6 +918,14 @@ mod tests {
             ("el1.split.4k-l2.bbm~0?.load-local", IdError::Unknown("steps")),
             ("el1.split.4k-l2.bbm~iiiiiiiiiiiiiiiii.load-local", IdError::Unknown("steps")),
             ("el1.split.4k-l2.bbm~0sAd1di.load-local", IdError::Unknown("steps (the method's own are not spelled)")),
+            (
+                "s2.remap.4k-l3-rw.bbm~0sQdMd1di.load-local",
+                IdError::Unknown("steps (the method's own are not spelled)"),
+            ),
+            (
+                "s2.remap.4k-l3-rw.bbm~0sxd1di.other-load-local",
+                IdError::Unknown("steps (the method's own are not spelled)"),
+            ),
             ("el1.merge.4k-l2.bbm~fsMd1di.load-local", IdError::Unknown("steps, for this transition,")),
             ("el1.remap.4k-l3-rw.bbm~tsMd1di.load-local", IdError::Unknown("steps, for this transition,")),
             ("el1.split.4k-l2.bbm~lsAd1di.load-local", IdError::Unknown("steps, for this transition,")),

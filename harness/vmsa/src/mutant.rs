@@ -52,9 +52,9 @@ impl fmt::Display for Mistake {
 const fn weaker(step: Step) -> &'static [Step] {
     use Step::{Dsb as D, Tlbi as T};
     use Tlbi::{
-        Alle2, Alle2is, Ipas2e1, Ipas2e1is, Ipas2e1isAll, Ipas2e1isOther, Ipas2le1is, Ipas2le1isEach, Vaae1, Vaae1is,
-        Vaae1isOther, Vaae1isUnshifted, Vaale1, Vaale1is, Vaale1isEach, Vae1isOtherAsid, Vae2, Vae2is, Vae2isOther,
-        Vale2is, Vale2isEach, Vmalle1, Vmalle1is, Vmalls12e1is,
+        Alle1, Alle1is, Alle2, Alle2is, Ipas2e1, Ipas2e1is, Ipas2e1isAll, Ipas2e1isOther, Ipas2le1is, Ipas2le1isEach,
+        Vaae1, Vaae1is, Vaae1isOther, Vaae1isUnshifted, Vaale1, Vaale1is, Vaale1isEach, Vae1isOtherAsid, Vae2, Vae2is,
+        Vae2isOther, Vale2is, Vale2isEach, Vmalle1, Vmalle1is, Vmalls12e1is,
     };
     match step {
         D(Dsb::Ish) => &[D(Dsb::Nsh), D(Dsb::Ishst), D(Dsb::Ishld)],
@@ -70,6 +70,7 @@ const fn weaker(step: Step) -> &'static [Step] {
         T(Vale2isEach) => &[T(Vale2is), T(Vae2isOther), T(Vaae1is)],
         T(Vale2is) => &[T(Vae2), T(Vae2isOther), T(Vaae1is)],
         T(Alle2is) => &[T(Alle2), T(Vae2is), T(Vale2is), T(Vmalle1is)],
+        T(Alle1is) => &[T(Alle1), T(Vmalls12e1is), T(Ipas2e1is)],
         T(Vmalls12e1is) => &[T(Vmalle1is), T(Ipas2e1is)],
         _ => &[],
     }

@@ -141,6 +141,10 @@ instructions! {
         Ipas2e1isOther = 'K', "tlbi ipas2e1is, other";
         /// Everything of this VMID, both stages.
         Vmalls12e1is = 'G', "tlbi vmalls12e1is";
+        /// Everything of every VMID, both stages.
+        Alle1is = 'x', "tlbi alle1is";
+        /// As ALLE1IS, on this PE only.
+        Alle1 = 'k', "tlbi alle1";
     }
 }
 
@@ -195,6 +199,14 @@ impl Tlbi {
         }
     }
 
+    /// What it is to whoever runs under the other VMID: of those at EL1 and of stage 2 all name the one in use, but two.
+    const fn seen_by_other_vmid(self) -> Self {
+        match self {
+            Self::Alle1is | Self::Alle1 => self,
+            _ => Self::Ipas2e1isOther,
+        }
+    }
+
     /// Whether it is for entries of stage 2.
     #[must_use]
     pub const fn is_stage2(self) -> bool {
@@ -207,6 +219,8 @@ impl Tlbi {
                 | Self::Ipas2e1
                 | Self::Ipas2e1isOther
                 | Self::Vmalls12e1is
+                | Self::Alle1is
+                | Self::Alle1
         )
     }
 
@@ -360,6 +374,8 @@ impl Step {
             }
             Self::Tlbi(Tlbi::Ipas2e1) => "this PE does not keep the old stage 2 translation",
             Self::Tlbi(Tlbi::Ipas2e1isOther) => "does not name the window",
+            Self::Tlbi(Tlbi::Alle1is) => "nobody keeps any old entry, whatever the VMID (R_LXHLD)",
+            Self::Tlbi(Tlbi::Alle1) => "this PE does not keep any old entry",
             Self::Tlbi(Tlbi::Vmalls12e1is) => "nobody keeps any old entry of this VMID (R_LXHLD)",
             Self::Isb => "this PE's own next instructions use the new translation (R_BLDZX)",
         }
@@ -570,13 +586,24 @@ impl Sequence {
         self.steps().iter().map(swap).collect()
     }
 
-    /// The same steps as they are to whoever uses the other ASID: a TLBI that names one ASID names his, or not.
+    /// The same steps of a change in `regime` as they are to whoever uses the other ASID, or in stage 2 the other VMID: a TLBI that
+    /// names one names his, or not.
     #[must_use]
-    pub fn seen_by_other_asid(&self) -> Self {
-        let turn = |step: &Step| match *step {
-            Step::Tlbi(tlbi) => Step::Tlbi(tlbi.seen_by_other_asid()),
-            step => step,
-        };
+    pub fn seen_by_other(&self, regime: Regime) -> Self {
+        self.with_tlbis(|tlbi| match regime {
+            Regime::S2 => tlbi.seen_by_other_vmid(),
+            Regime::El1 | Regime::El2 => tlbi.seen_by_other_asid(),
+        })
+    }
+
+    /// The same steps where stage 2 tables are those of several VMIDs: whatever the TLBI, it becomes one of all of them.
+    #[must_use]
+    pub fn of_every_vmid(&self) -> Self {
+        self.with_tlbis(|_| Tlbi::Alle1is)
+    }
+
+    fn with_tlbis(&self, turn: impl Fn(Tlbi) -> Tlbi) -> Self {
+        let turn = |step: &Step| if let Step::Tlbi(tlbi) = *step { Step::Tlbi(turn(tlbi)) } else { *step };
         self.steps().iter().map(turn).collect()
     }
 

@@ -143,14 +143,14 @@ pub fn sufficient_by(
 }
 
 /// As [`sufficient`], for the steps of `case`: where nobody but the PE that makes the change looks, a [form](Form) of
-/// local scope is enough, and where somebody looks under another ASID, what names the one in use is not. The case's cap is
+/// local scope is enough, and where somebody looks under another ASID or VMID, what names the one in use is not. The case's cap is
 /// not taken into account.
 pub fn sufficient_for(case: &Case, bbm: BbmLevel) -> Result<Needed, Needed> {
     let Case { change, granule, .. } = *case;
     let descriptors = change.example(granule);
     let here = change.form().is_some() && !case.observer.place.is_remote();
     let sequence = case.sequence();
-    let sequence = if case.observer.access.switches_asid() { sequence.seen_by_other_asid() } else { sequence };
+    let sequence = if case.observer.access.switches_asid() { sequence.seen_by_other(case.regime) } else { sequence };
     let tables = tables_of(case.method, change);
     let circumstances = Circumstances { form: change.form(), here, regime: case.regime, tables };
     walk(&sequence, &change.transition(granule, descriptors), descriptors.block, bbm, circumstances)
@@ -281,7 +281,7 @@ fn walk(
             }
             Step::Tlbi(tlbi) if regime == Regime::S2 => {
                 state = match (state, tlbi) {
-                    (Maintenance::Visible | Maintenance::Stage2Gone, Tlbi::Vmalls12e1is)
+                    (Maintenance::Visible | Maintenance::Stage2Gone, Tlbi::Vmalls12e1is | Tlbi::Alle1is)
                     | (Maintenance::Stage2Gone, Tlbi::Vmalle1is) => Maintenance::Issued,
                     (Maintenance::Visible, tlbi) if reaches_by_ipa(tlbi, owed.reach) => Maintenance::IssuedByIpa,
                     (state, _) => state,
@@ -473,6 +473,11 @@ mod tests {
             sufficient_in(Regime::S2, &sequence, change, Granule::K4, BbmLevel::L2).is_ok()
         };
         assert!(ok(remap, "0sQdMd1di") && ok(remap, "0sPdMd1di") && ok(remap, "0sGd1di"));
+        assert!(ok(remap, "0sxd1di") && ok(merge, "1sxdi") && !ok(remap, "0skd1di"));
+        let sequence = |steps| Sequence::parse(steps).expect("letters").seen_by_other(Regime::S2);
+        let by_other = |steps| sufficient_in(Regime::S2, &sequence(steps), remap, Granule::K4, BbmLevel::L2).is_ok();
+        assert!(by_other("0sxd1di"), "all VMIDs");
+        assert!(!by_other("0sQdMd1di") && !by_other("0sGd1di") && !by_other("0skd1di"), "one VMID, one PE");
         assert!(ok(remap, "0sQdMd1d"), "the vCPU is entered by an exception return");
         assert!(ok(merge, "1sGdi") && ok(merge, "1sUdMdi") && ok(fold, "1sYdMdi"));
         for (change, steps, why) in [

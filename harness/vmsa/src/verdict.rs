@@ -37,7 +37,7 @@ use crate::{
     rule::HardwareUpdates,
     sequence::{Sequence, Write},
     tlbi::{Aim, Form, Scope},
-    transition::{Context, Need, Needed, Transition, gives, guarantee, sufficient, sufficient_for},
+    transition::{Context, Need, Needed, Transition, gives, guarantee, sufficient_for, sufficient_in},
     update::Update,
 };
 
@@ -809,10 +809,10 @@ pub fn misses(case: &Case) -> bool {
     case.script.is_none() && case.change.form().is_some_and(|form| !defined(case) && defined(&hits(form)))
 }
 
-/// Whether nothing is wrong with these steps but that the TLBI names another ASID than the observer's.
+/// Whether nothing is wrong with these steps but that the TLBI names another ASID, or VMID, than the observer's.
 fn names_other_asid(case: &Case, script: &Sequence) -> bool {
-    let given = |steps: &Sequence| sufficient(steps, case.change, case.granule, BbmLevel::L3).is_ok();
-    let (own, other) = (given(script), given(&script.seen_by_other_asid()));
+    let given = |steps: &Sequence| sufficient_in(case.regime, steps, case.change, case.granule, BbmLevel::L3).is_ok();
+    let (own, other) = (given(script), given(&script.seen_by_other(case.regime)));
     if case.observer.access.switches_asid() { own && !other } else { other && !own }
 }
 

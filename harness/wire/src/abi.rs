@@ -228,6 +228,8 @@ pub mod call {
     pub const LAB_DROP: u32 = 0xc600_0009;
     /// Make loads at EL2 from x1 pages besides the window.
     pub const LAB_PRESS: u32 = 0xc600_000a;
+    /// Run this vCPU under the other VMID from here on, with the same stage 2 tables, or if x1 is 0 under its own again.
+    pub const LAB_VMID: u32 = 0xc600_000b;
     /// A bit in x5 of [`LAB_STEPS`].
     pub const LAB_BACK: u64 = 1 << 32;
 

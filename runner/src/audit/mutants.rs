@@ -20,7 +20,7 @@ use vmsa::{
     mutant::{self, Mistake},
     rule::HardwareUpdates,
     sequence::{Dsb, Sequence, Step, Tlbi, Write},
-    transition::{guarantee, sufficient_by, sufficient_for},
+    transition::{guarantee, sufficient_for},
     verdict::Class,
 };
 use wire::record::{Finished, Id};
@@ -102,9 +102,7 @@ fn mutants(cases: &[Case]) -> Vec<Mutant> {
     let of = |((regime, method, original, _), cases): ((Regime, Method, Sequence, bool), Vec<Case>)| {
         let of_one = |(mistake, sequence): (Mistake, Sequence)| {
             let enough = |case: &Case, p: &Profile| {
-                let given = |steps: &Sequence| {
-                    sufficient_by(case.method, case.regime, steps, case.change, case.granule, p.bbm).is_ok()
-                };
+                let given = |steps: &Sequence| sufficient_for(&Case { script: Some(*steps), ..*case }, p.bbm).is_ok();
                 given(&sequence) || synchronisation_cannot_show(case, &sequence).is_some_and(|mended| given(&mended))
             };
             let on = |wanted: bool| {

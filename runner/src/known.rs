@@ -186,7 +186,7 @@ pub fn difference(kind: &str, instance: &Instance, sees: bool, phase: Phase, out
         Some(QEMU_AT)
     } else if on_qemu && case.observer.access == Access::Tables && either && (outcome == old) == sees {
         Some(QEMU_STAGE2)
-    } else if on_qemu && asids_decide(case) && outcome == if sees { new } else { old } {
+    } else if on_qemu && asids_decide(case) && (outcome == if sees { new } else { old } || sees && broken) {
         Some(QEMU_NO_ASIDS)
     } else if case.change.form().is_some() && lacks_tlbi {
         Some(PRECISION)
@@ -236,6 +236,11 @@ mod tests {
         assert_eq!(cannot_show("model", &by_asid), None);
         assert_eq!(note(&by_asid, false, Phase::After, Kind::Old), Some(QEMU_NO_ASIDS));
         assert_eq!(note(&by_asid, true, Phase::After, Kind::Neither), None);
+        let by_vmid = "s2.remap.4k-l3-rw.bbm~0sGd1di.other-load-local".parse().expect("an id");
+        assert_eq!(cannot_show("qemu", &by_vmid), Some(QEMU_NO_ASIDS));
+        let met = Kind::Fault(Fault::Translation, Level::L3);
+        assert_eq!(note(&by_vmid, true, Phase::During, met), Some(QEMU_NO_ASIDS));
+        assert_eq!([note(&by_vmid, false, Phase::During, met), note(&by_vmid, true, Phase::After, met)], [None; 2]);
         let by_all = "el1.asid.4k-l3-rw.direct-notlbi.load-local".parse().expect("an id");
         assert_eq!(cannot_show("qemu", &by_all), None);
         let missed = |id: &str| cannot_show("qemu", &id.parse().expect("an id"));

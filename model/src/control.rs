@@ -88,6 +88,8 @@ impl Core<'_> {
                 return Err(self.trap_to(self.default_target(), register, is_read));
             }
         }
+        // With E2H the fields of EL0 are below those of EL1.
+        let moved = if self.pe.context.e2h() { 10 } else { 0 };
         let trapped = match definition.trap {
             Trap::No => false,
             Trap::VirtualMemory => hcr & if is_read { HCR_TRVM } else { HCR_TVM } != 0,
@@ -96,13 +98,22 @@ impl Core<'_> {
             Trap::Id2 => hcr & HCR_TID2 != 0,
             Trap::Id3 => hcr & HCR_TID3 != 0,
             Trap::Cpacr => get(Id::CPTR_EL2) & CPTR_TCPAC != 0,
-            Trap::PhysicalCounter => get(Id::CNTHCTL_EL2) & CNTHCTL_EL1PCTEN == 0,
-            Trap::PhysicalTimer => get(Id::CNTHCTL_EL2) & CNTHCTL_EL1PCEN == 0,
+            Trap::PhysicalCounter => get(Id::CNTHCTL_EL2) >> moved & CNTHCTL_EL1PCTEN == 0,
+            Trap::PhysicalTimer => get(Id::CNTHCTL_EL2) >> moved & CNTHCTL_EL1PCEN == 0,
         };
         if trapped { Err(self.trap_register(register, is_read)) } else { Ok(()) }
     }
 
-    fn find_register(&self, register: SysReg) -> Result<&'static Definition, Stop> {
+    /// The register that `register` names at this EL.
+    fn find_register(&mut self, register: SysReg) -> Result<&'static Definition, Stop> {
+        let e2h = self.pe.context.e2h();
+        let other = sysreg::redirected(register);
+        let register = match other {
+            Some(other) if self.pe.mode.el == 2 && e2h => other,
+            // _EL12 and _EL02, which nobody else has.
+            Some(_) if register.fields().1 == 5 => return Err(self.take_undefined()),
+            _ => register,
+        };
         sysreg::find(register).ok_or(Stop::UnknownRegister { reg: register, pc: self.pe.pc })
     }
 
@@ -148,8 +159,9 @@ impl Core<'_> {
         self.check_register(definition, register, false)?;
         if definition.effect != Effect::Elsewhere {
             let lpa2 = self.shared.mmus[self.pe.number].profile().lpa2;
-            let res0 = if lpa2 { 0 } else { sysreg::of_lpa2(definition.id) };
-            self.pe.registers.write(definition, value & !res0);
+            let e2h = self.pe.context.e2h();
+            let res0 = if lpa2 { 0 } else { sysreg::of_lpa2(definition.id, e2h) };
+            self.pe.registers.write(definition, value & !res0, e2h);
         }
         let now = self.now();
         let virtual_now = self.virtual_now();

@@ -300,6 +300,10 @@ impl Core<'_> {
             || el > current
             || el == 0 && sp_elx
             || el == 1 && current == 2 && registers.get(Id::HCR_EL2) & HCR_TGE != 0;
+        // EL0 of EL2&0 is not modelled.
+        if el == 0 && self.pe.context.is_host() {
+            return Err(Stop::Unknown { word: self.word().unwrap_or(0), pc: self.pe.pc });
+        }
         let pe = &mut *self.pe;
         pe.nested = 0;
         pe.nzcv = (spsr >> 28) as u8;

@@ -308,6 +308,7 @@ impl Pe {
             mair_el1: get(Id::MAIR_EL1),
             sctlr_el2: get(Id::SCTLR_EL2),
             ttbr0_el2: get(Id::TTBR0_EL2),
+            ttbr1_el2: get(Id::TTBR1_EL2),
             tcr_el2: get(Id::TCR_EL2),
             mair_el2: get(Id::MAIR_EL2),
             hcr_el2: get(Id::HCR_EL2),
@@ -582,7 +583,8 @@ impl Core<'_> {
     }
 
     fn is_unprivileged(&self, access: Access) -> bool {
-        access.contains(Access::UNPRIVILEGED) && self.pe.mode.el == 1 && !self.pe.mode.uao
+        let of_el0 = self.pe.mode.el == 1 || self.pe.mode.el == 2 && self.pe.context.is_host();
+        access.contains(Access::UNPRIVILEGED) && of_el0 && !self.pe.mode.uao
     }
 
     /// Where `bytes` at `va`, all in one page, are.

@@ -5,6 +5,8 @@
 //! table is unknown to the model, and an access to it stops the machine; only the ID space `S3_0_C0_C<1..7>_<n>` is
 //! complete by itself: the architecture makes its unallocated encodings read as zero.
 //!
+//! With HCR_EL2.E2H set EL2 finds its own registers by the names of EL1's, and those by names of op1 5: see [`redirected`].
+//!
 //! Reset values are those of a PE that firmware has handed over as the boot protocol wants it: everything off.
 
 use crate::a64::SysReg;
@@ -86,24 +88,72 @@ const SCTLR_EL1_MASK: u64 = 0x048d_d21f;
 const SCTLR_EL1_ONES: u64 = 0x3050_0800;
 /// M, A, C, SA, I, WXN.
 const SCTLR_EL2_MASK: u64 = 0x0008_100f;
-/// RES1 without VHE.
+/// RES1 without E2H; with it some of these are controls of EL0, which stay on.
 const SCTLR_EL2_ONES: u64 = 0x30c5_0830;
 /// All but RES0 bits and those of features that are not there (MTX, E0PD, NFD); DS only where there is FEAT_LPA2.
 const TCR_EL1_MASK: u64 = 0x0007_ffff_ffff_ffff & !(1 << 35) & !(1 << 6) | 1 << 59;
 const TCR_EL2_MASK: u64 = 0x3f_ffff & !(1 << 19) & !(0x3 << 6) | 1 << 22 | 0x1f << 24 | 1 << 32;
 const TCR_EL2_ONES: u64 = 1 << 31 | 1 << 23;
+/// Without E2H: no ASID.
+const TTBR0_EL2_MASK: u64 = 0xffff_ffff_fffe;
 /// With DS and SL2, which are there where FEAT_LPA2 is.
 const VTCR_MASK: u64 = 0x7f_ffff & !(1 << 20) | 1 << 22 | 0xf << 25 | 3 << 32;
-/// VM to TRVM, CD and ID, without TID0 (AArch32) and HCD (EL3 is there); the features of the others are not. RW is RAO/WI.
-const HCR_MASK: u64 = 0x5fff_7fff | 3 << 32;
+/// VM to TRVM, CD, ID and E2H, without TID0 (AArch32) and HCD (EL3 is there); the features of the others are not. RW is
+/// RAO/WI.
+const HCR_MASK: u64 = 0x5fff_7fff | 7 << 32;
 const HCR_ONES: u64 = 1 << 31;
 /// SPSR of AArch64: NZCV, UAO, PAN, SS, IL, DAIF, M.
 const SPSR_MASK: u64 = 0xf0f0_03df;
 
+/// What a write changes of `id`, and which bits are one whatever is written, where E2H makes it another register: TCR_EL2,
+/// CPTR_EL2 and CNTHCTL_EL2 have the fields of their counterparts of EL1, and TTBR0_EL2 has an ASID.
+pub(crate) const fn with_e2h(id: Id) -> Option<(u64, u64)> {
+    match id {
+        Id::TCR_EL2 => Some((TCR_EL1_MASK, 0)),
+        Id::TTBR0_EL2 => Some((ALL & !1, 0)),
+        // TCPAC, FPEN.
+        Id::CPTR_EL2 => Some((1 << 31 | 3 << 20, 0)),
+        Id::CNTHCTL_EL2 => Some((0xfff, 0)),
+        _ => None,
+    }
+}
+
+/// Where an access at EL2 with E2H set by the name `register` goes, if it goes elsewhere: names of EL1 and EL0 to EL2's own
+/// register, those of op1 5 (`_EL12`, `_EL02`) to EL1's or EL0's.
+pub(crate) const fn redirected(register: SysReg) -> Option<SysReg> {
+    let (op0, op1, crn, crm, op2) = register.fields();
+    let of_el1 = matches!(
+        (crn, crm, op2),
+        (1 | 4, 0, 0)
+            | (2, 0, 0..=2)
+            | (4, 0, 1)
+            | (5, 1, 0 | 1)
+            | (5, 2, 0)
+            | (6, 0, 0)
+            | (10, 2 | 3, 0)
+            | (12, 0, 0)
+            | (13, 0, 1)
+            | (14, 1, 0)
+    );
+    let timer = matches!((crn, crm, op2), (14, 2 | 3, 0..=2));
+    let op1 = match (op0, op1, crn, crm, op2) {
+        // CPACR_EL1: its counterpart is not in its place.
+        (3, 0, 1, 0, 2) => return Some(encode([3, 4, 1, 1, 2])),
+        (3, 5, 1, 0, 2) => 0,
+        (3, 0, ..) if of_el1 => 4,
+        (3, 3, ..) if timer => 4,
+        (3, 5, ..) if of_el1 => 0,
+        (3, 5, ..) if timer => 3,
+        _ => return None,
+    };
+    Some(SysReg::new(op0, op1, crn, crm, op2))
+}
+
 /// Bits of `id` that are RES0 without FEAT_LPA2: DS of the TCRs, SL2.
-pub(crate) const fn of_lpa2(id: Id) -> u64 {
+pub(crate) const fn of_lpa2(id: Id, e2h: bool) -> u64 {
     match id {
         Id::TCR_EL1 => 1 << 59,
+        Id::TCR_EL2 if e2h => 1 << 59,
         Id::TCR_EL2 => 1 << 32,
         Id::VTCR_EL2 => 3 << 32,
         _ => 0,
@@ -158,8 +208,8 @@ registers! {
     ID_AA64ISAR1_EL1 = [3, 0, 0, 6, 1], 1 NOBODY, 0, 1 | 2 << 20 | 1 << 36 | 1 << 56, Id3, None;
     // 48 bits of address, 16 of ASID, SNSMem, all three granules at both stages. Some profiles have 52 bits.
     ID_AA64MMFR0_EL1 = [3, 0, 0, 7, 0], 1 NOBODY, 0, 0x0000_0222_0010_1025, Id3, None;
-    // HAFDBS, 16 bits of VMID, HPDS, PAN, XNX, HCX.
-    ID_AA64MMFR1_EL1 = [3, 0, 0, 7, 1], 1 NOBODY, 0, 2 | 2 << 4 | 1 << 12 | 1 << 20 | 1 << 28 | 1 << 40, Id3, None;
+    // HAFDBS, 16 bits of VMID, VH, HPDS, PAN, XNX, HCX.
+    ID_AA64MMFR1_EL1 = [3, 0, 0, 7, 1], 1 NOBODY, 0, 2 | 2 << 4 | 1 << 8 | 1 << 12 | 1 << 20 | 1 << 28 | 1 << 40, Id3, None;
     // UAO, TTL; BBM and VARange are the profile's.
     ID_AA64MMFR2_EL1 = [3, 0, 0, 7, 2], 1 NOBODY, 0, 1 << 4 | 1 << 48, Id3, None;
     // The ID group's other registers, which all read as zero.
@@ -185,8 +235,10 @@ registers! {
     MAIR_EL1 = [3, 0, 10, 2, 0], 1 1, ALL, 0, VirtualMemory, Translation;
     AMAIR_EL1 = [3, 0, 10, 3, 0], 1 1, ALL, 0, VirtualMemory, None;
     CONTEXTIDR_EL1 = [3, 0, 13, 0, 1], 1 1, WORD, 0, VirtualMemory, None;
+    CONTEXTIDR_EL2 = [3, 4, 13, 0, 1], 2 2, WORD, 0, No, None;
     SCTLR_EL2 = [3, 4, 1, 0, 0], 2 2, SCTLR_EL2_MASK, SCTLR_EL2_ONES, No, Translation;
-    TTBR0_EL2 = [3, 4, 2, 0, 0], 2 2, 0xffff_ffff_fffe, 0, No, Translation;
+    TTBR0_EL2 = [3, 4, 2, 0, 0], 2 2, TTBR0_EL2_MASK, 0, No, Translation;
+    TTBR1_EL2 = [3, 4, 2, 0, 1], 2 2, ALL & !1, 0, No, Translation;
     TCR_EL2 = [3, 4, 2, 0, 2], 2 2, TCR_EL2_MASK, TCR_EL2_ONES, No, Translation;
     MAIR_EL2 = [3, 4, 10, 2, 0], 2 2, ALL, 0, No, Translation;
     AMAIR_EL2 = [3, 4, 10, 3, 0], 2 2, ALL, 0, No, None;
@@ -319,8 +371,12 @@ impl Registers {
 
     /// Stores `value` as a write by software: only where there are bits to write.
     #[inline]
-    pub(crate) const fn write(&mut self, definition: &Definition, value: u64) {
-        self.0[definition.id as usize] = value & definition.mask | definition.ones;
+    pub(crate) const fn write(&mut self, definition: &Definition, value: u64, e2h: bool) {
+        let (mask, ones) = match with_e2h(definition.id) {
+            Some(other) if e2h => other,
+            _ => (definition.mask, definition.ones),
+        };
+        self.0[definition.id as usize] = value & mask | ones;
     }
 }
 
@@ -349,12 +405,51 @@ mod tests {
     }
 
     #[test]
+    fn with_e2h_names_of_el1_lead_to_el2_and_back() {
+        let leads = |[from, to]: [[u16; 5]; 2]| assert_eq!(redirected(encode(from)), Some(encode(to)), "{from:?}");
+        for name in [
+            "SCTLR",
+            "TTBR0",
+            "TTBR1",
+            "TCR",
+            "MAIR",
+            "AMAIR",
+            "CONTEXTIDR",
+            "ELR",
+            "SPSR",
+            "ESR",
+            "AFSR0",
+            "AFSR1",
+            "FAR",
+            "VBAR",
+        ] {
+            let of = |el: u8| {
+                TABLE.iter().find(|d| format!("{:?}", d.id) == format!("{name}_EL{el}")).expect("both ELs have it")
+            };
+            assert_eq!(redirected(of(1).encoding), Some(of(2).encoding), "{name}");
+            let (_, _, crn, crm, op2) = of(1).encoding.fields();
+            assert_eq!(redirected(SysReg::new(3, 5, crn, crm, op2)), Some(of(1).encoding), "{name}_EL12");
+            assert_eq!(redirected(of(2).encoding), None, "{name}");
+        }
+        // CPACR_EL1, CNTKCTL_EL1, CNTP_CTL_EL0 and CNTV_CVAL_EL0.
+        leads([[3, 0, 1, 0, 2], [3, 4, 1, 1, 2]]);
+        leads([[3, 5, 1, 0, 2], [3, 0, 1, 0, 2]]);
+        leads([[3, 0, 14, 1, 0], [3, 4, 14, 1, 0]]);
+        leads([[3, 3, 14, 2, 1], [3, 4, 14, 2, 1]]);
+        leads([[3, 5, 14, 3, 2], [3, 3, 14, 3, 2]]);
+        // PAR_EL1, TPIDR_EL1, MDSCR_EL1, SP_EL1.
+        for stays in [[3, 0, 7, 4, 0], [3, 0, 13, 0, 4], [2, 0, 0, 2, 2], [3, 4, 4, 1, 0]] {
+            assert_eq!(redirected(encode(stays)), None, "{stays:?}");
+        }
+    }
+
+    #[test]
     fn writes_change_what_can_be_changed() {
         let mut registers = Registers::default();
         let sctlr = find(encode([3, 0, 1, 0, 0])).expect("SCTLR_EL1");
-        registers.write(sctlr, 0);
+        registers.write(sctlr, 0, false);
         assert_eq!(registers.get(Id::SCTLR_EL1), SCTLR_EL1_ONES);
-        registers.write(sctlr, ALL);
+        registers.write(sctlr, ALL, false);
         assert_eq!(registers.get(Id::SCTLR_EL1), SCTLR_EL1_ONES | SCTLR_EL1_MASK);
     }
 }

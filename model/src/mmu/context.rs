@@ -42,13 +42,15 @@ context! {
     mair_el1,
     /// As [`sctlr_el1`](Self::sctlr_el1), for EL2.
     sctlr_el2,
-    /// Base of EL2.
+    /// Base of EL2, or as `ttbr0_el1` of EL2&0.
     ttbr0_el2,
-    /// Size, granule, HPD, TBI, PS, HA, HD of EL2 (E2H=0).
+    /// As [`ttbr1_el1`](Self::ttbr1_el1), for EL2&0.
+    ttbr1_el2,
+    /// Size, granule, HPD, TBI, PS, HA, HD of EL2; of EL2&0 as in `tcr_el1`.
     tcr_el2,
     /// Memory attributes of EL2.
     mair_el2,
-    /// VM, FB, DC are used.
+    /// VM, FB, DC, TGE, E2H are used.
     hcr_el2,
     /// Size, start level, granule, PS, VS, HA, HD of stage 2.
     vtcr_el2,
@@ -62,34 +64,103 @@ const HCR_VM: u64 = 1 << 0;
 const HCR_FB: u64 = 1 << 9;
 /// HCR_EL2.DC: stage 1 is off, Normal write-back, and stage 2 is on.
 const HCR_DC: u64 = 1 << 12;
+/// HCR_EL2.TGE: with E2H, EL0 is the host's, and TLBIs of EL1&0 at EL2 are of EL2&0.
+const HCR_TGE: u64 = 1 << 27;
+/// HCR_EL2.E2H: EL2 has EL2&0's translation.
+const HCR_E2H: u64 = 1 << 34;
 const SCTLR_M: u64 = 1 << 0;
 const SCTLR_WXN: u64 = 1 << 19;
 
-/// A translation regime that the machine has. EL2&0 and EL3's own are not modelled.
+/// A translation regime that the machine has. EL3's own is not modelled.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Regime {
     /// EL1&0: one or two stages, ASID and VMID.
     El10,
-    /// EL2: one stage, neither ASID nor VMID.
+    /// EL2 without E2H: one stage, neither ASID nor VMID.
     El2,
+    /// EL2&0: EL2 with E2H. One stage, two ranges, an ASID and no VMID.
+    El20,
+}
+
+impl Regime {
+    /// Whether it has an upper range of addresses, ASIDs and permissions of EL0.
+    pub(super) const fn is_of_el0(self) -> bool {
+        !matches!(self, Self::El2)
+    }
+
+    /// The name that the architecture gives it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::El10 => "EL1&0",
+            Self::El2 => "EL2",
+            Self::El20 => "EL2&0",
+        }
+    }
+}
+
+/// The registers of stage 1 of one regime.
+struct Stage1 {
+    sctlr: u64,
+    tcr: u64,
+    ttbr0: u64,
+    ttbr1: u64,
+    mair: u64,
 }
 
 impl Context {
+    /// HCR_EL2.E2H.
+    pub(crate) const fn e2h(&self) -> bool {
+        self.hcr_el2 & HCR_E2H != 0
+    }
+
+    /// HCR_EL2.{E2H, TGE} are {1, 1}: what runs at EL0 is the host's.
+    pub(crate) const fn is_host(&self) -> bool {
+        self.e2h() && self.hcr_el2 & HCR_TGE != 0
+    }
+
+    /// The translation of `el`, which is not 3.
+    pub(super) const fn regime(&self, el: u8) -> Regime {
+        match el {
+            2 if self.e2h() => Regime::El20,
+            2 => Regime::El2,
+            0 if self.is_host() => Regime::El20,
+            _ => Regime::El10,
+        }
+    }
+
+    const fn of(&self, regime: Regime) -> Stage1 {
+        match regime {
+            Regime::El10 => Stage1 {
+                sctlr: self.sctlr_el1,
+                tcr: self.tcr_el1,
+                ttbr0: self.ttbr0_el1,
+                ttbr1: self.ttbr1_el1,
+                mair: self.mair_el1,
+            },
+            Regime::El2 | Regime::El20 => Stage1 {
+                sctlr: self.sctlr_el2,
+                tcr: self.tcr_el2,
+                ttbr0: self.ttbr0_el2,
+                ttbr1: self.ttbr1_el2,
+                mair: self.mair_el2,
+            },
+        }
+    }
+
     /// Whether the registers that `regime` uses are the same in both.
     pub(super) fn agrees(&self, other: &Self, regime: Regime) -> bool {
-        let el2 = |c: &Self| [c.sctlr_el2, c.ttbr0_el2, c.tcr_el2, c.mair_el2];
+        let e2h = |c: &Self| u64::from(c.e2h());
+        let el2 = |c: &Self| [c.sctlr_el2, c.ttbr0_el2, c.ttbr1_el2, c.tcr_el2, c.mair_el2, e2h(c)];
         match regime {
             Regime::El10 => self == other,
-            Regime::El2 => el2(self) == el2(other),
+            Regime::El2 | Regime::El20 => el2(self) == el2(other),
         }
     }
 
     /// Whether stage 1 of `regime` is on.
     pub(super) const fn stage1_on(&self, regime: Regime) -> bool {
-        match regime {
-            Regime::El10 => self.sctlr_el1 & SCTLR_M != 0 && self.hcr_el2 & HCR_DC == 0,
-            Regime::El2 => self.sctlr_el2 & SCTLR_M != 0,
-        }
+        let off = matches!(regime, Regime::El10) && self.default_cacheable();
+        self.of(regime).sctlr & SCTLR_M != 0 && !off
     }
 
     /// Whether stage 2 is on for `regime`.
@@ -109,30 +180,23 @@ impl Context {
 
     /// SCTLR.WXN: writable is never executable.
     pub(super) const fn wxn(&self, regime: Regime) -> bool {
-        let sctlr = match regime {
-            Regime::El10 => self.sctlr_el1,
-            Regime::El2 => self.sctlr_el2,
-        };
-        sctlr & SCTLR_WXN != 0
+        self.of(regime).sctlr & SCTLR_WXN != 0
     }
 
     /// MAIR_ELx.Attr`index`.
     pub(super) const fn mair(&self, regime: Regime, index: u8) -> u8 {
-        let mair = match regime {
-            Regime::El10 => self.mair_el1,
-            Regime::El2 => self.mair_el2,
-        };
-        (mair >> (index as u32 * 8)) as u8
+        (self.of(regime).mair >> (index as u32 * 8)) as u8
     }
 
-    /// The current ASID: of the TTBR that TCR_EL1.A1 names, 8 or 16 bits by TCR_EL1.AS.
+    /// The current ASID: of the TTBR that TCR_ELx.A1 names, 8 or 16 bits by TCR_ELx.AS.
     pub(super) const fn asid(&self, regime: Regime) -> u16 {
-        if matches!(regime, Regime::El2) {
+        if !regime.is_of_el0() {
             return 0;
         }
-        let ttbr = if self.tcr_el1 & 1 << 22 != 0 { self.ttbr1_el1 } else { self.ttbr0_el1 };
+        let Stage1 { tcr, ttbr0, ttbr1, .. } = self.of(regime);
+        let ttbr = if tcr & 1 << 22 != 0 { ttbr1 } else { ttbr0 };
         let asid = (ttbr >> 48) as u16;
-        if self.tcr_el1 & 1 << 36 != 0 { asid } else { asid & 0xff }
+        if tcr & 1 << 36 != 0 { asid } else { asid & 0xff }
     }
 
     /// The current VMID, which tags EL1&0 even with stage 2 off (R_TLJCY); 8 or 16 bits by VTCR_EL2.VS.
@@ -144,15 +208,15 @@ impl Context {
     /// Whether the top byte of `va` plays no part in translation (TCR.TBI, TBI0, TBI1).
     pub(super) const fn ignores_top_byte(&self, regime: Regime, va: u64) -> bool {
         match regime {
-            Regime::El10 => self.tcr_el1 >> (37 + (va >> 55 & 1)) & 1 != 0,
+            Regime::El10 | Regime::El20 => self.of(regime).tcr >> (37 + (va >> 55 & 1)) & 1 != 0,
             Regime::El2 => self.tcr_el2 >> 20 & 1 != 0,
         }
     }
 
-    /// TCR_EL1.DS or TCR_EL2.DS (FEAT_LPA2): 4K and 16K have 52-bit addresses.
+    /// TCR_ELx.DS (FEAT_LPA2): 4K and 16K have 52-bit addresses.
     pub(super) const fn ds(&self, regime: Regime) -> bool {
         match regime {
-            Regime::El10 => self.tcr_el1 >> 59 & 1 != 0,
+            Regime::El10 | Regime::El20 => self.of(regime).tcr >> 59 & 1 != 0,
             Regime::El2 => self.tcr_el2 >> 32 & 1 != 0,
         }
     }
@@ -165,10 +229,9 @@ impl Context {
     /// The tables in which stage 1 of `regime` looks up `va`, if its range has any: TTBR by VA bit 55, EPD, and the
     /// bits above the range, which must all equal bit 55 (TBI apart). `lpa2`: the CPU has 52-bit addresses.
     pub(super) const fn stage1(&self, regime: Regime, va: u64, lpa2: bool) -> Option<Tables> {
-        let (tcr, upper) = match regime {
-            Regime::El10 => (self.tcr_el1, va >> 55 & 1 != 0),
-            Regime::El2 => (self.tcr_el2, false),
-        };
+        let Stage1 { tcr, ttbr0, ttbr1, .. } = self.of(regime);
+        let two = regime.is_of_el0();
+        let upper = two && va >> 55 & 1 != 0;
         let field = if upper { tcr >> 16 } else { tcr };
         let granule = match (upper, field >> 14 & 3) {
             (false, 0) | (true, 2) => Granule::K4,
@@ -176,7 +239,7 @@ impl Context {
             // 0b11 of TG0 and 0b00 of TG1 are reserved; an implemented size is used.
             _ => Granule::K64,
         };
-        if matches!(regime, Regime::El10) && field >> 7 & 1 != 0 {
+        if two && field >> 7 & 1 != 0 {
             return None;
         }
         let ds = self.ds(regime) && !matches!(granule, Granule::K64);
@@ -189,18 +252,14 @@ impl Context {
         if above != expected {
             return None;
         }
-        let (ttbr, hpd) = match (regime, upper) {
-            (Regime::El10, false) => (self.ttbr0_el1, self.tcr_el1 >> 41 & 1),
-            (Regime::El10, true) => (self.ttbr1_el1, self.tcr_el1 >> 42 & 1),
-            (Regime::El2, _) => (self.ttbr0_el2, self.tcr_el2 >> 24 & 1),
+        let (ttbr, hpd) = match (two, upper) {
+            (true, false) => (ttbr0, tcr >> 41 & 1),
+            (true, true) => (ttbr1, tcr >> 42 & 1),
+            (false, _) => (ttbr0, tcr >> 24 & 1),
         };
-        let (ha, hd) = match regime {
-            Regime::El10 => (self.tcr_el1 >> 39 & 1, self.tcr_el1 >> 40 & 1),
-            Regime::El2 => (self.tcr_el2 >> 21 & 1, self.tcr_el2 >> 22 & 1),
-        };
-        let output_size = match regime {
-            Regime::El10 => self.tcr_el1 >> 32 & 7,
-            Regime::El2 => self.tcr_el2 >> 16 & 7,
+        let (ha, hd, output_size) = match two {
+            true => (tcr >> 39 & 1, tcr >> 40 & 1, tcr >> 32 & 7),
+            false => (tcr >> 21 & 1, tcr >> 22 & 1, tcr >> 16 & 7),
         };
         let index = granule.index_bits();
         let levels = (bits - granule.page_shift()).div_ceil(index);

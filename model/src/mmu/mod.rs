@@ -61,7 +61,7 @@
 //!
 //! # What is not modelled
 //!
-//! EL2&0 (E2H=1), EL3's own translation, Secure and Realm spaces, 56-bit addresses, small translation tables, PIE, POE, GCS, MTE, FWB, CnP, and HCR_EL2.PTW. Walks are atomic: a walk does not begin before a TLBI and
+//! EL0 of EL2&0 (a host's user space), EL3's own translation, Secure and Realm spaces, 56-bit addresses, small translation tables, PIE, POE, GCS, MTE, FWB, CnP, and HCR_EL2.PTW. Walks are atomic: a walk does not begin before a TLBI and
 //! end after its DSB, which R_LXHLD and I_BWGVK forbid to matter. A register that was written twice without
 //! synchronisation has two values, not three. TxSZ, EPD and SCTLR.M are not cached: entries made before a change of
 //! them match again after. Two cached Table descriptors for one address are used one or the other, without a conflict.
@@ -502,11 +502,9 @@ impl<T: Lookaside> Mmu<T> {
         memory: &mut M,
         choices: &mut Choices,
     ) -> Result<Translated, Fault> {
-        let regime = match request.el {
-            0 | 1 => Regime::El10,
-            2 => Regime::El2,
-            _ => return Ok(Self::untranslated(&request, true)),
-        };
+        if request.el > 2 {
+            return Ok(Self::untranslated(&request, true));
+        }
         if self.profile.speculate != Odds::NEVER && choices.chance(Point::Speculate, Odds::one_in(8)) {
             self.step(request.el, context, memory, choices);
         }
@@ -516,8 +514,9 @@ impl<T: Lookaside> Mmu<T> {
         if self.profile.has(Defect::EarlyDsb) && choices.chance(Point::Defect, Odds::one_in(64)) {
             self.apply_one(|pending| pending.issuer == NOBODY, false, choices);
         }
-        let settled = self.synchronised.agrees(context, regime);
+        let settled = self.synchronised.agrees(context, context.regime(request.el));
         let context = &self.effective(context, choices);
+        let regime = context.regime(request.el);
         let (stage1, stage2) = (context.stage1_on(regime), context.stage2_on(regime));
         if !stage1 {
             // With stage 1 off, an address beyond the PA size is an Address size fault at level 0.
@@ -617,7 +616,7 @@ impl<T: Lookaside> Mmu<T> {
     fn permitted(one: &Leaf, two: Option<&Leaf>, request: &Request) -> u8 {
         let mut permitted = one.permissions.of(request.privileged);
         // PAN: data that EL0 may touch is out of bounds for EL1.
-        if request.pan && request.privileged && request.el == 1 && one.permissions.of(false) & Permissions::READ != 0 {
+        if request.pan && request.privileged && one.permissions.of(false) & Permissions::READ != 0 {
             permitted &= Permissions::EXECUTE;
         }
         two.map_or(permitted, |two| permitted & two.permissions.of(request.el != 0))
@@ -643,7 +642,7 @@ impl<T: Lookaside> Mmu<T> {
             ipa: fault.ipa,
             va: request.va,
             write: request.kind == Kind::Store,
-            taken_to: if fault.stage2 || regime == Regime::El2 { 2 } else { 1 },
+            taken_to: if fault.stage2 || regime != Regime::El10 { 2 } else { 1 },
             stall: false,
         }
     }
@@ -1025,12 +1024,11 @@ impl<T: Lookaside> Mmu<T> {
         if !choices.chance(Point::Speculate, self.profile.speculate) {
             return;
         }
-        let regime = match el {
-            0 | 1 => Regime::El10,
-            2 => Regime::El2,
-            _ => return,
-        };
+        if el > 2 {
+            return;
+        }
         let context = &self.effective(context, choices);
+        let regime = context.regime(el);
         let stage1 = context.stage1_on(regime);
         if !stage1 && !context.stage2_on(regime) {
             return;

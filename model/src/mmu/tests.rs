@@ -856,11 +856,15 @@ fn shows(defect: Defect, world: &mut World) -> bool {
             let tlbi = if defect == Defect::VaKeepsTables { vae1is(WINDOW) } else { VMALLE1IS };
             stale(world, &[Step::Store(slot, 0), ISH, tlbi, ISH], &[WINDOW])
         }
-        Defect::Alle2KeepsTables | Defect::El2IsLocal => {
+        Defect::Alle2KeepsTables | Defect::El2IsLocal | Defect::TgeIgnored => {
             page(world);
-            let Context { ttbr0_el1, mair_el1, .. } = world.context;
+            let Context { ttbr0_el1, mair_el1, tcr_el1, .. } = world.context;
             let of_el2 = Context { ttbr0_el2: ttbr0_el1 & !(0xffff << 48), mair_el2: mair_el1, ..world.context };
-            world.context = Context { sctlr_el2: 1, tcr_el2: 16 | 5 << 16 | 1 << 23 | 1 << 31, ..of_el2 };
+            world.context = if defect == Defect::TgeIgnored {
+                Context { sctlr_el2: 1, tcr_el2: tcr_el1, ttbr0_el2: ttbr0_el1, hcr_el2: HOST, ..of_el2 }
+            } else {
+                Context { sctlr_el2: 1, tcr_el2: 16 | 5 << 16 | 1 << 23 | 1 << 31, ..of_el2 }
+            };
             world.sync();
             let slot = world.slot(Level::L2, WINDOW);
             let load = |world: &mut World| {
@@ -868,8 +872,9 @@ fn shows(defect: Defect, world: &mut World) -> bool {
                 world.mmus[1].translate(request, &world.context, &mut world.memory, &mut world.choices).is_ok()
             };
             assert!((0..4).all(|_| load(world)), "mapped");
-            // ALLE2IS.
-            world.run(&[Step::Store(slot, 0), ISH, Step::Tlbi(4, 3, 0, 0), ISH], &[]);
+            // ALLE2IS, or VMALLE1IS.
+            let op1 = if defect == Defect::TgeIgnored { 0 } else { 4 };
+            world.run(&[Step::Store(slot, 0), ISH, Step::Tlbi(op1, 3, 0, 0), ISH], &[]);
             (0..4).any(|_| load(world))
         }
         Defect::IpaKeepsTables => stage2_break(world, Level::L2),
@@ -1173,6 +1178,9 @@ fn entry(granule: Granule, level: Level, start: u64) -> Entry {
     }
 }
 
+/// HCR_EL2.{E2H, TGE}.
+const HOST: u64 = 1 << 34 | 1 << 27;
+
 /// Each form: an entry that must go, and its nearest neighbours, which must stay for no profile to be too kind.
 #[test]
 fn every_form_of_tlbi_removes_what_it_must_and_no_more() {
@@ -1274,6 +1282,43 @@ fn every_form_of_tlbi_removes_what_it_must_and_no_more() {
     check(4, range, same(5), va | k4, &[el2, el2_next], &[el2_table, page, global]);
     // EL3 has nothing here.
     check(6, one, same(0), 0, &[], &[page, el2, stage2]);
+}
+
+/// With E2H what EL2's forms remove is EL2&0's, and with TGE too so is what those of EL1&0 do.
+#[test]
+fn tlbis_of_a_host_remove_what_is_of_el2_and_0() {
+    let page = entry(Granule::K4, Level::L3, WINDOW);
+    let mine = Entry { regime: Regime::El20, vmid: 0, ..page };
+    let (other, global) = (Entry { asid: 77, ..mine }, Entry { global: true, asid: 77, ..mine });
+    let table = Entry { kind: EntryKind::Table1, ..mine };
+    let foreign = [page, Entry { regime: Regime::El2, asid: 0, vmid: 0, global: true, ..page }];
+    let with_asid = WINDOW >> 12 | ASID << 48;
+    let check = |hcr_el2, (op1, op2), operand, go: &[Entry], stay: &[Entry]| {
+        let context = Context { vttbr_el2: VMID << 48, hcr_el2, ..Context::default() };
+        for crm in [7, 3, 1] {
+            let op = TlbiOp::decode((op1, 8, crm, op2), operand, &context, false).expect("a TLBI");
+            let issued = op.issue(&context, false);
+            let removes = |entry: &Entry| issued.must_remove(entry, &Profile::ALL[1]);
+            assert!(go.iter().all(removes), "{op:x?}");
+            assert!(!stay.iter().chain(&foreign).any(|entry| removes(entry)), "{op:x?}");
+        }
+    };
+    // VAE1, VALE1, VAAE1, ASIDE1, VMALLE1.
+    check(HOST, (0, 1), with_asid, &[mine, global, table], &[other]);
+    check(HOST, (0, 5), with_asid, &[mine, global], &[other, table]);
+    check(HOST, (0, 3), with_asid, &[mine, other, global, table], &[]);
+    check(HOST, (0, 2), with_asid, &[mine, table], &[other, global]);
+    check(HOST, (0, 0), 0, &[mine, other, global, table], &[]);
+    // VAE2, VALE2, ALLE2, with and without TGE.
+    for hcr in [HOST, HOST & !(1 << 27)] {
+        check(hcr, (4, 1), with_asid, &[mine, global, table], &[other]);
+        check(hcr, (4, 5), with_asid, &[mine, global], &[other, table]);
+        check(hcr, (4, 0), 0, &[mine, other, global, table], &[]);
+    }
+    // VMALLE1 and VAAE1 without TGE are EL1&0's.
+    let of_el1 = TlbiOp::decode((0, 8, 3, 3), with_asid, &Context { hcr_el2: 1 << 34, ..Context::default() }, false);
+    let issued = of_el1.expect("VAAE1IS").issue(&Context { vttbr_el2: VMID << 48, ..Context::default() }, false);
+    assert!(issued.must_remove(&page, &Profile::ALL[1]) && !issued.must_remove(&mine, &Profile::ALL[1]));
 }
 
 /// A size change that also changes a permission is not a pure one (R_PVTFW): even FEAT_BBML3 may conflict.

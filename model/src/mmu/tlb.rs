@@ -176,7 +176,7 @@ impl Entry {
     /// Whether it belongs to `tags`; the VMID tags EL1&0 only, the ASID stage 1 only.
     fn belongs(&self, tags: &Tags) -> bool {
         self.regime == tags.regime
-            && (tags.regime == Regime::El2 || self.vmid == tags.vmid)
+            && (tags.regime != Regime::El10 || self.vmid == tags.vmid)
             && (matches!(self.kind, Kind::Stage2 | Kind::Table2)
                 || self.flat == tags.flat
                     && (self.global || self.asid == tags.asid || tags.any_asid && !self.is_table()))
@@ -282,6 +282,8 @@ impl fmt::Display for Entry {
         }
         match self.global {
             _ if self.regime == Regime::El2 => f.write_str(" EL2"),
+            true if self.regime == Regime::El20 => f.write_str(" EL2&0 global"),
+            false if self.regime == Regime::El20 => write!(f, " EL2&0 ASID {}", self.asid),
             true => write!(f, " VMID {} global", self.vmid),
             false => write!(f, " VMID {} ASID {}", self.vmid, self.asid),
         }

@@ -42,15 +42,15 @@ pub(super) enum Target {
     /// By IPA, stage 2 only.
     Ipa { last: bool, range: Range },
     /// One ASID's.
-    Asid(u16),
-    /// Stage 1 of the VMID, combined entries included.
-    Vmall,
+    Asid { regime: Regime, asid: u16 },
+    /// Stage 1 of the VMID, combined entries included; or all of EL2&0.
+    Vmall(Regime),
     /// Both stages of the VMID.
     VmallS12,
     /// Everything of EL1&0.
     All1,
-    /// Everything of EL2.
-    All2,
+    /// Everything of EL2, or of EL2&0.
+    All2(Regime),
     /// Everything of EL3, which this machine never translates for.
     El3,
 }
@@ -74,6 +74,8 @@ pub struct TlbiOp {
     target: Target,
     scope: Scope,
     nxs: bool,
+    /// A form of EL1&0 that is of EL2&0 by HCR_EL2.TGE.
+    of_host: bool,
 }
 
 impl fmt::Display for Range {
@@ -91,16 +93,17 @@ impl fmt::Display for Target {
         let last = |last| if last { ", last level," } else { "" };
         match self {
             Self::Va { regime, asid, last: l, range } => {
-                let regime = if *regime == Regime::El2 { "EL2" } else { "EL1&0" };
-                write!(f, "by VA{} {regime}{range}", last(*l))?;
+                write!(f, "by VA{} {}{range}", last(*l), regime.name())?;
                 asid.map_or(Ok(()), |asid| write!(f, " ASID {asid}"))
             }
             Self::Ipa { last: l, range } => write!(f, "by IPA{}{range}", last(*l)),
-            Self::Asid(asid) => write!(f, "by ASID {asid}"),
-            Self::Vmall => f.write_str("VMALL"),
+            Self::Asid { regime: Regime::El20, asid } => write!(f, "by ASID {asid} EL2&0"),
+            Self::Asid { asid, .. } => write!(f, "by ASID {asid}"),
+            Self::Vmall(Regime::El20) => f.write_str("VMALL EL2&0"),
+            Self::Vmall(_) => f.write_str("VMALL"),
             Self::VmallS12 => f.write_str("VMALLS12"),
             Self::All1 => f.write_str("all of EL1&0"),
-            Self::All2 => f.write_str("all of EL2"),
+            Self::All2(regime) => write!(f, "all of {}", regime.name()),
             Self::El3 => f.write_str("of nothing here"),
         }
     }
@@ -181,7 +184,8 @@ impl Range {
 
 impl TlbiOp {
     /// Decodes SYS `op1`, C`crn`, C`crm`, `op2` with `operand` in Xt. `None` if it is no TLBI. CRn 9 is the nXS form.
-    /// What an operand means depends on the CPU's FEAT_LPA2 and on the DS bits in `context`.
+    /// What it and its operand mean depends on the CPU's FEAT_LPA2, on the DS bits in `context`, and on HCR_EL2.{E2H, TGE}: with
+    /// both, EL2's TLBIs of EL1&0 by VA, ASID and all of stage 1 are of EL2&0 (EL1 does not run then).
     #[must_use]
     pub fn decode((op1, crn, crm, op2): (u8, u8, u8, u8), operand: u64, context: &Context, lpa2: bool) -> Option<Self> {
         let nxs = match crn {
@@ -206,7 +210,8 @@ impl TlbiOp {
             (_, 7, _) => (Scope::NonShareable, false),
             _ => return None,
         };
-        let done = |target| Some(Self { target, scope, nxs });
+        let of_host = op1 == 0 && context.is_host();
+        let done = |target| Some(Self { target, scope, nxs, of_host });
         // A reserved TG names nothing.
         let nothing = done(Target::El3);
         if op1 == 4 && matches!(crm, 0 | 4) {
@@ -224,13 +229,15 @@ impl TlbiOp {
             };
             range.map_or(nothing, |range| done(Target::Va { regime, asid, last: op2 >= 5, range }))
         };
+        let of_el1 = if of_host { Regime::El20 } else { Regime::El10 };
+        let of_el2 = context.regime(2);
         match (op1, op2, ranged) {
-            (0, 1 | 5, _) => by_va(Regime::El10, Some(asid)),
-            (0, 3 | 7, _) => by_va(Regime::El10, None),
-            (0, 0, false) => done(Target::Vmall),
-            (0, 2, false) => done(Target::Asid(asid)),
-            (4, 1 | 5, _) => by_va(Regime::El2, None),
-            (4, 0, false) => done(Target::All2),
+            (0, 1 | 5, _) => by_va(of_el1, Some(asid)),
+            (0, 3 | 7, _) => by_va(of_el1, None),
+            (0, 0, false) => done(Target::Vmall(of_el1)),
+            (0, 2, false) => done(Target::Asid { regime: of_el1, asid }),
+            (4, 1 | 5, _) => by_va(of_el2, (of_el2 == Regime::El20).then_some(asid)),
+            (4, 0, false) => done(Target::All2(of_el2)),
             (4, 4, false) => done(Target::All1),
             (4, 6, false) => done(Target::VmallS12),
             (6, 1 | 5, _) | (6, 0, false) => nothing,
@@ -248,7 +255,8 @@ impl TlbiOp {
     pub(super) fn issue(self, context: &Context, el1: bool) -> Issued {
         let broadcast = el1 && context.force_broadcast();
         let scope = if broadcast { self.scope.max(Scope::Inner) } else { self.scope };
-        Issued { target: self.target, vmid: context.vmid(), scope, nxs: self.nxs }
+        let Self { target, nxs, of_host, .. } = self;
+        Issued { target, vmid: context.vmid(), scope, nxs, of_host }
     }
 }
 
@@ -259,6 +267,7 @@ pub(super) struct Issued {
     vmid: u16,
     pub(super) scope: Scope,
     nxs: bool,
+    of_host: bool,
 }
 
 impl Issued {
@@ -269,26 +278,27 @@ impl Issued {
 
     /// Whether it must remove `entry`; the rest is over-invalidation. `profile` only matters for its defect.
     pub(super) fn must_remove(&self, entry: &Entry, profile: &Profile) -> bool {
-        if self.nxs && profile.has(Defect::NxsIgnored) {
+        if self.nxs && profile.has(Defect::NxsIgnored) || self.of_host && profile.has(Defect::TgeIgnored) {
             return false;
         }
         let stage2 = matches!(entry.kind, Kind::Stage2 | Kind::Table2);
         let el1 = entry.regime == Regime::El10;
         let mine = el1 && entry.vmid == self.vmid && !(profile.has(Defect::VmidKept) && self.vmid & 1 != 0);
+        // Of a regime that has no VMID all is its own.
+        let of = |regime| entry.regime == regime && (regime != Regime::El10 || mine);
         let odd = profile.has(Defect::AsidKept);
         let of_asid = |asid: u16| entry.asid == asid && !(odd && asid & 1 != 0);
         match self.target {
             Target::El3 => false,
             Target::All1 => el1,
-            Target::All2 => !(el1 || profile.has(Defect::Alle2KeepsTables) && entry.is_table()),
+            Target::All2(regime) => of(regime) && !(profile.has(Defect::Alle2KeepsTables) && entry.is_table()),
             Target::VmallS12 => mine && !self.vmall_keeps(entry, profile),
-            Target::Vmall => mine && !stage2 && !self.vmall_keeps(entry, profile),
-            Target::Asid(_) if profile.has(Defect::AsideIgnored) => false,
-            Target::Asid(asid) => mine && !stage2 && !entry.global && of_asid(asid),
+            Target::Vmall(regime) => of(regime) && !stage2 && !self.vmall_keeps(entry, profile),
+            Target::Asid { .. } if profile.has(Defect::AsideIgnored) => false,
+            Target::Asid { regime, asid } => of(regime) && !stage2 && !entry.global && of_asid(asid),
             Target::Va { regime, asid, last, range } => {
-                entry.regime == regime
+                of(regime)
                     && !stage2
-                    && (regime == Regime::El2 || mine)
                     // A Table descriptor counts as its ASID's, whatever is below it.
                     && asid.is_none_or(|asid| entry.global || of_asid(asid))
                     && !(last && entry.is_table())
@@ -315,8 +325,12 @@ impl Issued {
     }
 
     /// Whether it is for EL2's own translation.
-    pub(super) const fn is_el2(&self) -> bool {
-        matches!(self.target, Target::All2 | Target::Va { regime: Regime::El2, .. })
+    pub(super) fn is_el2(&self) -> bool {
+        match self.target {
+            Target::All2(_) => true,
+            Target::Va { regime, .. } | Target::Asid { regime, .. } | Target::Vmall(regime) => regime != Regime::El10,
+            _ => false,
+        }
     }
 
     /// Whether it goes by address.
@@ -395,10 +409,10 @@ mod tests {
     fn known_encodings() {
         let decode = |op1, crm, op2| TlbiOp::decode((op1, 8, crm, op2), 1 << 46, &Context::default(), false);
         let scope = |op1, crm, op2| decode(op1, crm, op2).map(|op| op.scope);
-        assert_eq!(decode(0, 3, 0).map(|op| op.target), Some(Target::Vmall));
+        assert_eq!(decode(0, 3, 0).map(|op| op.target), Some(Target::Vmall(Regime::El10)));
         assert_eq!(decode(4, 3, 6).map(|op| op.target), Some(Target::VmallS12));
         assert_eq!(decode(4, 7, 4).map(|op| op.target), Some(Target::All1));
-        assert_eq!(decode(4, 1, 0).map(|op| op.target), Some(Target::All2));
+        assert_eq!(decode(4, 1, 0).map(|op| op.target), Some(Target::All2(Regime::El2)));
         assert_eq!(decode(6, 3, 0).map(|op| op.target), Some(Target::El3));
         for (crm, expected) in [(1, Scope::Outer), (3, Scope::Inner), (7, Scope::NonShareable)] {
             assert_eq!(scope(0, crm, 1), Some(expected));
@@ -465,7 +479,7 @@ mod tests {
 
     #[test]
     fn a_dsb_completes_what_it_reaches() {
-        let issued = |scope, nxs| Issued { target: Target::All1, vmid: 0, scope, nxs };
+        let issued = |scope, nxs| Issued { target: Target::All1, vmid: 0, scope, nxs, of_host: false };
         let dsb = |scope| Dsb { scope, loads_and_stores: true, nxs: false };
         let scopes = [Scope::NonShareable, Scope::Inner, Scope::Outer, Scope::System];
         for wide in scopes {

@@ -106,7 +106,7 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
             return Ok((self.flat(), None));
         }
         // What was above bit 55 was found to be right, and dropped, by whoever asks.
-        let canonical = if regime == Regime::El10 { ((va << 8) as i64 >> 8) as u64 } else { va };
+        let canonical = if regime.is_of_el0() { ((va << 8) as i64 >> 8) as u64 } else { va };
         let Some(tables) = self.context.stage1(regime, canonical, self.profile.lpa2) else {
             return Err(WalkFault::new(TRANSLATION, 0, None));
         };
@@ -364,7 +364,7 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
                 && descriptor.nt()
                 && self.profile.nt != Nt::Ignored
                 && !self.profile.has(Defect::NtIgnored),
-            not_global: stage == Stage::One && self.tags.regime == Regime::El10 && descriptor.attributes().not_global,
+            not_global: stage == Stage::One && self.tags.regime.is_of_el0() && descriptor.attributes().not_global,
             permissions,
             clean,
             attr,
@@ -385,7 +385,7 @@ impl<M: TableMemory, T: Lookaside> Walker<'_, M, T> {
         let xn = raw & XN != 0 || restrictions & UXN_TABLE != 0;
         match self.tags.regime {
             Regime::El2 => Permissions::new(set(true, writable, !xn), 0),
-            Regime::El10 => {
+            Regime::El10 | Regime::El20 => {
                 let el0 = raw & 1 << 6 != 0 && restrictions & NO_EL0 == 0;
                 let pxn = raw & PXN != 0 || restrictions & PXN_TABLE != 0;
                 // What EL0 can write, EL1 never executes.

@@ -169,6 +169,11 @@ impl Row {
         Self { regime: Regime::El2, ..self }
     }
 
+    /// The same of EL2&0's.
+    const fn of_host(self) -> Self {
+        Self { regime: Regime::El2Vhe, ..self }
+    }
+
     /// The same in other granules, as far as they have such levels.
     const fn granules(self, granules: &'static [Granule]) -> Self {
         Self { granules, ..self }
@@ -313,11 +318,13 @@ const BY_VMID: &[&str] = &["0sPdMd1di", "0sGd1di", "0skd1di"];
 const STAGE2_PAGES: &[&str] = &["0sUdMd1di"];
 /// Break-before-make of EL2's own stage 1 by all there is, and then with a mistake: a TLBI of this PE only, one of EL1.
 const EL2_PARTS: &[&str] = &["0sRd1di", "0sHd1di", "0sed1di", "0sAd1di"];
+/// Break-before-make of EL2&0 by EL2's own TLBIs; and by one of another regime's reach: on this PE only, by another address.
+const HOST_PARTS: &[&str] = &["0sRd1di", "0sHd1di", "0sad1di", "0sOd1di"];
 
 /// What hv may have in the block that it splits.
 const OWN: &[What] = &[What::OwnStack, What::OwnCode, What::OwnVectors, What::OwnTable, What::OwnAll];
 
-/// Regime el1 first, then s2 and el2.
+/// Regime el1 first, then s2, el2 and el2vhe.
 const ROWS: &[Row] = &{
     use What::*;
     [
@@ -625,6 +632,35 @@ const ROWS: &[Row] = &{
         row(&[OwnStack, OwnCode, OwnTable], &[L2], BBM, &[Load, Store]).places(OTHERS).of_el2(),
         // Each round of these takes an emulator a time slice.
         row(&[OwnVectors, OwnAll], &[L2], BBM, &[Load]).remote().of_el2(),
+        //
+        row(&[Split, Merge], &[L1, L2], RESIZE, &[Load, Store]).of_host(),
+        row(&[Split], &[L2], &[BbmAf], &[Load, Store]).of_host(),
+        row(&[Split, Merge], &[L2], RESIZE, &[Load]).granules(LARGER).of_host(),
+        row(&[Split, Merge], &[L2], &[Nt, Direct], &[Load, Store]).of_host().under(CAPPED),
+        row(&[Split, Merge], &[L2], &[Bbm, Nt, Direct], &[Atomic, Exclusive, Unaligned, Walk, Dc]).of_host(),
+        row(&[Split, Merge], &[L2], &[Bbm, Nt, Direct], &[At]).places(&[Local]).of_host(),
+        row(&[Split, Merge], &[L2], &[Bbm, Nt, Direct], &[Load, Store]).places(&[All]).of_host(),
+        row(&[RemapRw], &[L3, L2], REPLACE, &[Load, Store]).of_host(),
+        row(&[RemapRw], &[L3, L2], UPDATE, &[Load, Store]).granules(LARGER).of_host(),
+        row(&[RemapRoSame, RemapRoDiff], &[L3], UPDATE, &[Load]).of_host(),
+        row(&[RemapRw], &[L3], &[Bbm, Direct], &[Atomic, Exclusive, At, Walk]).of_host(),
+        row(&[RemapRw], &[L3], &[Bbm, DirectNotlbi], &[Load, Store]).places(&[All]).of_host(),
+        row(&[RemapRw], &[L3], BBM, &[Load, Store]).of_host().scripts(HOST_PARTS),
+        row(&[RemapOutRw, RemapInRw], &[L2], &[Bbm, Direct], &[Load, Store]).of_host(),
+        row(&[TableSame, TableOther], &[L2], UPDATE, &[Load, Walk]).of_host(),
+        row(&[ProtectRwRo, ProtectRoRw], &[L3, L2], REPLACE, &[Load, Store]).of_host(),
+        row(&[ProtectRwRo], &[L3], UPDATE, &[Store]).granules(LARGER).of_host(),
+        row(&[ProtectXXn, ProtectXnX], &[L3, L2], UPDATE, &[Fetch, Load]).of_host(),
+        row(&[ProtectRwRo], &[L3], UPDATE, &[Store]).places(&[All]).of_host(),
+        row(&[Fold, Unfold], &[L3, L2], UPDATE, &[Load, Store]).of_host(),
+        row(&[Fold, Unfold], &[L3], UPDATE, &[Load]).granules(LARGER).of_host(),
+        row(&[ContigRwRo, ContigRoRw, ContigRemap], &[L3], UPDATE, &[Store]).of_host(),
+        row(&[HalfFold, HalfUnfold, HalfRwRo], &[L3], &[Bbm, Direct], &[Load]).of_host(),
+        row(&[RetypeWbDevice, RetypeDeviceWb, RetypeDevice], &[L3], &[Bbm, Direct], &[Load, Store]).of_host(),
+        row(&[CacheWbNc, CacheNcWb, CacheWbWt], &[L3], &[Bbm, Direct], &[Load, Store]).of_host(),
+        row(&[AgeSet, AgeClear], &[L3, L2], UPDATE, &[Load, Store]).of_host(),
+        row(&[Split], &[L1, L2], PROPOSAL, &[Load, Store, Walk]).of_host(),
+        row(&[Split], &[L1], PROPOSAL, &[Load, Store, Walk]).down_to(L3).of_host(),
     ]
 };
 

@@ -2,7 +2,8 @@
 
 use core::cell::UnsafeCell;
 
-use aarch64_cpu::registers::{HCR_EL2, Readable};
+use aarch64_cpu::registers::{HCR_EL2, ID_AA64MMFR1_EL1, Readable};
+use vmsa::feature::{Feature, IdRegisters};
 
 use crate::{
     console,
@@ -104,8 +105,11 @@ extern "C" fn discover(dtb: u64, entered_at: u64, start: u64, end: u64) -> &'sta
         );
         crate::power::off_early(&machine);
     }
-    let mut map = Builder::new();
-    if build(&mut map, &machine, image).is_err() {
+    let mut map = Builder::new(false);
+    let ids = IdRegisters { mmfr1: ID_AA64MMFR1_EL1.get(), ..IdRegisters::default() };
+    let mut second = Some(Builder::new(true)).filter(|_| Feature::Vhe.is_in(&ids));
+    let maps = [Some(&mut map), second.as_mut()];
+    if maps.into_iter().flatten().any(|map| build(map, &machine, image).is_err()) {
         console::print_early(machine.uart, "Bail out! shatter: no room for EL2's tables: RAM is too scattered.\r\n");
         halt();
     }

@@ -13,6 +13,8 @@
 //! stacks, vectors and data are outside. The accesses of observers are made here as well, each on the CPU of the vCPU that
 //! asks for it, and what they take is told to the payload as if it had taken it. Nobody waits for anything.
 //!
+//! So it is for a case of regime el2vhe, but that its window is in tables of its own, in the half of TTBR1_EL2 ([`host`]).
+//!
 //! Where hv itself stands on the block that changes ([`own`]) all steps are executed at once, and who meets the
 //! break waits for the make, as for the lock of hv's tables.
 
@@ -27,7 +29,7 @@ use arch::{
 use arrayvec::ArrayVec;
 use spin::Mutex;
 use vmsa::{
-    Level,
+    Granule, Level,
     change::{Descriptors, Leaf},
     descriptor::Attributes,
     instance::{Access, Case, Method, Regime},
@@ -40,7 +42,7 @@ use vmsa::{
 use wire::record::{First, MAX_OUTCOMES, Outcome, Retried};
 
 use crate::{
-    console, exception, mmu,
+    console, exception, host, mmu,
     own::{self, Break, Change, Stand},
     platform::Range,
     stage2::{OutOfReach, Stage2, Tables},
@@ -85,6 +87,8 @@ struct Lab {
     ipa: AtomicU64,
     /// If it is in EL2's own translation, pages there that press on the TLB, or else 0.
     pressing: AtomicU64,
+    /// Their size, in bytes.
+    page: AtomicU64,
     /// Whether who meets a break at EL2 waits for the make.
     waits: AtomicBool,
     /// Odd while the window is broken, or about to be.
@@ -109,6 +113,7 @@ static LAB: Lab = Lab {
     end: AtomicU64::new(0),
     ipa: AtomicU64::new(u64::MAX),
     pressing: AtomicU64::new(0),
+    page: AtomicU64::new(0),
     waits: AtomicBool::new(false),
     generation: AtomicU64::new(0),
     changer: AtomicUsize::new(0),
@@ -122,6 +127,7 @@ pub(crate) fn clear() {
     *LAB.bench.lock() = None;
     *LAB.seen.lock() = Seen::NOTHING;
     mmu::detach();
+    host::clear();
     LAB.waits.store(false, Ordering::Relaxed);
     for word in [&LAB.start, &LAB.end, &LAB.pressing, &LAB.generation, &LAB.waiting] {
         word.store(0, Ordering::Relaxed);
@@ -144,8 +150,8 @@ pub(crate) fn set_up(
     let all = size * sites as u64;
     let overlaps = |base: &u64| mapped.iter().any(|range| range.overlaps(Range::of(*base, all)));
     let mut own;
-    let (base, tables) = if case.regime == Regime::El2 {
-        own = stage2.besides()?;
+    let (base, tables) = if case.regime.is_at_el2() {
+        own = stage2.besides(case.regime, granule)?;
         (case.window_va(seed, instance).ok_or(OutOfReach)?, &mut own)
     } else {
         let mut bases = (0..64).map(|n| stress::ipa_base(seed, instance ^ n << 32, all, stage2.ipa_bits()));
@@ -182,11 +188,16 @@ pub(crate) fn set_up(
     LAB.start.store(va, Ordering::Relaxed);
     LAB.end.store(va + all, Ordering::Relaxed);
     LAB.ipa.store(if case.regime == Regime::S2 { base } else { u64::MAX }, Ordering::Relaxed);
-    if case.regime == Regime::El2 {
+    if case.regime.is_at_el2() {
         let pressing = stress::pressing_base(base, all, Level::L2.size(granule));
-        press_from(tables, pressing)?;
+        press_from(tables, case.regime, granule, pressing)?;
         LAB.pressing.store(pressing, Ordering::Relaxed);
-        mmu::attach(base, tables.address());
+        LAB.page.store(granule.page_size(), Ordering::Relaxed);
+    }
+    match case.regime {
+        Regime::El2 => mmu::attach(base, tables.address()),
+        Regime::El2Vhe => host::set_up(granule, tables.address()),
+        Regime::El1 | Regime::S2 => {}
     }
     // The table may then be elsewhere, so this comes last.
     let (stand, ptes) = match Stand::build(case, frames.start, ptes, tables, base)? {
@@ -211,10 +222,9 @@ fn shatter(
 }
 
 /// Maps the pages that press on the TLB, all to one page of zeros.
-fn press_from(tables: &mut Tables, first: u64) -> Result<(), OutOfReach> {
+fn press_from(tables: &mut Tables, regime: Regime, granule: Granule, first: u64) -> Result<(), OutOfReach> {
     let leaf = Leaf { level: Level::L3, attributes: Attributes::NORMAL_RO };
-    let format = Format::new(vmsa::Granule::K4);
-    let page = leaf.descriptor_in(Regime::El2, format, tables.page()?).raw();
+    let page = leaf.descriptor_in(regime, Format::new(granule), tables.page()?).raw();
     let slots = tables.slots(first, Level::L3, PRESSING_PAGES.into())?;
     slots.iter().for_each(|slot| slot.store(page, Ordering::Relaxed));
     Ok(())
@@ -318,7 +328,8 @@ pub(crate) fn drop_entries(va: u64, all: bool) -> bool {
 /// Loads from `pages` of the pages that press on the TLB of this CPU, whose number is `cpu`. Says whether there are any.
 pub(crate) fn press(cpu: usize, pages: u64) -> bool {
     let first = LAB.pressing.load(Ordering::Relaxed);
-    let addresses = (0..pages.min(PRESSING_PAGES.into())).map(|n| first + n * 4096 + n * 64 % 4096);
+    let page = LAB.page.load(Ordering::Relaxed);
+    let addresses = (0..pages.min(PRESSING_PAGES.into())).map(|n| first + n * page + n * 64 % page);
     for va in addresses.filter(|_| first != 0) {
         // SAFETY: as in `access`; there are zeros. Whatever a load takes, it presses no less.
         let _ = exception::probing(cpu, || unsafe { probe::load(va) });
@@ -330,6 +341,17 @@ pub(crate) fn press(cpu: usize, pages: u64) -> bool {
 /// into the site. In front of each but the first `between` turns of a loop pass. Says whether there is such a site, and they
 /// can be.
 pub(crate) fn execute(
+    cpus: [usize; 2],
+    site: usize,
+    back: bool,
+    named: u64,
+    between: u32,
+    steps: impl DoubleEndedIterator<Item = Step>,
+) -> bool {
+    host::as_host(|| execute_here(cpus, site, back, named, between, steps))
+}
+
+fn execute_here(
     [cpu, vcpu]: [usize; 2],
     site: usize,
     back: bool,

@@ -5,6 +5,7 @@
 //! each instance builds a fresh VM, runs it, and writes what came of it to the console as KTAP and as records.
 //!
 //! * `boot`: entry, EL3 to EL2, MMU; `platform`: the DTB; `mmu`: EL2's own tables;
+//! * `host`: EL2 with E2H; `lab`: what changes under a running VM, `own` under hv itself;
 //! * `smp`: CPUs; `gic`: timer and wake-up interrupts;
 //! * `vm`: the VM's life, `stage2` its tables, `vcpu` its registers, `trap` what is emulated;
 //! * `conflict`, `exception`: TLB conflict aborts;
@@ -23,6 +24,8 @@ mod console;
 mod exception;
 #[cfg(target_os = "none")]
 mod gic;
+#[cfg(target_os = "none")]
+mod host;
 #[cfg(target_os = "none")]
 mod lab;
 #[cfg(target_os = "none")]

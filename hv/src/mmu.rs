@@ -1,7 +1,7 @@
 //! EL2's own stage 1: an identity map of RAM and of the devices that hv uses, and nothing else.
 //!
-//! Built once, with the MMU off, by the boot CPU. Pages are as strict as they can be: code is read-only, the
-//! rest not executable. The tables' memory is written past the caches and invalidated by the entry code.
+//! Built once, with the MMU off, by the boot CPU; and where there is FEAT_VHE once more, in the descriptors of EL2&0. Pages are
+//! as strict as they can be: code is read-only, the rest not executable. The tables' memory is written past the caches and invalidated by the entry code.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,12 +14,13 @@ use vmsa::{
 use crate::platform::Range;
 
 const GRANULE: Granule = Granule::K4;
+/// Of one map; there may be two.
 const TABLES: usize = 64;
 
 #[repr(C, align(4096))]
 struct Table([AtomicU64; 512]);
 
-static POOL: [Table; TABLES] = [const { Table([const { AtomicU64::new(0) }; 512]) }; TABLES];
+static POOL: [Table; 2 * TABLES] = [const { Table([const { AtomicU64::new(0) }; 512]) }; 2 * TABLES];
 
 /// What the entry code loads; the layout is known to boot.S.
 #[repr(C)]
@@ -54,14 +55,14 @@ pub(crate) enum Use {
 }
 
 impl Use {
-    const fn attributes(self) -> Attributes {
+    const fn attributes(self, e2h: bool) -> Attributes {
         let attributes = match self {
             Self::Data | Self::Nothing => Attributes::NORMAL_RW,
             Self::Constants => Attributes::NORMAL_RO,
             Self::Code => Attributes::NORMAL_RX,
             Self::Device => Attributes { attr_index: memory::DEVICE_NGNRE, ..Attributes::NORMAL_RW },
         };
-        attributes.at_el2()
+        if e2h { attributes } else { attributes.at_el2() }
     }
 }
 
@@ -71,7 +72,11 @@ pub(crate) struct OutOfTables;
 
 /// The map while it is built.
 pub(crate) struct Builder {
+    /// Its first table and the next free one.
+    root: usize,
     used: usize,
+    /// In descriptors of EL2&0.
+    e2h: bool,
 }
 
 // With the MMU off memory is Device-nGnRnE: plain loads and stores of a relaxed AtomicU64 are the only atomics
@@ -96,9 +101,21 @@ pub(crate) fn detach() {
     }
 }
 
+/// TCR_EL2 and TTBR0_EL2 of hv's own map.
+pub(crate) fn own() -> (u64, u64) {
+    (MMU_REGISTERS.tcr.load(ORDER), MMU_REGISTERS.ttbr0.load(ORDER))
+}
+
+/// Address of the first table of the map in descriptors of EL2&0.
+pub(crate) fn root_with_e2h() -> u64 {
+    Builder::address(TABLES)
+}
+
 impl Builder {
-    pub(crate) const fn new() -> Self {
-        Self { used: 1 }
+    /// An empty map, for EL2 without E2H or with it.
+    pub(crate) const fn new(e2h: bool) -> Self {
+        let root = if e2h { TABLES } else { 0 };
+        Self { root, used: root + 1, e2h }
     }
 
     fn address(table: usize) -> u64 {
@@ -111,7 +128,7 @@ impl Builder {
 
     fn allocate(&mut self) -> Result<usize, OutOfTables> {
         let table = self.used;
-        if table == TABLES {
+        if table == self.root + TABLES {
             return Err(OutOfTables);
         }
         self.used += 1;
@@ -139,7 +156,7 @@ impl Builder {
     /// Maps `range`, widened to pages, onto itself; what was mapped there before is replaced.
     pub(crate) fn map(&mut self, range: Range, usage: Use) -> Result<(), OutOfTables> {
         let range = range.pages();
-        self.map_level(0, Level::L0, range, usage)
+        self.map_level(self.root, Level::L0, range, usage)
     }
 
     fn map_level(&mut self, table: usize, level: Level, range: Range, usage: Use) -> Result<(), OutOfTables> {
@@ -153,7 +170,7 @@ impl Builder {
             if whole && (level == Level::L3 || level.allows_block(GRANULE, false)) {
                 let leaf = match usage {
                     Use::Nothing => Descriptor::INVALID,
-                    _ => Descriptor::leaf(GRANULE, level, at, usage.attributes()),
+                    _ => Descriptor::leaf(GRANULE, level, at, usage.attributes(self.e2h)),
                 };
                 POOL[table].0[index].store(leaf.raw(), ORDER);
             } else if let Some(next_level) = level.next() {
@@ -165,7 +182,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Computes the register values that put the map into force; see boot.S.
+    /// Computes the register values that put the map, which is not one of EL2&0, into force; see boot.S.
     pub(crate) fn finish(self) -> &'static MmuRegisters {
         /// T0SZ = 16, inner and outer write-back, Inner Shareable, 4K; bits 23 and 31 are RES1.
         const TCR: u64 = 16 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 1 << 31;

@@ -14,8 +14,8 @@ use crate::platform::Range;
 /// Words of the smallest table; larger ones are several of these.
 const UNIT: usize = 512;
 /// Of the 4K granule a start table, two level 1 and level 2 tables each for private memory and frames, the page tables of
-/// 4 MiB of both, and a few for a window; of the 64K granule nine tables.
-const UNITS: usize = 9 * 16;
+/// 4 MiB of both, and a few for a window; of the 64K granule 16 tables.
+const UNITS: usize = 16 * 16;
 
 #[repr(C, align(65536))]
 struct Pool([[AtomicU64; UNIT]; UNITS]);
@@ -90,10 +90,15 @@ impl Stage2 {
         Ok(Self { tables, ipa_bits: reach(start), pa_range })
     }
 
-    /// Tables of EL2's own stage 1 from the same pool, of which this one gets no more. The first is of level 1.
-    pub(crate) fn besides(&mut self) -> Result<Tables, OutOfReach> {
+    /// Tables of EL2's own stage 1 from the same pool, of which this one gets no more. The first is of level 1; of EL2&0 it is of the
+    /// highest level that 48 bits have.
+    pub(crate) fn besides(&mut self, regime: Regime, granule: Granule) -> Result<Tables, OutOfReach> {
+        let start = match (regime, granule) {
+            (Regime::El2Vhe, Granule::K4 | Granule::K16) => Level::L0,
+            _ => Level::L1,
+        };
         let used = core::mem::replace(&mut self.tables.used, UNITS);
-        Tables::new(Regime::El2, Granule::K4, Level::L1, used)
+        Tables::new(regime, granule, start, used)
     }
 
     /// Maps `range` onto itself by the largest blocks that fit, or by pages only; for writing, or not.
@@ -215,6 +220,9 @@ impl Tables {
         level: Level,
         count: usize,
     ) -> Result<&'static [AtomicU64], OutOfReach> {
+        /// Bits by which tables are looked up: an address of the upper half has ones above them.
+        const INPUT: u64 = (1 << 48) - 1;
+        let address = address & INPUT;
         let (mut table, mut at) = (self.root, self.start);
         while at < level {
             table = self.below(&table.0[at.index(self.granule, address)])?;

@@ -1,11 +1,13 @@
 //! A vCPU: its registers while it does not run, and the reset state it starts from.
 
 use aarch64_cpu::registers::{
-    CNTHCTL_EL2, CNTP_CTL_EL0, CNTV_CTL_EL0, CNTVOFF_EL2, CONTEXTIDR_EL1, CPACR_EL1, ELR_EL1, ESR_EL1, FAR_EL1,
-    ID_AA64MMFR1_EL1, MAIR_EL1, MDSCR_EL1, MIDR_EL1, PAR_EL1, Readable, SCTLR_EL1, SPSR_EL1, TCR_EL1, TPIDR_EL0,
-    TPIDR_EL1, TPIDRRO_EL0, TTBR0_EL1, TTBR1_EL1, VBAR_EL1, VMPIDR_EL2, Writeable,
+    CNTHCTL_EL2, CNTP_CTL_EL0, CNTV_CTL_EL0, CNTVOFF_EL2, CONTEXTIDR_EL1, CPACR_EL1, ID_AA64MMFR1_EL1, MAIR_EL1,
+    MDSCR_EL1, MIDR_EL1, PAR_EL1, Readable, SCTLR_EL1, TCR_EL1, TPIDR_EL0, TPIDR_EL1, TPIDRRO_EL0, TTBR0_EL1,
+    TTBR1_EL1, VMPIDR_EL2, Writeable,
 };
 use wire::record::Registers;
+
+use crate::host::el1::{ELR_EL1, ESR_EL1, FAR_EL1, SPSR_EL1, VBAR_EL1};
 
 /// State of a vCPU as vectors.S stores and loads it.
 #[derive(Clone, Debug)]
@@ -117,7 +119,7 @@ impl Frame {
 }
 
 /// Resets the EL1 registers of this CPU that a payload could have changed, so that nothing of one instance
-/// reaches the next.
+/// reaches the next. Without E2H.
 pub(crate) fn reset_el1() {
     SCTLR_EL1.set(SCTLR_RESET);
     for zero in [
@@ -153,12 +155,15 @@ pub(crate) fn reset_el1() {
     arch::barrier::isb();
 }
 
+/// CNTHCTL_EL2: EL1 may use the physical counter and timer. With E2H this is 10 bits further up.
+pub(crate) const EL1_TIMER: u64 = 3;
+/// CPTR_EL2's RES1 bits, two of which trap SVE and SME where they exist; FP and Advanced SIMD do not trap.
+pub(crate) const CPTR: u64 = 0x33ff;
+/// The same with E2H: FPEN.
+pub(crate) const CPTR_WITH_E2H: u64 = 3 << 20;
+
 /// Sets the EL2 registers of this CPU that are the same for every VM; called once on each CPU.
 pub(crate) fn init_el2() {
-    /// EL1 may use the physical counter and timer.
-    const EL1_TIMER: u64 = 3;
-    /// CPTR_EL2's RES1 bits, two of which trap SVE and SME where they exist; FP and Advanced SIMD do not trap.
-    const CPTR: u64 = 0x33ff;
     /// MDCR_EL2: TPM, TDA, TDOSA and TDRA.
     const MDCR_TRAPS: u64 = 1 << 6 | 7 << 9;
     CNTHCTL_EL2.set(EL1_TIMER);

@@ -35,7 +35,7 @@ use wire::{
 
 use crate::{
     bundle::Payload,
-    conflict, console, exception, gic, lab,
+    conflict, console, exception, gic, host, lab,
     memory::Memory,
     platform::Range,
     smp::{self, CPUS},
@@ -476,7 +476,7 @@ fn load_controls() {
     vcpu::reset_el1();
     VTCR_EL2.set(VM.vtcr.load(Ordering::Relaxed));
     VTTBR_EL2.set(VM.vttbr.load(Ordering::Relaxed));
-    HCR_EL2.set(VM.hcr.load(Ordering::Relaxed));
+    host::enter(VM.hcr.load(Ordering::Relaxed));
     arch::barrier::isb();
 }
 
@@ -523,6 +523,7 @@ pub(crate) fn run_vcpu(number: usize, cpu: usize) {
     }
     // Nothing of this VM may be in force, or be speculated with, when its memory is rebuilt: EL1's MMU goes off while
     // stage 2 still holds.
+    host::leave();
     vcpu::reset_el1();
     HCR_EL2.set(HCR_RW | HCR_FMO_IMO_AMO);
     arch::barrier::isb();

@@ -330,6 +330,10 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
         Regime::El1 => "EL1&0 stage 1",
         Regime::S2 => "stage 2, changed by the hypervisor",
         Regime::El2 => "EL2 stage 1, changed and looked at by the hypervisor, on the CPU of whoever asks for it",
+        Regime::El2Vhe => {
+            "EL2&0 stage 1 (HCR_EL2.E2H is set, and TGE too for the steps), changed and looked at by the hypervisor, on the CPU of \
+             whoever asks for it"
+        }
     };
     writeln!(out, "regime      {regime}, {} granule{wide}", granule.name().to_uppercase())?;
     writeln!(out, "method      {}: {method}", case.method)?;
@@ -345,7 +349,7 @@ fn intent(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
     }
     match case.regime {
         Regime::El1 => writeln!(out, "stage 2     {stage2}")?,
-        Regime::El2 => {}
+        Regime::El2 | Regime::El2Vhe => {}
         Regime::S2 => {
             let stage1 = match case.stage1 {
                 Stage1::Blocks => "on, in the largest blocks that fit",
@@ -376,7 +380,7 @@ fn descriptors(case: &Case, out: &mut dyn io::Write) -> io::Result<()> {
     let tables = [TABLE, TABLE + granule.page_size()];
     let set = change.descriptors_in(case.regime, granule, [OLD_OA, new_oa], tables);
     let describe = match case.regime {
-        Regime::El1 => describe,
+        Regime::El1 | Regime::El2Vhe => describe,
         Regime::S2 => describe_stage2,
         Regime::El2 => describe_el2,
     };

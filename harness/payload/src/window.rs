@@ -324,7 +324,7 @@ impl Window {
             space.map_from(highest, &mut vm.pool, [base, info.window_ipa], all, attributes);
         }
         let space_granule = case.stage1_format().granule;
-        let pressing = highest.filter(|_| case.regime != Regime::El2).map(|_| {
+        let pressing = highest.filter(|_| !case.regime.is_at_el2()).map(|_| {
             let pressing = stress::pressing_base(base, all, Level::L2.size(space_granule));
             press(&mut vm.pool, &space, case.stage1_format(), pressing);
             (pressing, space_granule.page_size())
@@ -438,7 +438,7 @@ impl Window {
             size: window,
             sites,
             own,
-            at_el2: case.regime == Regime::El2,
+            at_el2: case.regime.is_at_el2(),
             at_once: change.own().is_some(),
             form: change.form().map(|form| (form, change.target(granule, base))),
             discards: false,

@@ -41,7 +41,8 @@ impl Leaf {
     #[must_use]
     pub const fn descriptor_in(self, regime: Regime, format: Format, oa: u64) -> Descriptor {
         match regime {
-            Regime::El1 => self.descriptor(format, oa),
+            // What EL0's permission would be plays no part: nothing of a host's runs there.
+            Regime::El1 | Regime::El2Vhe => self.descriptor(format, oa),
             Regime::El2 => format.at(self.level).leaf(oa, self.attributes.at_el2()),
             Regime::S2 => Descriptor::stage2_leaf(format.granule, self.level, oa, self.attributes),
         }

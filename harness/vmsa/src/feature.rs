@@ -47,6 +47,8 @@ pub enum Feature {
     Ttl,
     /// FEAT_XS: TLBIs and DSBs with the nXS qualifier.
     Xs,
+    /// FEAT_VHE: EL2 can have EL2&0's translation.
+    Vhe,
     /// FEAT_BBM of at least this level: for what hv does to its own mappings only where that is defined.
     Bbm(BbmLevel),
 }
@@ -72,6 +74,7 @@ impl Feature {
             Self::TlbiOs | Self::TlbiRange => "ID_AA64ISAR0_EL1.TLB",
             Self::Ttl => "ID_AA64MMFR2_EL1.TTL",
             Self::Xs => "ID_AA64ISAR1_EL1.XS",
+            Self::Vhe => "ID_AA64MMFR1_EL1.VH",
             Self::Bbm(_) => "ID_AA64MMFR2_EL1.BBM",
         }
     }
@@ -96,6 +99,7 @@ impl Feature {
             Self::TlbiRange => "range TLBIs",
             Self::Ttl => "the TTL hint",
             Self::Xs => "nXS TLBIs",
+            Self::Vhe => "EL2&0's translation",
             Self::Bbm(BbmLevel::L0) => "break-before-make",
             Self::Bbm(BbmLevel::L1) => "FEAT_BBM level 1",
             Self::Bbm(BbmLevel::L2) => "FEAT_BBM level 2",
@@ -136,6 +140,7 @@ impl Feature {
             Self::TlbiRange => field(isar0, 56) >= 2,
             Self::Ttl => field(mmfr2, 48) >= 1,
             Self::Xs => field(isar1, 56) >= 1,
+            Self::Vhe => field(mmfr1, 8) >= 1,
             Self::Bbm(level) => BbmLevel::from_mmfr2(mmfr2).number() >= level.number(),
         }
     }
@@ -152,7 +157,7 @@ impl Instance {
         let granule = case.map(|case| match case.regime {
             Regime::El1 if wide => Feature::Lpa2(case.granule),
             Regime::El1 => Feature::Granule(case.granule),
-            Regime::El2 => Feature::Granule(case.granule),
+            Regime::El2 | Regime::El2Vhe => Feature::Granule(case.granule),
             Regime::S2 => Feature::Stage2Granule(case.granule),
         });
         // TCR_EL1.DS is for both halves, and the payload's own is of 4K.
@@ -162,7 +167,8 @@ impl Instance {
         let form = case.and_then(|case| case.change.form()).into_iter().flat_map(of_form);
         let remedy = case.and_then(|case| case.remedy).and_then(of_remedy);
         let level = case.and_then(of_own);
-        [granule, own, access, hardware, remedy, level].into_iter().flatten().chain(form)
+        let host = case.filter(|case| case.regime == Regime::El2Vhe).map(|_| Feature::Vhe);
+        [granule, host, own, access, hardware, remedy, level].into_iter().flatten().chain(form)
     }
 }
 

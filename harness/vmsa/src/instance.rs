@@ -42,6 +42,8 @@ words! {
         S2 = "s2",
         /// EL2 stage 1: hv makes the change and the observers' accesses, each on the CPU of who asks for it.
         El2 = "el2",
+        /// EL2&0 stage 1, with HCR_EL2.E2H set: the same in the half of TTBR1_EL2.
+        El2Vhe = "el2vhe",
     }
 }
 
@@ -49,15 +51,21 @@ impl Regime {
     /// Whether hv makes its changes, in tables of its own.
     #[must_use]
     pub const fn is_lab(self) -> bool {
-        matches!(self, Self::S2 | Self::El2)
+        !matches!(self, Self::El1)
     }
 
-    /// Whether its tables can have this format: stage 2 has 48-bit addresses only, and EL2's own has those of hv's map.
+    /// Whether hv makes its observers' accesses too.
+    #[must_use]
+    pub const fn is_at_el2(self) -> bool {
+        matches!(self, Self::El2 | Self::El2Vhe)
+    }
+
+    /// Whether its tables can have this format: what hv changes has 48-bit addresses only, and EL2's own those of hv's map.
     #[must_use]
     pub const fn has_format(self, format: Format) -> bool {
         match self {
             Self::El1 => true,
-            Self::S2 => matches!(format.width, Width::Bits48),
+            Self::S2 | Self::El2Vhe => matches!(format.width, Width::Bits48),
             Self::El2 => matches!(format, Format { granule: Granule::K4, width: Width::Bits48 }),
         }
     }
@@ -106,7 +114,10 @@ impl Regime {
                 family && (everywhere || more) && change.form().is_none()
             }
             Self::El2 if own => matches!(access, Access::Load | Access::Store | Access::Atomic),
-            Self::El2 => family && (everywhere || matches!(access, Access::At)) && change.form().is_none(),
+            Self::El2 | Self::El2Vhe => {
+                let at = matches!(access, Access::At);
+                family && !own && (everywhere || at) && change.form().is_none()
+            }
         }
     }
 }
@@ -588,7 +599,7 @@ impl Case {
         match self.regime {
             Regime::El1 => self.change.format(self.granule),
             // EL2's own tables are hv's, and what the payload's map is everything but the window.
-            Regime::S2 | Regime::El2 => Format::new(Granule::K4),
+            Regime::S2 | Regime::El2 | Regime::El2Vhe => Format::new(Granule::K4),
         }
     }
 

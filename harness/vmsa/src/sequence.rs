@@ -475,7 +475,8 @@ impl Sequence {
     }
 
     /// The same steps as they are where the change is one of `regime`. A TLBI of stage 2 by IPA leaves what combines both
-    /// stages, so that, once it is complete, all of stage 1 and of these goes too. EL2 has TLBIs of its own.
+    /// stages, so that, once it is complete, all of stage 1 and of these goes too. EL2 has TLBIs of its own; with E2H and TGE
+    /// set those of EL1&0 are EL2&0's.
     #[must_use]
     pub fn in_regime(self, regime: Regime) -> Self {
         use Step::{Dsb as D, Tlbi as T};
@@ -495,7 +496,7 @@ impl Sequence {
             step => [Some(step), None, None],
         };
         match regime {
-            Regime::El1 => self,
+            Regime::El1 | Regime::El2Vhe => self,
             Regime::S2 => self.steps().iter().flat_map(|step| of_s2(*step)).flatten().collect(),
             Regime::El2 => self.steps().iter().map(|step| of_el2(*step)).collect(),
         }
@@ -513,6 +514,14 @@ impl Sequence {
             Regime::S2 => {
                 of_tlbis(|tlbi| tlbi.is_stage2() || matches!(tlbi, Tlbi::Vmalle1is | Tlbi::Vmalle1 | Tlbi::Vae2is))
                     && self.swap_free()
+            }
+            // EL2's own are as good. The ASID is not the one that a payload has.
+            Regime::El2Vhe => {
+                of_tlbis(|tlbi| {
+                    use Tlbi as T;
+                    let by_asid = matches!(tlbi, T::Vae1is | T::Vale1is | T::Aside1is | T::Vae1isOtherAsid | T::Form);
+                    !tlbi.is_stage2() && !by_asid
+                }) && self.swap_free()
             }
             Regime::El2 => {
                 of_tlbis(|tlbi| tlbi.is_el2() || matches!(tlbi, Tlbi::Vaae1is | Tlbi::Vmalle1is)) && self.swap_free()
@@ -592,7 +601,7 @@ impl Sequence {
     pub fn seen_by_other(&self, regime: Regime) -> Self {
         self.with_tlbis(|tlbi| match regime {
             Regime::S2 => tlbi.seen_by_other_vmid(),
-            Regime::El1 | Regime::El2 => tlbi.seen_by_other_asid(),
+            Regime::El1 | Regime::El2 | Regime::El2Vhe => tlbi.seen_by_other_asid(),
         })
     }
 

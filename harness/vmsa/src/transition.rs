@@ -268,7 +268,7 @@ fn walk(
                     _ => {}
                 }
             }
-            Step::Tlbi(tlbi) if tlbi.is_el2() && regime != Regime::El2 => {
+            Step::Tlbi(tlbi) if tlbi.is_el2() && !regime.is_at_el2() => {
                 return Err(needed(Need::Bbm, "R_LXHLD", "a TLBI of EL2's regime is undefined at EL1"));
             }
             Step::Tlbi(Tlbi::Form) => {
@@ -288,7 +288,7 @@ fn walk(
                 };
                 scope = Scope::Inner;
             }
-            Step::Tlbi(tlbi) if regime == Regime::El2 => {
+            Step::Tlbi(tlbi) if regime == Regime::El2 || tlbi.is_el2() => {
                 if state == Maintenance::Visible && reaches_el2(tlbi, owed.reach) {
                     (state, scope) = (Maintenance::Issued, Scope::Inner);
                 }

@@ -31,7 +31,7 @@ use crate::{
     descriptor::{Descriptor, DescriptorKind},
     geometry::{BbmLevel, Level},
     group::{Grouping, Lookup},
-    instance::{Access, Case, Instance, Method, Regime, Selftest, Stage2, Tells},
+    instance::{Access, Case, Instance, Method, Selftest, Stage2, Tells},
     mark::{Marks, overwritten},
     outcome::{Count, End, Fault, Kind, Phase},
     rule::HardwareUpdates,
@@ -678,7 +678,7 @@ fn forbidden_seen(instance: &Instance, level: BbmLevel, seen: &Seen<'_>) -> Opti
     let el1 = seen.el1_conflicts.saturating_add(seen.el2_for_el1_conflicts);
     // Whose translation is not changed has none, wherever it is taken.
     let (changed, others) = match instance {
-        Instance::Case(Case { regime: Regime::El2, .. }) => (el2, el1),
+        Instance::Case(Case { regime, .. }) if regime.is_at_el2() => (el2, el1),
         _ => (el1, el2),
     };
     let unplaced = match allowance(Phase::During, Kind::Conflict).allowed {

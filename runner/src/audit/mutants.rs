@@ -309,6 +309,7 @@ fn report(
                 Regime::El1 => "",
                 Regime::S2 => " of stage 2",
                 Regime::El2 => " at EL2",
+                Regime::El2Vhe => " at EL2 with E2H",
             };
             writeln!(out, "\n{method} of a {family}{whose}: {original}")?;
         }

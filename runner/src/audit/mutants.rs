@@ -166,6 +166,9 @@ const fn why_harmless(change: Change, method: Method, mistake: &Mistake) -> Opti
         Mistake::Replaced { step: Step::Tlbi(Tlbi::Alle2is), by: Step::Tlbi(Tlbi::Vae2is), .. } => {
             Some("one leaf changes: what was made of it are entries of its addresses")
         }
+        Mistake::Replaced { step: Step::Tlbi(tlbi), by: Step::Tlbi(Tlbi::Vae2is), .. } if !tlbi.is_el2() => {
+            Some("with HCR_EL2.E2H set EL2's own TLBIs are of EL2&0, and an ASID does not matter to global entries")
+        }
         Mistake::Replaced { by: Step::Tlbi(Tlbi::Vaale1is | Tlbi::Vale2is), .. } => {
             Some("no table stood there: what was cached of it are entries of the last level")
         }

@@ -31,9 +31,10 @@ use spin::Mutex;
 use vmsa::{
     Granule, Level,
     change::{Descriptors, Leaf},
-    descriptor::Attributes,
+    descriptor::{Attributes, Descriptor},
     instance::{Access, Case, Method, Regime},
     layout::{Format, Layout},
+    mark::Marks,
     outcome::{Count, Fault, Kind, Phase},
     sequence::{Step, Write},
     shatter::{self, Request},
@@ -64,6 +65,9 @@ struct Bench {
     shattered: Option<(Layout, shatter::Tables<NextTable<'static>>)>,
     /// If hv stands on it itself.
     stand: Option<Stand>,
+    /// In which it is, and marks of hardware's that the steps of this change have found so far.
+    regime: Regime,
+    found: Option<Marks>,
 }
 
 /// Accesses that were tried again.
@@ -149,6 +153,9 @@ pub(crate) fn set_up(
     let size = change.window_size(granule);
     let all = size * sites as u64;
     let overlaps = |base: &u64| mapped.iter().any(|range| range.overlaps(Range::of(*base, all)));
+    if case.regime == Regime::S2 {
+        stage2.update_by(change.what().sides().hardware);
+    }
     let mut own;
     let (base, tables) = if case.regime.is_at_el2() {
         own = stage2.besides(case.regime, granule)?;
@@ -206,7 +213,18 @@ pub(crate) fn set_up(
     };
     LAB.waits.store(stand.is_some(), Ordering::Relaxed);
     let size = level.size(granule);
-    *LAB.bench.lock() = Some(Bench { ptes, entries, changed, base, size, descriptors, shattered, stand });
+    *LAB.bench.lock() = Some(Bench {
+        ptes,
+        entries,
+        changed,
+        base,
+        size,
+        descriptors,
+        shattered,
+        stand,
+        regime: case.regime,
+        found: None,
+    });
     Ok(base)
 }
 
@@ -359,19 +377,18 @@ fn execute_here(
     between: u32,
     steps: impl DoubleEndedIterator<Item = Step>,
 ) -> bool {
-    let bench = LAB.bench.lock();
-    let Some(Bench { ptes, entries, changed, base: first, size, descriptors, shattered, stand }) = bench.as_ref()
-    else {
-        return false;
-    };
-    let window = *entries as u64 * size;
+    let mut bench = LAB.bench.lock();
+    let Some(bench) = bench.as_mut() else { return false };
+    let Bench { ptes, entries, changed, base: first, size, descriptors, regime, .. } = *bench;
+    let Bench { shattered, stand, found, .. } = bench;
+    let window = entries as u64 * size;
     let sites = ptes.len() / entries;
-    let Some(ptes) = ptes.chunks_exact(*entries).nth(site).filter(|_| named < window) else { return false };
+    let Some(ptes) = ptes.chunks_exact(entries).nth(site).filter(|_| named < window) else { return false };
     let base = first + site as u64 * window;
-    if let (Some(stand), false) = (stand, back) {
+    if let (Some(stand), false) = (&stand, back) {
         let elsewhere = first + ((site + 1) % sites) as u64 * window;
         broken(vcpu);
-        let change = Change { pte: &ptes[0], descriptors: *descriptors, size: *size, sites: [base, elsewhere] };
+        let change = Change { pte: &ptes[0], descriptors, size, sites: [base, elsewhere] };
         let of_break = stand.run(cpu, &change, base + named, between, steps);
         let made = of_break.is_some();
         // Not every method breaks.
@@ -379,30 +396,43 @@ fn execute_here(
         return made;
     }
     // SAFETY: the window is all that the descriptors translate, and hv uses nothing of it but by probes.
-    let live = unsafe { Live::new(&ptes[..*changed], base, *size, *descriptors) }.naming(base + named);
+    let live = unsafe { Live::new(&ptes[..changed], base, size, descriptors) }.naming(base + named);
     let live = match shattered {
         Some((layout, tables)) => live.shattering(*layout, tables),
         None => live,
     };
+    // What was found in this change is carried over; what the last one was is done.
+    let live = live.marked_in(regime, found.filter(|_| !back));
     let mut live = if back { live.reversed() } else { live };
     for (number, step) in steps.enumerate() {
         for _ in 0..if number == 0 { 0 } else { between } {
             arch::barrier::pass();
         }
         match step {
-            Step::Write(Write::New) => {
+            Step::Write(Write::New) | Step::Swap(Write::New) => {
                 live.step(step);
                 // What is measured is the break of the change; by whatever break that is taken back.
                 mended(if back { None } else { Some(since()) });
             }
-            Step::Write(_) => {
+            Step::Write(_) | Step::Swap(_) => {
                 broken(vcpu);
                 live.step(step);
             }
             _ => live.step(step),
         }
     }
+    *found = live.found().filter(|_| !back);
     true
+}
+
+/// The marks in the descriptor that maps `offset` bytes into `site`, and the descriptor, if there is one.
+pub(crate) fn marks(site: usize, offset: u64) -> Option<(Marks, Descriptor)> {
+    let bench = LAB.bench.lock();
+    let Bench { ptes, entries, size, regime, .. } = bench.as_ref()?;
+    let number = usize::try_from(offset / size).ok()?;
+    let pte = ptes.chunks_exact(*entries).nth(site)?.get(number)?;
+    let descriptor = Descriptor::from_raw(pte.load(Ordering::Acquire));
+    Some((Marks::all().found_in(*regime, descriptor), descriptor))
 }
 
 /// The window is about to be broken.

@@ -7,7 +7,10 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use arch::sequence::NextTable;
-use vmsa::{Granule, Level, change::Leaf, descriptor::Descriptor, instance::Regime, layout::Format, shatter::Arena};
+use vmsa::{
+    Granule, Level, change::Leaf, descriptor::Descriptor, instance::Regime, layout::Format, rule::HardwareUpdates,
+    shatter::Arena,
+};
 
 use crate::platform::Range;
 
@@ -38,6 +41,10 @@ const LEAF: u64 = VALID | MEMATTR_WB | S2AP_R | SH_INNER | AF;
 /// VTCR_EL2: inner and outer write-back, Inner Shareable walks; bit 31 is RES1.
 const VTCR_BASE: u64 = 1 << 8 | 1 << 10 | 3 << 12 | 1 << 31;
 
+/// VTCR_EL2.HA and HD: hardware sets the Access flag; and manages the dirty state.
+const VTCR_HA: u64 = 1 << 21;
+const VTCR_HD: u64 = 1 << 22;
+
 /// Lowest bit of VTTBR_EL2.VMID.
 pub(crate) const VMID_SHIFT: u32 = 48;
 
@@ -66,6 +73,7 @@ pub(crate) struct Stage2 {
     pub(crate) tables: Tables,
     ipa_bits: u32,
     pa_range: u64,
+    hardware: HardwareUpdates,
 }
 
 /// The tables ran out, or an address lies beyond what stage 2 can map here.
@@ -87,7 +95,12 @@ impl Stage2 {
         let fits = |(level, there): &&(Level, bool)| *there && end <= 1 << reach(*level);
         let (start, _) = *candidates.iter().find(fits).ok_or(OutOfReach)?;
         let tables = Tables::new(Regime::S2, granule, start, 0)?;
-        Ok(Self { tables, ipa_bits: reach(start), pa_range })
+        Ok(Self { tables, ipa_bits: reach(start), pa_range, hardware: HardwareUpdates::Off })
+    }
+
+    /// Has hardware write this into its descriptors.
+    pub(crate) fn update_by(&mut self, hardware: HardwareUpdates) {
+        self.hardware = hardware;
     }
 
     /// Tables of EL2's own stage 1 from the same pool, of which this one gets no more. The first is of level 1; of EL2&0 it is of the
@@ -122,7 +135,12 @@ impl Stage2 {
         };
         // SL0 counts from the level that is 0 in it upwards.
         let sl0 = (lowest - start.number()) as u64;
-        VTCR_BASE | u64::from(64 - self.ipa_bits) | sl0 << 6 | tg0 << 14 | self.pa_range << 16
+        let updates = match self.hardware {
+            HardwareUpdates::Off => 0,
+            HardwareUpdates::AccessFlag => VTCR_HA,
+            HardwareUpdates::Dirty => VTCR_HA | VTCR_HD,
+        };
+        VTCR_BASE | updates | u64::from(64 - self.ipa_bits) | sl0 << 6 | tg0 << 14 | self.pa_range << 16
     }
 
     /// VTTBR_EL2 for these tables and `vmid`.

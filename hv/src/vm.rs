@@ -724,6 +724,13 @@ fn hypercall(frame: &mut Frame, number: usize, cpu: usize) -> bool {
                 None => INVALID_PARAMETERS,
             }
         }
+        call::LAB_MARKS => match lab::marks(x1 as usize, x2) {
+            Some((marks, descriptor)) => {
+                frame.x[1..3].copy_from_slice(&[marks.bits().into(), descriptor.raw()]);
+                SUCCESS
+            }
+            None => INVALID_PARAMETERS,
+        },
         call::LAB_DROP if lab::drop_entries(x1, x2 != 0) => SUCCESS,
         call::LAB_PRESS if lab::press(cpu, x1) => SUCCESS,
         call::LAB_DROP | call::LAB_PRESS | call::LAB_VMID => INVALID_PARAMETERS,

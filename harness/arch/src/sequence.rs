@@ -16,6 +16,7 @@ use core::sync::atomic::{
 use vmsa::{
     change::Descriptors,
     descriptor::{Descriptor, DescriptorKind},
+    instance::Regime,
     layout::Layout,
     mark::Marks,
     sequence::{Dsb, Step, Tlbi, Write},
@@ -68,6 +69,8 @@ pub struct Live<'a> {
     descriptors: Descriptors,
     /// Where marks are besides: in leaves below the table that is taken out of use, and below the one that comes into use.
     leaves: [&'a [&'a AtomicU64]; 2],
+    /// In which the descriptors are.
+    regime: Regime,
     /// Marks that hardware has set in what was replaced, once there was a compare-and-swap.
     found: Option<Marks>,
     /// What [`Tlbi::Form`] stands for, at what it is aimed, and the number that chooses its operands.
@@ -84,7 +87,19 @@ impl<'a> Live<'a> {
     /// Nothing that the program relies on, code, stack and statics included, is translated by `ptes`, be they of its own
     /// regime or of a stage 2 that it owns.
     pub const unsafe fn new(ptes: &'a [AtomicU64], base: u64, size: u64, descriptors: Descriptors) -> Self {
-        Self { ptes, size, base, va: base, descriptors, leaves: [&[]; 2], found: None, form: None, shattering: None }
+        let regime = Regime::El1;
+        Self {
+            ptes,
+            size,
+            base,
+            va: base,
+            descriptors,
+            leaves: [&[]; 2],
+            regime,
+            found: None,
+            form: None,
+            shattering: None,
+        }
     }
 
     /// The same with TLBIs by VA that name `va`, another address that a descriptor translates.
@@ -93,6 +108,20 @@ impl<'a> Live<'a> {
     pub const fn naming(mut self, va: u64) -> Self {
         self.va = va;
         self
+    }
+
+    /// The same of `regime`, with marks found by a [`Step::Swap`] that came before, if there was one.
+    #[inline]
+    #[must_use]
+    pub const fn marked_in(mut self, regime: Regime, found: Option<Marks>) -> Self {
+        (self.regime, self.found) = (regime, found);
+        self
+    }
+
+    /// Marks that hardware had set in what was replaced, once there was a [`Step::Swap`].
+    #[must_use]
+    pub const fn found(&self) -> Option<Marks> {
+        self.found
     }
 
     /// The same with leaves below the old table whose marks a compare-and-swap carries over, and those below the new table
@@ -208,22 +237,23 @@ impl<'a> Live<'a> {
         // A table has no marks of its own.
         let above = if !below.is_empty() && now == old { Descriptor::INVALID } else { now };
         let leaves = below.iter().map(|leaf| Descriptor::from_raw(leaf.load(Acquire)));
-        let found = leaves.chain([above]).fold(Marks::empty(), |marks, leaf| marks | Marks::all().found_in(leaf));
-        found - Marks::all().found_in(block)
+        let found =
+            leaves.chain([above]).fold(Marks::empty(), |marks, leaf| marks | Marks::all().found_in(self.regime, leaf));
+        found - Marks::all().found_in(self.regime, block)
     }
 
     /// `value` with `marks`, if it is a leaf.
     fn marked(&self, value: Descriptor, marks: Marks) -> Descriptor {
         let [_, below] = self.leaves;
         let is_table = !below.is_empty() && value == self.descriptors.new;
-        if is_table { value } else { marks.put_in(value) }
+        if is_table { value } else { marks.put_in(self.regime, value) }
     }
 
     /// Puts `marks` into the leaves below the new table. Hardware may be setting marks there too.
     fn mark_leaves(&self, marks: Marks) {
         let [_, below] = self.leaves;
         for leaf in below.iter().filter(|_| !marks.is_empty()) {
-            let mark = |leaf| Some(marks.put_in(Descriptor::from_raw(leaf)).raw());
+            let mark = |leaf| Some(marks.put_in(self.regime, Descriptor::from_raw(leaf)).raw());
             // It never returns None.
             let _ = leaf.fetch_update(AcqRel, Acquire, mark);
         }
@@ -235,7 +265,7 @@ impl<'a> Live<'a> {
         let [below, _] = self.leaves;
         if let (Some(found), [pte], false) = (self.found, self.ptes, below.is_empty()) {
             let marks = found | self.set_by_hardware(Descriptor::INVALID);
-            let mark = |pte| Some(marks.put_in(Descriptor::from_raw(pte)).raw());
+            let mark = |pte| Some(marks.put_in(self.regime, Descriptor::from_raw(pte)).raw());
             let _ = pte.fetch_update(AcqRel, Acquire, mark);
         }
     }

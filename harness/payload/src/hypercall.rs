@@ -4,7 +4,7 @@ use core::fmt::{self, Write};
 
 use arch::probe::Probed;
 use smccc::{Hvc, hvc64, psci};
-use vmsa::instance::Access;
+use vmsa::{instance::Access, mark::Marks};
 use wire::{
     abi::call,
     frame,
@@ -60,6 +60,13 @@ pub(crate) fn lab_steps(site: u64, letters: [u8; 16], named: u64, how: u64) {
     let [low, high] = [0, 8].map(|at| u64::from_le_bytes(core::array::from_fn(|i| letters[at + i])));
     let result = call_of_five(call::LAB_STEPS, [site, low, high, named, how]);
     assert!(result == 0, "hv does not make the change");
+}
+
+/// The marks in the descriptor that maps `offset` bytes into a site, and the descriptor.
+pub(crate) fn lab_marks(site: u64, offset: u64) -> (Marks, u64) {
+    let [result, marks, descriptor, ..] = all_of(call::LAB_MARKS, [site, offset, 0, 0, 0]);
+    assert!(result == 0, "hv has no such descriptor");
+    (Marks::from_bits_truncate(marks as u8), descriptor)
 }
 
 /// Goes on under the other VMID, or under the usual one again.

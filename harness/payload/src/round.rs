@@ -693,7 +693,7 @@ impl<'a> Observer<'a> {
     fn check_marks(&self, marking: &Marking, phase: Phase) {
         // What hardware writes for an access is complete with it, and that behind a DSB.
         barrier::dsb_sy();
-        if let Some((kind, descriptor)) = marking.look(self.spot, phase, self.left) {
+        if let Some((kind, descriptor)) = marking.look(self.work.window, self.site, self.spot, phase, self.left) {
             self.count(phase, kind, probe::Probed { value: descriptor, esr: 0 });
         }
     }

@@ -103,8 +103,8 @@ pub(crate) struct Marking {
     missing: [Marks; 2],
     /// Which of them the observers' accesses leave.
     of_access: Marks,
-    /// The leaves of each spot, old and new.
-    leaves: [[Marked; SPOTS]; 2],
+    /// The leaves of each spot, old and new; `None` if they are hv's.
+    leaves: Option<[[Marked; SPOTS]; 2]>,
     /// Of a side with tables, the leaves below them.
     below: [Option<[&'static AtomicU64; SPOTS]>; 2],
 }
@@ -336,7 +336,7 @@ impl Window {
             first
         });
         if highest.is_some() {
-            vm.set_upper(&space, sides.hardware);
+            vm.set_upper(&space, if own_tables { sides.hardware } else { HardwareUpdates::Off });
         }
 
         // Nobody asks for another table from here on.
@@ -423,14 +423,21 @@ impl Window {
                 })
             };
             let leaves = [change.old_leaf(), change.new_leaf()];
-            let old = side(sides.old.below, trees[0], old_oa, leaves[0]);
-            let new = side(sides.new.below, trees[1], new_oa, leaves[1]);
-            let slots = |leaves: [Marked; SPOTS]| leaves.map(|leaf| leaf.slot);
+            let places = own_tables.then(|| {
+                let old = side(sides.old.below, trees[0], old_oa, leaves[0]);
+                let new = side(sides.new.below, trees[1], new_oa, leaves[1]);
+                [old, new]
+            });
+            let slots = |which: usize| {
+                let [old, new] = places?;
+                Some([old, new][which].map(|leaf| leaf.slot))
+            };
+            let below = [sides.old.below, sides.new.below];
             Marking {
                 missing: leaves.map(|leaf| Marks::missing(leaf.attributes, sides.hardware)),
                 of_access: Marks::of(access),
-                leaves: [old, new],
-                below: [sides.old.below.then(|| slots(old)), sides.new.below.then(|| slots(new))],
+                leaves: places,
+                below: [0, 1].map(|which| slots(which).filter(|_| below[which])),
             }
         });
         Self {
@@ -612,7 +619,7 @@ impl Window {
     /// Takes the marks out of the leaves below the table of one side, which is not in use. The descriptors that change
     /// live are written by the sequences.
     pub(crate) fn forget(&self, side: Side) {
-        let Some(Marking { leaves, below, .. }) = &self.marking else { return };
+        let Some(Marking { leaves: Some(leaves), below, .. }) = &self.marking else { return };
         if below[side as usize].is_some() {
             for Marked { slot, pristine } in &leaves[side as usize] {
                 slot.store(*pristine, Relaxed);
@@ -691,15 +698,27 @@ impl Marking {
     /// `left` are the marks of the accesses that went through in this phase and, of `During`, before it: hardware set
     /// them in the old mapping or in the new one, and those which it set in the old one are carried over. What software
     /// has taken away with the old mapping needs not be there.
-    pub(crate) fn look(&self, spot: &Spot, phase: Phase, left: Marks) -> Option<(Kind, u64)> {
+    pub(crate) fn look(
+        &self,
+        window: &Window,
+        site: Site,
+        spot: &Spot,
+        phase: Phase,
+        left: Marks,
+    ) -> Option<(Kind, u64)> {
         let [old, new] = self.missing;
-        let (expected, missing, leaves) = match phase {
-            Phase::Before => (old, old, &self.leaves[0]),
-            Phase::During => (old & new, new, &self.leaves[1]),
-            Phase::After => (new, new, &self.leaves[1]),
+        let (expected, missing, side) = match phase {
+            Phase::Before => (old, old, Side::Old),
+            Phase::During => (old & new, new, Side::New),
+            Phase::After => (new, new, Side::New),
         };
-        let raw = leaves[spot.number].slot.load(Relaxed);
-        let found = Marks::all().found_in(Descriptor::from_raw(raw));
+        let (found, raw) = match &self.leaves {
+            Some(leaves) => {
+                let raw = leaves[side as usize][spot.number].slot.load(Relaxed);
+                (Marks::all().found_in(Regime::El1, Descriptor::from_raw(raw)), raw)
+            }
+            None => hypercall::lab_marks(site.number as u64, spot.va - window.base),
+        };
         let dirty = missing & found & Marks::DIRTY;
         if !found.contains(left & expected) {
             Some((Kind::Unmarked, raw))

@@ -275,6 +275,18 @@ impl Descriptor {
         if writable { Self(self.0 & !AP_RO) } else { Self(self.0 | AP_RO) }
     }
 
+    /// The same leaf of stage 2, with the permission to write or without it (`S2AP[1]`).
+    #[must_use]
+    pub const fn with_stage2_write(self, writable: bool) -> Self {
+        if writable { Self(self.0 | S2AP_WRITE) } else { Self(self.0 & !S2AP_WRITE) }
+    }
+
+    /// Of a leaf of stage 2: whether it permits to write.
+    #[must_use]
+    pub const fn has_stage2_write(self) -> bool {
+        self.0 & S2AP_WRITE != 0
+    }
+
     /// SH, both bits: 0b01 is reserved.
     #[must_use]
     pub const fn sh(self) -> u8 {

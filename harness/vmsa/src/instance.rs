@@ -111,7 +111,8 @@ impl Regime {
             // It has VMIDs instead.
             Self::S2 => {
                 let more = matches!(access, Access::Tables | Access::OtherLoad | Access::OtherStore);
-                family && (everywhere || more) && change.form().is_none()
+                let marked = matches!(change.family(), Family::HwAge | Family::Dirty);
+                (family && (everywhere || more) || marked && everywhere) && change.form().is_none()
             }
             Self::El2 if own => matches!(access, Access::Load | Access::Store | Access::Atomic),
             Self::El2 | Self::El2Vhe => {

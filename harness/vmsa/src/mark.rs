@@ -3,7 +3,7 @@
 //! With TCR_ELx.HA hardware sets the Access flag of a leaf through which something is accessed; with HD too, it makes a
 //! writable-clean leaf (DBM=1, `AP[2]`=1) writable-dirty (`AP[2]`=0) for a write. These are the [`Marks`] by which software
 //! knows what was used. An update is a compare-and-swap of the very descriptor that was walked: it never revives one that
-//! software has replaced. The reverse is software's affair. A plain store over a live descriptor undoes whatever mark
+//! software has replaced. In stage 2, where VTCR_EL2 has HA and HD, `S2AP[1]`=0 is clean and 1 is dirty. The reverse is software's affair. A plain store over a live descriptor undoes whatever mark
 //! was set since software looked (I_GXGZY, R_RTBRL); a compare-and-swap finds it, and carries it over.
 //!
 //! Marks that software takes away on purpose (AF=1 to 0, dirty to clean) are another thing: until the TLBI
@@ -13,7 +13,7 @@ use bitflags::bitflags;
 
 use crate::{
     descriptor::{Attributes, Descriptor},
-    instance::Access,
+    instance::{Access, Regime},
     rule::HardwareUpdates,
     update::{Fate, Flag, UPDATES, Update},
 };
@@ -52,10 +52,13 @@ impl Marks {
         accessed.union(Self::DIRTY.only_if(access.stores()))
     }
 
-    /// Those of them that stand in `leaf`.
+    /// Those of them that stand in `leaf`, which is one of `regime`.
     #[must_use]
-    pub const fn found_in(self, leaf: Descriptor) -> Self {
-        let Attributes { access_flag, writable, .. } = leaf.attributes();
+    pub const fn found_in(self, regime: Regime, leaf: Descriptor) -> Self {
+        let Attributes { access_flag, mut writable, .. } = leaf.attributes();
+        if matches!(regime, Regime::S2) {
+            writable = leaf.has_stage2_write();
+        }
         let set = Self::ACCESSED.only_if(access_flag).union(Self::DIRTY.only_if(writable));
         self.intersection(set).only_if_valid(leaf)
     }
@@ -64,14 +67,18 @@ impl Marks {
         self.only_if(leaf.is_valid())
     }
 
-    /// `leaf` with those of them for which it has a place.
+    /// `leaf`, which is one of `regime`, with those of them for which it has a place.
     #[must_use]
-    pub const fn put_in(self, leaf: Descriptor) -> Descriptor {
+    pub const fn put_in(self, regime: Regime, leaf: Descriptor) -> Descriptor {
         if !leaf.is_valid() {
             return leaf;
         }
         let leaf = if self.contains(Self::ACCESSED) { leaf.with_af(true) } else { leaf };
-        if self.contains(Self::DIRTY) && leaf.attributes().dbm { leaf.with_write(true) } else { leaf }
+        match regime {
+            _ if !self.contains(Self::DIRTY) || !leaf.attributes().dbm => leaf,
+            Regime::S2 => leaf.with_stage2_write(true),
+            _ => leaf.with_write(true),
+        }
     }
 }
 
@@ -92,6 +99,10 @@ mod tests {
     use crate::geometry::{Granule, Level};
 
     const CLEAN: Attributes = Attributes { dbm: true, ..Attributes::NORMAL_RO };
+
+    fn stage2(attributes: Attributes) -> Descriptor {
+        Descriptor::stage2_leaf(Granule::K4, Level::L3, 0x1000, attributes)
+    }
 
     fn page(attributes: Attributes) -> Descriptor {
         Descriptor::leaf(Granule::K4, Level::L3, 0x1000, attributes)
@@ -118,14 +129,19 @@ mod tests {
     fn what_is_put_is_found() {
         let no_af = page(Attributes { access_flag: false, ..CLEAN });
         for marks in [Marks::empty(), Marks::ACCESSED, Marks::DIRTY, Marks::all()] {
-            let marked = marks.put_in(no_af);
-            assert_eq!(Marks::all().found_in(marked), marks);
-            assert_eq!(Marks::empty().found_in(marked), Marks::empty());
-            assert_eq!(marks.put_in(Descriptor::INVALID), Descriptor::INVALID);
+            for (regime, leaf) in
+                [(Regime::El1, no_af), (Regime::S2, stage2(Attributes { access_flag: false, ..CLEAN }))]
+            {
+                let marked = marks.put_in(regime, leaf);
+                assert_eq!(Marks::all().found_in(regime, marked), marks, "{regime}");
+                assert_eq!(Marks::empty().found_in(regime, marked), Marks::empty());
+                assert_eq!(marks.put_in(regime, Descriptor::INVALID), Descriptor::INVALID);
+            }
         }
         // A read-only page does not become writable.
         let read_only = page(Attributes::NORMAL_RO);
-        assert_eq!(Marks::DIRTY.put_in(read_only), read_only);
-        assert_eq!(Marks::all().found_in(Descriptor::INVALID), Marks::empty());
+        assert_eq!(Marks::DIRTY.put_in(Regime::El1, read_only), read_only);
+        assert_eq!(Marks::DIRTY.put_in(Regime::S2, stage2(Attributes::NORMAL_RO)), stage2(Attributes::NORMAL_RO));
+        assert_eq!(Marks::all().found_in(Regime::El1, Descriptor::INVALID), Marks::empty());
     }
 }

@@ -513,7 +513,6 @@ impl Sequence {
             Regime::El1 => of_tlbis(|tlbi| !tlbi.is_stage2() && (!tlbi.is_el2() || tlbi == Tlbi::Vae2is)),
             Regime::S2 => {
                 of_tlbis(|tlbi| tlbi.is_stage2() || matches!(tlbi, Tlbi::Vmalle1is | Tlbi::Vmalle1 | Tlbi::Vae2is))
-                    && self.swap_free()
             }
             // EL2's own are as good. The ASID is not the one that a payload has.
             Regime::El2Vhe => {

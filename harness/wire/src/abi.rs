@@ -230,6 +230,9 @@ pub mod call {
     pub const LAB_PRESS: u32 = 0xc600_000a;
     /// Run this vCPU under the other VMID from here on, with the same stage 2 tables, or if x1 is 0 under its own again.
     pub const LAB_VMID: u32 = 0xc600_000b;
+    /// The descriptor that maps x2 bytes into the site number x1 of a change that is hv's to make. Returns besides x0: x1 = the
+    /// [marks](vmsa::mark::Marks) in it, x2 = itself.
+    pub const LAB_MARKS: u32 = 0xc600_000c;
     /// A bit in x5 of [`LAB_STEPS`].
     pub const LAB_BACK: u64 = 1 << 32;
 

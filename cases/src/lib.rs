@@ -574,6 +574,8 @@ const ROWS: &[Row] = &{
         row(&[RetypeWbDevice, RetypeDeviceWb, RetypeDevice], &[L3, L2], &[Bbm, Direct], &[Load, Store]).of_stage2(),
         row(&[CacheWbNc, CacheNcWb, CacheWbWt], &[L3], &[Bbm, Direct], &[Load, Store]).of_stage2(),
         row(&[AgeSet, AgeClear], &[L3, L2], UPDATE, &[Load, Store]).of_stage2(),
+        row(&[RetypeWbDevice, RetypeDeviceWb], &[L3, L2], BBM, &[Misaligned]).of_stage2(),
+        row(&[RetypeWbDevice, RetypeDeviceWb], &[L3], BBM, &[Misaligned]).remote().of_stage2().under(STAGE1),
         // What hardware writes into stage 2.
         row(&[HwAgeClear], &[L3, L2], &[Bbm, Direct, DirectCas], &[Load]).of_stage2(),
         row(&[HwAgeClear], &[L3], &[DirectCas], &[Store, Walk, Unaligned]).of_stage2(),

@@ -622,6 +622,11 @@ impl Core<'_> {
             let what = if fault.write { Kind::Store } else { what };
             self.abort(what, &fault)
         })?;
+        if !aligned && translated.device_by_stage2 {
+            let write = kind == mmu::Kind::Store;
+            let fault = mmu::Fault { fsc: ALIGNMENT, stage2: true, va, write, taken_to: 2, ..mmu::Fault::default() };
+            return Err(self.abort(what, &fault));
+        }
         if !aligned && translated.device {
             return Err(self.abort_with(va, what, ALIGNMENT));
         }

@@ -110,7 +110,8 @@ impl Regime {
             Self::El1 => !own && !matches!(access, Access::Tables),
             // It has VMIDs instead.
             Self::S2 => {
-                let more = matches!(access, Access::Tables | Access::OtherLoad | Access::OtherStore);
+                let more =
+                    matches!(access, Access::Tables | Access::OtherLoad | Access::OtherStore | Access::Misaligned);
                 let marked = matches!(change.family(), Family::HwAge | Family::Dirty);
                 (family && (everywhere || more) || marked && everywhere) && change.form().is_none()
             }

@@ -236,6 +236,8 @@ pub struct Translated {
     pub pa: u64,
     /// Device memory: unaligned accesses fault.
     pub device: bool,
+    /// It is stage 2 that makes it Device memory: it is stage 2's fault, for EL2.
+    pub device_by_stage2: bool,
     /// Normal, Inner and Outer Write-Back.
     pub cacheable: bool,
     /// Attributes as MAIR has them, of both stages.
@@ -268,7 +270,7 @@ pub struct MicroEntry {
 }
 
 /// A translation that failed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Fault {
     /// The fault status code, `ESR_ELx.ISS[5:0]`.
     pub fsc: u8,
@@ -565,6 +567,7 @@ impl<T: Lookaside> Mmu<T> {
         let attr = Self::attr(&hit, second.as_ref(), request.kind == Kind::Fetch && !stage1);
         let pa = if one_stage { hit.ipa(va) } else { hit.pa(va) };
         let (device, cacheable) = (Device::of(attr).is_some(), attr == 0xff);
+        let device_by_stage2 = device && Device::of(hit.one.attr).is_none();
         let stable =
             kept && settled && !one_stage && self.pending.is_empty() && !self.lingering && self.ghost.is_none();
         let page = (stable && torn.is_none() && self.unique(&tags, va, &hit)).then(|| MicroEntry {
@@ -577,7 +580,8 @@ impl<T: Lookaside> Mmu<T> {
             device: Device::of(Self::attr(&hit, second.as_ref(), false)).is_some(),
             cacheable,
         });
-        Ok(Translated { pa, device, cacheable, attr, shareability: hit.one.shareability, torn, page })
+        let shareability = hit.one.shareability;
+        Ok(Translated { pa, device, device_by_stage2, cacheable, attr, shareability, torn, page })
     }
 
     /// Whose entries a lookup wants.
@@ -604,7 +608,7 @@ impl<T: Lookaside> Mmu<T> {
             device: true,
             cacheable: false,
         });
-        Translated { pa, device, cacheable: false, attr, shareability: 2, torn: None, page }
+        Translated { pa, device, device_by_stage2: false, cacheable: false, attr, shareability: 2, torn: None, page }
     }
 
     fn attr(hit: &Hit, two: Option<&Leaf>, flat_fetch: bool) -> u8 {

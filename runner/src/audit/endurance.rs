@@ -142,9 +142,10 @@ pub(super) fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> 
 type Has = fn(&Instance) -> bool;
 
 /// The lots: what hv does, and the instances that have it do so.
-const LOTS: [(&str, Has); 3] = [
+const LOTS: [(&str, Has); 4] = [
     ("s2", |instance| is_of(instance, Regime::S2, false)),
     ("el2", |instance| is_of(instance, Regime::El2, false)),
+    ("el2vhe", |instance| is_of(instance, Regime::El2Vhe, false)),
     ("el2.self", |instance| is_of(instance, Regime::El2, true)),
 ];
 

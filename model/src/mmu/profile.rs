@@ -308,7 +308,7 @@ defects! {
     Alle2KeepsTables = "alle2-keeps-tables" on "ideal-l2-quiet",
     /// TLBIs of EL2's own translation reach no PE but their issuer.
     El2IsLocal = "el2-is-local" on "ideal-l2-quiet",
-    /// With E2H and TGE set, TLBIs of EL1&0 at EL2 are not taken for EL2&0's.
+    /// With HCR_EL2.{E2H, TGE} set, TLBIs of EL1&0 at EL2 are not taken for EL2&0's.
     TgeIgnored = "tge-ignored" on "ideal-l2-quiet",
     /// IPAS2E1 leaves stage 2 Table descriptors.
     IpaKeepsTables = "ipa-keeps-tables" on "ideal-l2-quiet",

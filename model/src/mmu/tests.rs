@@ -1300,7 +1300,7 @@ fn tlbis_of_a_host_remove_what_is_of_el2_and_0() {
             let issued = op.issue(&context, false);
             let removes = |entry: &Entry| issued.must_remove(entry, &Profile::ALL[1]);
             assert!(go.iter().all(removes), "{op:x?}");
-            assert!(!stay.iter().chain(&foreign).any(|entry| removes(entry)), "{op:x?}");
+            assert!(!stay.iter().chain(&foreign).any(removes), "{op:x?}");
         }
     };
     // VAE1, VALE1, VAAE1, ASIDE1, VMALLE1.

@@ -7,7 +7,7 @@ use vmsa::descriptor::BadDescriptor;
 
 use crate::{
     audit, bench,
-    compare::{CompareFormat, Comparison},
+    compare::{self, CompareFormat, Comparison, FailOn, waivers},
     doctor, explain, judge,
     list::{self, ListFormat},
     oracle, plan,
@@ -105,7 +105,7 @@ enum Command {
         #[arg(long)]
         rejudge: bool,
     },
-    /// Tell what differs between two sets of results; exit code 1 on a regression
+    /// Tell what differs between two sets of results; exit code 1 on what --fail-on says
     Compare {
         /// Result file or directory to compare with
         base: PathBuf,
@@ -114,6 +114,15 @@ enum Command {
         /// How to show the differences
         #[arg(long, value_enum, default_value = "human")]
         format: CompareFormat,
+        /// By which differences the comparison fails [default: new-fail,coverage-lost,control-failed]
+        #[arg(long, value_enum, value_delimiter = ',', value_name = "KIND")]
+        fail_on: Vec<FailOn>,
+        /// TOML file of differences that are known, each with a reason and a date until which it counts; see docs/ci.md
+        #[arg(long, value_name = "FILE")]
+        waivers: Option<PathBuf>,
+        /// The day for which waivers are looked at, as 2026-12-31
+        #[arg(long, value_name = "DATE", hide = true)]
+        today: Option<chrono::NaiveDate>,
         /// Judge the stored outcomes of both again, by the rules of this version
         #[arg(long)]
         rejudge: bool,
@@ -214,10 +223,13 @@ fn execute(command: Command, out: &mut dyn io::Write) -> Result<Exit, Error> {
             }
             report::table(&files, format, out)?;
         }
-        Command::Compare { base, new, format, rejudge } => {
-            let comparison = Comparison::of(&judge::load_all(&base, rejudge)?, &judge::load_all(&new, rejudge)?);
+        Command::Compare { base, new, format, fail_on, waivers, today, rejudge } => {
+            let today = today.unwrap_or_else(|| chrono::Local::now().date_naive());
+            let waivers = waivers.map(|path| waivers::Waivers::load(&path, today)).transpose()?.unwrap_or_default();
+            let fail_on = if fail_on.is_empty() { &compare::FAIL_ON[..] } else { &fail_on };
+            let comparison = Comparison::of(&base, &new, compare::Options { rejudge, fail_on, waivers })?;
             comparison.write(format, out)?;
-            if comparison.regressions > 0 {
+            if comparison.failures > 0 {
                 return Ok(Exit::Forbidden);
             }
         }

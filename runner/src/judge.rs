@@ -158,6 +158,18 @@ pub fn load_all(path: &Path, again: bool) -> Result<Vec<Loaded>, results::Error>
     Ok(loaded)
 }
 
+/// [Loads](ResultFile::load) a result file, and judges it again if `again`.
+///
+/// # Errors
+/// Those of loading.
+pub fn load(path: &Path, again: bool) -> Result<ResultFile, results::Error> {
+    let mut file = ResultFile::load(path)?;
+    if again {
+        rejudge(&mut file);
+    }
+    Ok(file)
+}
+
 /// Judges all stored outcomes of `file` again by the rules of this version.
 pub fn rejudge(file: &mut ResultFile) {
     file.controls.clear();

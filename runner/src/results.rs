@@ -596,6 +596,26 @@ pub enum Error {
         /// Now.
         now: String,
     },
+    /// A file of waivers says something that cannot be.
+    #[error("{}:{line}: this is no list of waivers: {why}", path.display())]
+    Waivers {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong.
+        why: String,
+    },
+    /// Two files of one set are of the same CPU.
+    #[error("{} and {} are both of {name}: results are never merged; keep one of them, or give each set a directory of its own", first.display(), second.display())]
+    SameCpu {
+        /// Platform and CPU.
+        name: String,
+        /// The one.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
     /// There is nothing to read.
     #[error("{}: there are no result files here; `shatter run` makes them", path.display())]
     Empty {
@@ -605,7 +625,7 @@ pub enum Error {
 }
 
 impl Error {
-    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_owned(), source }
     }
 
@@ -857,15 +877,23 @@ pub struct Loaded {
 /// # Errors
 /// [`Error`]; a damaged file is not passed over, and a directory without results is [`Error::Empty`].
 pub fn load_all(path: &Path) -> Result<Vec<Loaded>, Error> {
+    paths(path)?.into_iter().map(|path| Ok(Loaded { file: ResultFile::load(&path)?, path })).collect()
+}
+
+/// The paths of those files, in order.
+///
+/// # Errors
+/// [`Error::Io`], and [`Error::Empty`] for a directory without results.
+pub fn paths(path: &Path) -> Result<BTreeSet<PathBuf>, Error> {
     if !path.is_dir() {
-        return Ok(vec![Loaded { path: path.to_owned(), file: ResultFile::load(path)? }]);
+        return Ok(BTreeSet::from([path.to_owned()]));
     }
     let mut paths = BTreeSet::new();
     find(path, &mut paths)?;
     if paths.is_empty() {
         return Err(Error::Empty { path: path.to_owned() });
     }
-    paths.into_iter().map(|path| Ok(Loaded { file: ResultFile::load(&path)?, path })).collect()
+    Ok(paths)
 }
 
 fn find(dir: &Path, found: &mut BTreeSet<PathBuf>) -> Result<(), Error> {

@@ -5,19 +5,23 @@
 //! of QEMU's rates: several of them end by design when somebody's patience does, and would measure that. The model's
 //! patience is counted in its own instructions, so that there they are a part of the catalogue like others.
 
-use std::{cmp::Reverse, io, num::NonZeroU64, sync::atomic::AtomicBool, time::Instant};
+use std::{cmp::Reverse, collections::BTreeMap, io, num::NonZeroU64, sync::atomic::AtomicBool, time::Instant};
 
+use chrono::DateTime;
 use model::machine::FREQUENCY;
-use vmsa::{Instance, instance::Family, outcome::End};
+use vmsa::{BbmLevel, Instance, instance::Family, outcome::End};
 use wire::abi::Part;
 
 use crate::{
-    doctor, guest,
+    compare::{self, Comparison, waivers},
+    doctor, guest, ingest, judge,
     plan::Plan,
     platform::{
         model::{ModelTarget, USUAL},
         qemu::{self, Hardware, Qemu},
     },
+    report::{self, TableFormat},
+    results::{self, Cpu, Evidence, Hex, Platform, ResultFile, Run, Tool},
     run::{HardwareArgs, On, settings},
     target::{Event, Failure, Target, drive},
 };
@@ -42,9 +46,26 @@ const TIMEOUT_MS: NonZeroU64 = NonZeroU64::new(60_000).expect("not 0");
 /// How often everything is measured; the median is shown.
 const REPEATS: usize = 3;
 
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Of {
+    /// Emulators: instances and rounds.
+    Machines,
+    /// Logs and sets of results.
+    Files,
+}
+
+/// Bytes of the log that is read, and files and cases of the sets that are compared.
+const LOG: u64 = 1 << 30;
+const FILES: usize = 10_000;
+const CASES: usize = 20;
+
 /// What to measure on.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
+    /// What to measure; all, if nothing is named
+    #[arg(long, value_enum)]
+    pub of: Option<Of>,
     /// The platform to measure; both, if none is named and QEMU is there
     #[arg(long, value_enum)]
     pub on: Option<On>,
@@ -69,6 +90,9 @@ pub enum Error {
     /// A run failed.
     #[error(transparent)]
     Failure(#[from] Failure),
+    /// The sets of results cannot be made.
+    #[error(transparent)]
+    Results(#[from] results::Error),
     /// Nothing could be executed.
     #[error("{cpu}: no instance came to its end; `shatter run` tells more")]
     Nothing {
@@ -85,6 +109,16 @@ pub enum Error {
 /// # Errors
 /// If QEMU is asked for and cannot be used, a run fails, or nothing can be written.
 pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<(), Error> {
+    if args.of != Some(Of::Files) {
+        machines(args, out)?;
+    }
+    if args.of != Some(Of::Machines) {
+        files(out)?;
+    }
+    Ok(())
+}
+
+fn machines(args: &Args, out: &mut dyn io::Write) -> Result<(), Error> {
     let payloads: usize = guest::PAYLOADS.iter().map(|(_, payload)| payload.len()).sum();
     writeln!(out, "Image: {} bytes, {} payloads: {payloads} bytes", guest::IMAGE.len(), guest::PAYLOADS.len())?;
     if args.on != Some(On::Model) {
@@ -99,6 +133,67 @@ pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<(), Error> {
         of_model(out)?;
     }
     Ok(())
+}
+
+/// Figures of logs and sets of results.
+fn files(out: &mut dyn io::Write) -> Result<(), Error> {
+    let speed = ingest::megabytes_per_second(LOG)?;
+    writeln!(out, "\nA log of {LOG} bytes: {speed:.0} MB/s, {}", peak())?;
+    let dir = tempfile::tempdir()?;
+    let sets = ["base", "new"].map(|set| dir.path().join(set));
+    let cases: Vec<String> = cases::all().take(CASES).map(|instance| instance.to_string()).collect();
+    for set in &sets {
+        for number in 0..FILES {
+            sample(&format!("cpu{number}"), &cases).save(&results::path(set, "board", &format!("cpu{number}")))?;
+        }
+    }
+    let start = Instant::now();
+    let options = compare::Options { rejudge: false, fail_on: &compare::FAIL_ON, waivers: waivers::Waivers::default() };
+    let comparison = Comparison::of(&sets[0], &sets[1], options)?;
+    assert!(comparison.differences.is_empty(), "the sets are the same");
+    let took = start.elapsed().as_secs_f64();
+    writeln!(out, "Two sets of {FILES} files of {CASES} cases each compared in {took:.1} s, {}", peak())?;
+    let start = Instant::now();
+    let files: Vec<ResultFile> = judge::load_all(&sets[0], false)?.into_iter().map(|loaded| loaded.file).collect();
+    report::table(&files, TableFormat::Md, &mut io::sink())?;
+    let took = start.elapsed().as_secs_f64();
+    writeln!(out, "One of them as a table in {took:.1} s, {}", peak())?;
+    Ok(())
+}
+
+/// A result file like others, of `name`.
+fn sample(name: &str, ids: &[String]) -> ResultFile {
+    let text = |text: &str| text.to_owned();
+    let tool = Tool { version: text("bench"), git: text("unknown"), image: text("sha256:0") };
+    let platform = Platform {
+        kind: text("board"),
+        version: String::new(),
+        command_line: String::new(),
+        evidence: Evidence::Model,
+    };
+    let (registers, mpidrs, name) = (BTreeMap::new(), vec![Hex(0)], name.to_owned());
+    let cpu = Cpu { name, midr: Hex(0x410f_d493), revidr: Hex(0), mpidrs, bbm: BbmLevel::L2, registers };
+    let run = Run {
+        seed: Hex(1),
+        rounds: 64,
+        passes: 1,
+        patterns: None,
+        planned: ids.len() as u64,
+        added_controls: vec![],
+        start: DateTime::UNIX_EPOCH,
+        duration_ms: 0,
+        lost_lines: 0,
+    };
+    let mut file = ResultFile::new(tool, platform, cpu, run);
+    ids.iter().map(|id| judge::judge(&ingest::sample::finished(id, 64))).for_each(|entry| file.push(entry));
+    file
+}
+
+/// The most memory that this process had so far, where the system tells.
+fn peak() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.map_or_else(String::new, |most| format!("at most {} of memory so far", most.trim()))
 }
 
 /// QEMU's figures.

@@ -8,7 +8,7 @@ use vmsa::descriptor::BadDescriptor;
 use crate::{
     audit, bench,
     compare::{self, CompareFormat, Comparison, FailOn, waivers},
-    doctor, explain, judge,
+    doctor, explain, ingest, judge,
     list::{self, ListFormat},
     oracle, plan,
     report::{self, TableFormat},
@@ -127,6 +127,9 @@ enum Command {
         #[arg(long)]
         rejudge: bool,
     },
+    /// Make result files of a captured console, and tell what was lost
+    #[command(after_help = EXIT_CODES)]
+    Ingest(ingest::Args),
     /// Tell what is missing on this machine, and the command that mends it
     Doctor,
     /// Test the suite against itself, on the model; exit code 1 if anything is not as it must be
@@ -141,6 +144,8 @@ enum Command {
 enum Error {
     #[error(transparent)]
     Run(#[from] run::Error),
+    #[error(transparent)]
+    Ingest(#[from] ingest::Error),
     #[error(transparent)]
     Audit(#[from] audit::Error),
     #[error(transparent)]
@@ -163,6 +168,7 @@ impl Error {
             // Whoever reads the output has seen enough: `shatter list | head`.
             Self::Output(error)
             | Self::Run(run::Error::Report(error))
+            | Self::Ingest(ingest::Error::Report(error))
             | Self::Audit(audit::Error::Report(error))
             | Self::Bench(bench::Error::Output(error))
             | Self::Oracle(oracle::Error::Report(error))
@@ -172,6 +178,7 @@ impl Error {
             }
             Self::Output(_) => Exit::Platform,
             Self::Run(error) => error.exit(),
+            Self::Ingest(error) => error.exit(),
             Self::Audit(error) => error.exit(),
             Self::Bench(_) => Exit::Platform,
             Self::Nothing(_) => Exit::NothingSelected,
@@ -202,6 +209,7 @@ fn execute(command: Command, out: &mut dyn io::Write) -> Result<Exit, Error> {
     match command {
         Command::Run(args) => return Ok(run::main(&args, out)?),
         Command::Audit(audit) => return Ok(audit::main(&audit, out)?),
+        Command::Ingest(args) => return Ok(ingest::main(&args, out)?),
         Command::Bench(args) => bench::main(&args, out)?,
         Command::List { filters, format } => list::write(&plan::select(&filters)?, format, out)?,
         Command::Oracle(args) => return Ok(oracle::main(&args, out)?),

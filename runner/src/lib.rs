@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod errata;
 pub mod explain;
 pub mod guest;
+pub mod ingest;
 pub mod judge;
 pub mod known;
 pub mod list;

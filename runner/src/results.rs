@@ -723,7 +723,7 @@ impl ResultFile {
     }
 
     /// Adds what came of an instance.
-    fn push(&mut self, entry: Entry) {
+    pub(crate) fn push(&mut self, entry: Entry) {
         self.cases.push(entry.case);
         self.conflicts.extend(entry.conflicts);
         self.controls.extend(entry.control);

@@ -36,7 +36,7 @@ use crate::{
     progress::Progress,
     report::{self, RunFormat},
     results::{self, CaseResult, Cpu, Entry, Hex, ResultFile, Run, Smmu, System, Tool, Writer},
-    target::{Event, Failure, Target, drive_until},
+    target::{Event, Failure, Kept, Target, drive_until},
     trace,
     until::Wanted,
 };
@@ -174,6 +174,9 @@ pub struct Args {
     /// Print what hypervisor and payloads say besides their results, to standard error
     #[arg(long)]
     pub log: bool,
+    /// Keep all that the machine says, as DIR/CPU-SEED.log; `shatter ingest` makes the same results of it
+    #[arg(long, value_name = "DIR")]
+    pub console: Option<PathBuf>,
     /// Directory for the result files, DIR/PLATFORM/CPU.json
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub out: PathBuf,
@@ -386,7 +389,7 @@ pub fn main(args: &Args, out: &mut dyn io::Write) -> Result<Exit, Error> {
 }
 
 /// What a result file comes to.
-fn verdict(file: &ResultFile) -> Exit {
+pub(crate) fn verdict(file: &ResultFile) -> Exit {
     if file.count(Class::Fail) > 0 || file.worthless.is_some() {
         Exit::Forbidden
     } else if file.count(Class::Error) > 0 {
@@ -725,6 +728,10 @@ impl Job<'_> {
         let drive = |pass, part, over: &(dyn Fn() -> bool + Sync)| {
             let seed = self.args.seed.wrapping_add(pass);
             let target = self.platform.target(cpu, seed, self.args, marks).expect("chosen from what there is");
+            let target: Box<dyn Target> = match &self.args.console {
+                Some(dir) => Box::new(Kept::new(target, dir.join(format!("{cpu}-{seed:#x}.log")))),
+                None => target,
+            };
             self.drive(&*target, pass, part, over, records, marks)
         };
         for part in first {

@@ -16,6 +16,9 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fs::{self, File},
+    io::{self, Write as _},
+    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -83,6 +86,76 @@ pub trait Machine {
     fn listen(&mut self, wait: Duration) -> Heard;
 }
 
+/// A machine of which the console is kept, byte for byte, one boot behind the other.
+pub struct Kept<'a> {
+    target: Box<dyn Target + 'a>,
+    file: PathBuf,
+}
+
+impl<'a> Kept<'a> {
+    /// `target`, with its console in `file`.
+    #[must_use]
+    pub fn new(target: Box<dyn Target + 'a>, file: PathBuf) -> Self {
+        Self { target, file }
+    }
+
+    fn open(&self) -> io::Result<File> {
+        if let Some(dir) = self.file.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        File::options().create(true).append(true).open(&self.file)
+    }
+}
+
+impl Target for Kept<'_> {
+    fn cpu(&self) -> &str {
+        self.target.cpu()
+    }
+
+    fn cpu_with(&self, midr: u64) -> String {
+        self.target.cpu_with(midr)
+    }
+
+    fn platform(&self) -> results::Platform {
+        self.target.platform()
+    }
+
+    fn console(&self) -> wire::plan::Console {
+        self.target.console()
+    }
+
+    fn patience(&self) -> Patience {
+        self.target.patience()
+    }
+
+    fn boot(&self, bundle: &[u8]) -> Result<Box<dyn Machine>, BootError> {
+        let what = || format!("the machine: its console cannot be kept in {}", self.file.display());
+        let file = self.open().map_err(|source| BootError { what: what(), source })?;
+        Ok(Box::new(Keeping { machine: self.target.boot(bundle)?, file: Some(file), path: self.file.clone() }))
+    }
+}
+
+/// A machine of [`Kept`].
+struct Keeping {
+    machine: Box<dyn Machine>,
+    file: Option<File>,
+    path: PathBuf,
+}
+
+impl Machine for Keeping {
+    fn listen(&mut self, wait: Duration) -> Heard {
+        let heard = self.machine.listen(wait);
+        if let (Heard::Bytes(bytes), Some(file)) = (&heard, &mut self.file)
+            && let Err(error) = file.write_all(bytes)
+        {
+            // The results are worth more.
+            eprintln!("shatter: {}: the console is not kept any further: {error}", self.path.display());
+            self.file = None;
+        }
+        heard
+    }
+}
+
 /// What came from a machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Heard {
@@ -110,7 +183,7 @@ pub struct BootError {
     /// The program or device.
     pub what: String,
     /// Why.
-    pub source: std::io::Error,
+    pub source: io::Error,
 }
 
 /// Why a plan was not carried through. What was reported before stays valid.

@@ -51,6 +51,36 @@ fn case<'a>(result: &'a Value, id: &str) -> &'a Value {
     result["cases"].as_array().expect("cases").iter().find(|c| c["id"] == id).expect("the case")
 }
 
+fn a_captured_console_makes_the_same_results() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (console, ingested) = (dir.path().join("console"), dir.path().join("ingested"));
+    let ran = run(
+        dir.path(),
+        &["selftest", "el1.split.4k-l2.", "--on", "model", "--console", console.to_str().expect("a path in UTF-8")],
+    );
+    assert_code(&ran, 0);
+    let log = console.join("ideal-l2-abort-0x2a.log");
+    // As a terminal program leaves it.
+    let text = String::from_utf8_lossy(&fs::read(&log).expect("a console")).replace('\n', "\r\n\u{1b}[0m");
+    fs::write(&log, "U-Boot\r\n".to_owned() + &text).expect("it can be written");
+    let ingest = |kind| {
+        let arguments = ["ingest", log.to_str().expect("a path in UTF-8"), "--kind", kind, "--cpu-name", "it", "--out"];
+        shatter(&arguments).arg(&ingested).output().expect("shatter starts")
+    };
+    assert_code(&ingest("board"), 2);
+    assert_code(&ingest("fvp"), 0);
+    let (live, late) = (result_of(dir.path(), "model", "ideal-l2-abort"), result_of(&ingested, "fvp", "it"));
+    for part in ["cases", "conflicts", "controls"] {
+        assert!(live[part] == late[part], "{part} are not the same");
+        assert!(!live[part].as_array().expect("a list").is_empty(), "{part}");
+    }
+    assert_eq!((&live["run"]["seed"], &live["run"]["planned"]), (&late["run"]["seed"], &late["run"]["planned"]));
+    fs::write(&log, "nothing but noise\r\n".repeat(9)).expect("it can be written");
+    let nothing = ingest("board");
+    assert_code(&nothing, 3);
+    assert!(complaint(&nothing).contains("there is no whole result in it"), "{}", complaint(&nothing));
+}
+
 fn injected_conflicts_go_all_the_way_from_the_handler_to_the_result_file() {
     let dir = tempfile::tempdir().expect("a directory");
     assert_code(&run(dir.path(), &["selftest.conflict"]), 0);
@@ -588,7 +618,8 @@ fn main() -> ExitCode {
             passes_side_by_side_see_what_they_see_one_by_one,
             until_seen_ends_when_it_was_seen_and_says_how_rare_it_is_otherwise,
             a_qemu_that_is_too_old_is_told_from_one_that_is_missing,
-            the_proposal_breaks_below_level_2_and_is_refused_where_it_must_be
+            the_proposal_breaks_below_level_2_and_is_refused_where_it_must_be,
+            a_captured_console_makes_the_same_results
         ],
         tests![
             injected_conflicts_go_all_the_way_from_the_handler_to_the_result_file,
